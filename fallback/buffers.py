@@ -1,0 +1,71 @@
+"""What callers pass as messages, turned into flat views of bytes, or refused before anything is done."""
+
+import operator
+from typing import Iterable, List, Optional, Union
+
+Readable = Union[bytes, bytearray, memoryview, "SupportsBuffer"]
+SupportsBuffer = object  # typing.Buffer came with Python 3.12
+
+_EMPTY = memoryview(b"")
+
+
+def readable(buffer: object) -> memoryview:
+    """The bytes of a message to be sent; None is an empty one.
+
+    Raises:
+        TypeError: it is not bytes-like.
+        BufferError: it is not contiguous.
+    """
+    if buffer is None:
+        return _EMPTY
+    view = memoryview(buffer)  # type: ignore[arg-type]  # memoryview says itself what it takes
+    if not view.contiguous:
+        raise BufferError("the buffer is not contiguous")
+    return view.cast("B") if view.nbytes else _EMPTY
+
+
+def writable(buffer: object) -> memoryview:
+    """A buffer to be received into; None has no room.
+
+    Raises:
+        TypeError: it is not bytes-like, or read-only.
+        BufferError: it is not contiguous.
+    """
+    view = readable(buffer)
+    if view.readonly and view is not _EMPTY:
+        raise TypeError("a writable buffer is required, and this one is read-only")
+    return view
+
+
+def readable_parts(vector: Optional[Iterable[object]]) -> List[memoryview]:
+    """The parts of a message to be sent, in order."""
+    return [readable(part) for part in _parts(vector)]
+
+
+def writable_parts(vector: Optional[Iterable[object]]) -> List[memoryview]:
+    """The parts to be received into, in order."""
+    return [writable(part) for part in _parts(vector)]
+
+
+def _parts(vector: Optional[Iterable[object]]) -> Iterable[object]:
+    if vector is None:
+        return ()
+    if isinstance(vector, (bytes, bytearray, memoryview, str)):
+        raise TypeError(f"a vector is a sequence of buffers, not {type(vector).__name__}")
+    return vector
+
+
+def integer(name: str, value: object, low: int, high: int) -> int:
+    """A number within the range of its C type.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is out of range.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # index says itself what it takes
+    except TypeError:
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be between {low} and {high}, not {number}")
+    return number

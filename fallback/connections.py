@@ -1,0 +1,530 @@
+"""The client's side: trunks, lanes and connections.
+
+A *trunk* is the stream socket between this process and one channel. It carries no messages. Its end tells each side
+that the other is gone, and it passes the lanes. All connections of this process to one channel share a trunk, so the
+server sees one client (B46), unless NTO_COF_NOSHARE asks for one of its own.
+
+A *lane* is a pair of pipes with at most one message outstanding: the message goes one way, the reply comes the other.
+A connection owns its lanes. A thread that sends takes an idle one or opens another, so threads never wait for each
+other, and nothing needs to be sorted out when replies arrive.
+
+This module knows no numbers of connections and no recovery; the kernel's table is in kernel.py.
+"""
+
+import contextlib
+import io
+import os
+import socket
+import threading
+import time
+from errno import EAGAIN, EBADF, EINTR, ESRCH, ETIMEDOUT
+from typing import Callable, List, Optional, Sequence, Set, Tuple, Union
+
+from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND
+from ha_qnx.structures import MessageInfo
+
+from . import host, wire
+from .runtime import ChannelAddress
+from .threads import Thread, Timeout
+
+_WINDOW_MIN = 1 << 18
+# A lane whose window is larger than this is closed after use rather than kept: memory is not held for rare giants.
+_WINDOW_KEPT = 1 << 24
+_SERVER_BUSY_LIMIT = 30.0
+# How long a receiver that is already waiting may take to say that it has the message (B216).
+_RECEIVER_GRACE = 0.05
+
+Buffers = Sequence[memoryview]
+
+
+def failure(number: int) -> OSError:
+    """The OSError of an errno."""
+    text = "interrupted by a signal handler" if number == EINTR else os.strerror(number)
+    return OSError(number, text)
+
+
+class Trunk:
+    """The socket between this process and one channel."""
+
+    def __init__(
+        self, sock: socket.socket, address: ChannelAddress, shared: bool, retire: "Callable[[Trunk], None]"
+    ) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.inode = os.fstat(self.fd).st_ino
+        self.address = address
+        self.shared = shared
+        self.retire = retire
+        self.scoid = 0
+        self.connections: Set[Connection] = set()
+        self._channel_flags: Optional[int] = None
+        self._news = b""
+        self._pulse_pipe = -1
+        host.send_with_descriptors(sock, wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC), ())
+
+    def read_news(self) -> bool:
+        """Take in what the server has said about itself; whether the trunk still stands."""
+        while True:
+            try:
+                data = self.sock.recv(wire.TRUNK_FRAME - len(self._news))
+            except (BlockingIOError, InterruptedError):
+                return True
+            except OSError:
+                return False
+            if not data:
+                return False
+            self._news += data
+            if len(self._news) == wire.TRUNK_FRAME:
+                if self._news[0] == wire.WELCOME:
+                    _kind, _version, self.scoid, self._channel_flags = wire.welcome.unpack(self._news)
+                self._news = b""
+
+    def channel_flags(self) -> Optional[int]:
+        """The flags of the channel; None as long as the server has not taken note of the connection (D28)."""
+        if self._channel_flags is None:
+            self.read_news()
+        return self._channel_flags
+
+    def open_lane(self, coid: int, window: Optional[host.Window] = None, deadline: Optional[float] = None) -> "Lane":
+        """Open a lane and pass its far ends to the server.
+
+        Raises:
+            OSError: EBADF if the channel is gone; ETIMEDOUT at the deadline and EAGAIN after half a minute if the
+                server takes no notice of what it was sent; EMFILE, ENFILE, ENOMEM from the host.
+        """
+        ends = host.open_lane()
+        far = [ends.server_read, ends.server_write] + ([window.fd] if window else [])
+        frame = wire.lane.pack(wire.LANE, wire.LANE_MESSAGES, coid, window.size if window else 0)
+        try:
+            self._pass(frame, far, deadline)
+        except BaseException:
+            os.close(ends.client_read)
+            os.close(ends.client_write)
+            if window:
+                window.close()
+            raise
+        finally:
+            os.close(ends.server_read)
+            os.close(ends.server_write)
+        return Lane(ends.client_read, ends.client_write, window)
+
+    def _pass(self, frame: bytes, descriptors: Sequence[int], deadline: Optional[float]) -> None:
+        limit = time.monotonic() + _SERVER_BUSY_LIMIT
+        pause = 0.001
+        while True:
+            try:
+                return host.send_with_descriptors(self.sock, frame, descriptors)
+            except BrokenPipeError:
+                raise failure(EBADF) from None
+            except BlockingIOError:
+                now = time.monotonic()
+                if deadline is not None and now >= deadline:
+                    raise failure(ETIMEDOUT) from None
+                if now >= limit:
+                    raise failure(EAGAIN) from None
+                time.sleep(pause)
+                pause = min(pause * 2, 0.05)
+
+    def pulse(self, frame: bytes) -> None:
+        """Hand a pulse to the host, which keeps it until the server takes it. Never blocks.
+
+        Raises:
+            OSError: EBADF if the channel is gone, EAGAIN if as many pulses wait as the host holds.
+        """
+        if self._pulse_pipe < 0:
+            self._open_pulse_pipe()
+        try:
+            host.quiet_write(self._pulse_pipe, frame)
+        except BrokenPipeError:
+            raise failure(EBADF) from None
+        except BlockingIOError:
+            host.widen_pipe(self._pulse_pipe)
+            try:
+                host.quiet_write(self._pulse_pipe, frame)
+            except BlockingIOError:
+                raise failure(EAGAIN) from None
+
+    def _open_pulse_pipe(self) -> None:
+        far, near = os.pipe()
+        try:
+            os.set_blocking(near, False)
+            self._pass(wire.lane.pack(wire.LANE, wire.LANE_PULSES, 0, 0), [far], None)
+            self._pulse_pipe = host.out_of_the_way(near)
+        except BaseException:
+            os.close(near)
+            raise
+        finally:
+            os.close(far)
+
+    def close(self) -> None:
+        """End the trunk: to the server this is the end of the client."""
+        if self._pulse_pipe >= 0:
+            os.close(self._pulse_pipe)
+            self._pulse_pipe = -1
+        self.sock.detach()
+        host.close_ours(self.fd, self.inode)
+
+
+class Lane:
+    """The client's end of a lane."""
+
+    __slots__ = (
+        "address",
+        "buffer",
+        "filled",
+        "read_fd",
+        "read_inode",
+        "read_into",
+        "view",
+        "window",
+        "write",
+        "write_fd",
+        "write_inode",
+    )
+
+    def __init__(self, read_fd: int, write_fd: int, window: Optional[host.Window]) -> None:
+        self.read_fd = host.out_of_the_way(read_fd)
+        self.write_fd = host.out_of_the_way(write_fd)
+        self.read_inode = os.fstat(self.read_fd).st_ino
+        self.write_inode = os.fstat(self.write_fd).st_ino
+        self.window = window
+        self.buffer = bytearray(wire.FRAME_MAX)
+        self.view = memoryview(self.buffer)
+        # A FileIO is a little faster than os.readv and os.write.
+        self.read_into = io.FileIO(self.read_fd, "r", closefd=False).readinto
+        self.write = io.FileIO(self.write_fd, "w", closefd=False).write
+        self.address = host.address_of(self.buffer)
+        self.filled = 0
+
+    def post(self, frame: bytes) -> None:
+        """Put a frame on the way.
+
+        Raises:
+            OSError: EBADF, nobody reads from this lane any more.
+        """
+        try:
+            host.quiet_write(self.write_fd, frame)
+        except BrokenPipeError:
+            raise failure(EBADF) from None
+
+    def fill(self, thread: Thread, deadline: Optional[float]) -> int:
+        """Wait for more of the reply.
+
+        Returns:
+            How many bytes came; 0 at the end of the lane; -EINTR if a signal handler ran while the main thread waited;
+            -ETIMEDOUT at the deadline. (These are no exceptions, since a signal handler may raise any of its own.)
+        """
+        state = host.wait_readable(self.read_fd, deadline, thread.is_main)
+        if state <= 0:
+            return state or -ETIMEDOUT
+        with self.view[self.filled :] as rest:
+            count = self.read_into(rest) or 0
+        self.filled += count
+        return count
+
+    def forget_frame(self, size: int) -> None:
+        """Drop the frame that has been dealt with; what came behind it moves to the front."""
+        rest = self.filled - size
+        self.buffer[:rest] = self.buffer[size : self.filled]
+        self.buffer[rest] = 0  # A kind of 0 says that nothing has arrived.
+        self.filled = rest
+
+    def close(self) -> None:
+        host.close_ours(self.read_fd, self.read_inode)
+        host.close_ours(self.write_fd, self.write_inode)
+        if self.window:
+            self.window.close()
+
+
+class _NoMoreLanes:
+    """Stands in for a connection's idle lanes once it is detached: what is still out is closed when it comes back."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+
+    def pop(self) -> Lane:
+        raise IndexError
+
+    def append(self, lane: Lane) -> None:
+        self._connection.discard(lane)
+
+
+class Connection:
+    """One connection of this process: a number of its own, lanes of its own, a trunk that it may share."""
+
+    def __init__(self, trunk: Trunk, flags: int) -> None:
+        self.trunk = trunk
+        self.flags = flags
+        self.coid = -1  # until the table has given it a number
+        # The file position that marks the descriptor under our number as ours (D17); 0 where there is no descriptor.
+        self.cookie = 0
+        self.detached = False
+        self._lanes: Set[Lane] = set()
+        self._lock = threading.Lock()
+        self.idle: Union[List[Lane], _NoMoreLanes] = []
+        self._idle_windows: List[Lane] = []
+        trunk.connections.add(self)
+
+    def lane(self, size: int, deadline: Optional[float]) -> Lane:
+        """An idle lane, or a new one, with a window of at least ``size`` bytes unless that is 0.
+
+        Raises:
+            OSError: EBADF if the channel is gone or the connection detached; else as Trunk.open_lane.
+        """
+        if self.detached:
+            raise failure(EBADF)
+        idle = self._idle_windows if size else self.idle
+        try:
+            lane = idle.pop()
+            if lane.window is None or lane.window.size >= size:
+                return lane
+            self.discard(lane)
+        except IndexError:
+            pass
+        window = host.Window.create(max(_WINDOW_MIN, 1 << (size - 1).bit_length())) if size else None
+        lane = self.trunk.open_lane(self.coid, window, deadline)
+        if not self._keep(lane):
+            lane.close()
+            raise failure(EBADF)
+        return lane
+
+    def _keep(self, lane: Lane) -> bool:
+        """Take a new lane among ours, unless another thread has detached the connection meanwhile."""
+        with self._lock:
+            if not self.detached:
+                self._lanes.add(lane)
+            return not self.detached
+
+    def release(self, lane: Lane) -> None:
+        """Take back a lane whose exchange is complete."""
+        lane.buffer[0] = 0
+        lane.filled = 0
+        if lane.window is None:
+            self.idle.append(lane)
+        elif self.detached or lane.window.size > _WINDOW_KEPT:
+            self.discard(lane)
+        else:
+            self._idle_windows.append(lane)
+
+    def discard(self, lane: Lane) -> None:
+        """Close a lane, whatever it was doing: the server sees its message withdrawn, or its client gone."""
+        with self._lock:
+            if lane not in self._lanes:
+                return
+            self._lanes.remove(lane)
+            last = self.detached and not self._lanes
+        lane.close()
+        if last:
+            self._leave_trunk()
+
+    def detach(self) -> None:
+        """End the connection. Threads that wait for a reply on it fail with EBADF.
+
+        On a channel with NTO_CHF_UNBLOCK they go on waiting, and the server is asked to free them (B58); the server
+        sees the client leave only after that (B199).
+        """
+        with self._lock:
+            if self.detached:
+                return
+            self.detached = True
+            idle, self.idle = self.idle, _NoMoreLanes(self)
+        flags = self.trunk.channel_flags() or 0
+        for lane in [*idle, *self._idle_windows] if isinstance(idle, list) else []:
+            self.discard(lane)
+        with self._lock:
+            busy = list(self._lanes)
+            for lane in busy:
+                if flags & NTO_CHF_UNBLOCK and not host.unread(lane.write_fd):
+                    with contextlib.suppress(OSError):
+                        lane.post(wire.unblock.pack(wire.UNBLOCK, 0, EINTR))
+                else:
+                    host.wake_reader(lane.read_fd, wire.reply.pack(wire.DETACHED, 0, 0, 0, 0))
+        if not busy:
+            self._leave_trunk()
+
+    def _leave_trunk(self) -> None:
+        self.trunk.connections.discard(self)
+        if not self.trunk.connections:
+            self.trunk.retire(self.trunk)
+
+    def is_alive(self) -> bool:
+        """Whether the channel still exists, as far as this process can see."""
+        return not self.detached and self.trunk.read_news()
+
+    def describe(self, pid: int) -> MessageInfo:
+        """The server's side of the connection, as ConnectServerInfo and _IO_DUP tell it."""
+        return MessageInfo(
+            pid=pid, chid=self.trunk.address.chid, scoid=self.trunk.scoid, coid=self.coid, flags=self.flags
+        )
+
+    def close_in_child(self) -> None:
+        """Close what a forked child has inherited; nothing is said to the server, whose client is the parent."""
+        for lane in self._lanes:
+            lane.close()
+
+
+class Exchange:
+    """One message and its reply, with everything that can come between: timeouts, signals, a server that dies."""
+
+    def __init__(self, connection: Connection, lane: Lane, thread: Thread, sinks: Buffers) -> None:
+        self._connection = connection
+        self._lane = lane
+        self._thread = thread
+        self._sinks = sinks
+        self._reply_area = 0
+        self._received = False
+        self._unblock_reason = 0
+
+    def post(self, sources: Buffers, kind: int) -> None:
+        """Send the message.
+
+        Raises:
+            OSError: EBADF, the message did not go out.
+        """
+        lane = self._lane
+        size = sum(len(source) for source in sources)
+        room = sum(len(sink) for sink in self._sinks)
+        now = time.monotonic_ns()
+        frame = wire.message.pack(kind, self._thread.priority, self._thread.tid, size, room, now)
+        try:
+            if lane.window:
+                offset = 0
+                for source in sources:
+                    lane.window.write(offset, source)
+                    offset += len(source)
+                self._reply_area = wire.reply_area(size)
+                lane.post(frame)
+            else:
+                lane.post(b"".join((frame, *sources)))
+        except BaseException:
+            self._connection.discard(lane)
+            raise
+
+    def complete(
+        self, timeout: Optional[Timeout] = None, count: Optional[int] = None, raised: Optional[BaseException] = None
+    ) -> Tuple[int, int]:
+        """Wait for the reply and put it where it belongs.
+
+        Args:
+            timeout: what limits the call.
+            count: what a first attempt to read the reply has brought, if one was made: see Lane.fill.
+            raised: what a signal handler raised during that attempt.
+
+        Returns:
+            (0, status), or (errno, 0) if the server or the kernel ends the call with an error.
+
+        Raises:
+            BaseException: what a signal handler raised, once the call has ended.
+        """
+        try:
+            return self._complete(timeout, count, raised)
+        except BaseException:
+            self._connection.discard(self._lane)
+            raise
+
+    def _complete(
+        self, timeout: Optional[Timeout], count: Optional[int], raised: Optional[BaseException]
+    ) -> Tuple[int, int]:
+        deadline, reply_limit = _limits(timeout)
+        if count is not None and count > 0:
+            self._lane.filled = count
+            count = None
+        if raised is not None and self._lane.buffer[0]:
+            raise raised  # The handler ran after the reply had come.
+        while True:
+            if count is None:
+                outcome = self._digest()
+                if outcome is not None:
+                    break
+                if self._received and reply_limit is not None:
+                    deadline, reply_limit = time.monotonic() + reply_limit, None
+                try:
+                    count = self._lane.fill(self._thread, deadline)
+                except BaseException as error:
+                    # Only a signal handler can raise here. Its exception ends the call the way EINTR does (D19).
+                    raised = raised or error
+                    count = -EINTR
+            if count == 0:
+                outcome = (EBADF if self._connection.detached else ESRCH, 0)
+                self._connection.discard(self._lane)
+                break
+            if count < 0 and self._give_up(-count, timeout):
+                outcome = (-count, 0)
+                break
+            if count == -ETIMEDOUT:
+                deadline = None
+            count = None
+        if raised is not None:
+            raise raised
+        return outcome
+
+    def _is_received(self) -> bool:
+        return self._received or host.unread(self._lane.write_fd) == 0
+
+    def _give_up(self, reason: int, timeout: Optional[Timeout]) -> bool:
+        """Leave the call for a signal or a timeout; whether it ends now, rather than when the server says so."""
+        if self._unblock_reason:
+            return False
+        if reason == ETIMEDOUT and timeout and not timeout.flags & NTO_TIMEOUT_REPLY and self._is_received():
+            return False  # Only the wait for a receiver was limited (B209).
+        if not host.unread(self._lane.write_fd):
+            flags = self._connection.trunk.channel_flags()
+            if flags is not None and flags & NTO_CHF_UNBLOCK:
+                self._unblock_reason = reason
+                with contextlib.suppress(OSError):
+                    self._lane.post(wire.unblock.pack(wire.UNBLOCK, 0, reason))
+                return False
+        self._connection.discard(self._lane)
+        return True
+
+    def _digest(self) -> Optional[Tuple[int, int]]:
+        """Deal with the frames that have arrived; the outcome if the last one is among them."""
+        lane = self._lane
+        while lane.filled >= wire.REPLY_HEADER:
+            kind, _zero, number, status, length = wire.reply.unpack_from(lane.buffer)
+            size = wire.REPLY_HEADER + (0 if lane.window else length)
+            if size > wire.FRAME_MAX:
+                raise failure(ESRCH)  # Nothing that follows the protocol sends that.
+            if lane.filled < size:
+                return None
+            if kind == wire.RECEIVED:
+                self._received = True
+            elif kind == wire.WRITE:
+                self._copy(status, length)
+            elif kind == wire.REPLY:
+                self._copy(0, length)
+                self._connection.release(lane)
+                return 0, status
+            elif kind == wire.ERROR:
+                self._connection.release(lane)
+                return (self._unblock_reason or EINTR) if number == -1 else number, 0
+            else:
+                self._connection.discard(lane)
+                return EBADF if kind == wire.DETACHED else ESRCH, 0
+            lane.forget_frame(size)
+        return None
+
+    def _copy(self, offset: int, length: int) -> None:
+        """Put reply data at an offset of the reply buffers; what does not fit is dropped."""
+        lane, position = self._lane, 0
+        for sink in self._sinks:
+            start = max(0, offset - position)
+            done = position + start - offset
+            count = min(len(sink) - start, length - done)
+            if count > 0:
+                with sink[start : start + count] as target:
+                    if lane.window:
+                        lane.window.read_into(self._reply_area + offset + done, target)
+                    else:
+                        target[:] = lane.view[wire.REPLY_HEADER + done : wire.REPLY_HEADER + done + count]
+            position += len(sink)
+
+
+def _limits(timeout: Optional[Timeout]) -> Tuple[Optional[float], Optional[float]]:
+    """When the wait ends, and how many seconds the wait for the reply may take once the message was received."""
+    if timeout is None or not timeout.flags & (NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY):
+        return None, None
+    if timeout.flags & NTO_TIMEOUT_SEND:
+        return time.monotonic() + _RECEIVER_GRACE if timeout.immediate else timeout.deadline(), None
+    return None, None if timeout.immediate else timeout.deadline() - time.monotonic()

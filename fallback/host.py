@@ -1,0 +1,468 @@
+"""What one POSIX host does differently from another, and what Python's own calls hide.
+
+Everything above asks here for a pair of pipes, a window of shared memory, the credentials of a peer, a write that
+raises no SIGPIPE, or a wait that a signal handler ends. On Linux each is done the direct way. Elsewhere a portable
+way serves: sockets for pipes, a temporary file for sealed memory, poll for epoll. ``PORTABLE`` chooses the portable
+ways on Linux, too, so that they can be tested there.
+"""
+
+# The public signal.getsignal builds an enum member on every call: too slow for each message.
+import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
+import contextlib
+import ctypes
+import errno
+import fcntl
+import functools
+import math
+import mmap
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import termios
+import time
+from errno import EINTR, EPIPE
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+PORTABLE = bool(os.environ.get("HA_QNX_PORTABLE")) or not sys.platform.startswith("linux")
+
+READABLE = 0x001  # EPOLLIN and POLLIN
+GONE = 0x008 | 0x010 | 0x2000  # EPOLLERR, EPOLLHUP, EPOLLRDHUP, and poll's
+
+_libc = ctypes.CDLL(None, use_errno=True)
+get_errno = ctypes.get_errno
+
+# Untyped on purpose: with argtypes set, ctypes converts each argument through Python and takes twice as long. Every
+# argument is an int that fits a C int, or an object of c_void_p or c_size_t.
+c_read = _libc.read
+_c_poll = _libc.poll
+
+getsignal = _signal.getsignal
+SIGPIPE = int(signal.SIGPIPE)
+IGNORED = _signal.SIG_IGN
+
+
+class Credentials(NamedTuple):
+    """Who a peer is, as the host's kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def address_of(buffer: bytearray) -> ctypes.c_void_p:
+    """The address of a buffer that its owner keeps and never resizes, ready for an untyped ctypes call."""
+    return ctypes.c_void_p(ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer)))
+
+
+def out_of_the_way(fd: int) -> int:
+    """Move a descriptor of ours to a high number, close-on-exec, so that low ones stay free for connections.
+
+    A program that closes every descriptor it does not know and opens others gets the lowest numbers again, so a high
+    one is also unlikely to be taken over by something else.
+    """
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    base = 512 if soft == resource.RLIM_INFINITY else min(soft // 2, 512)
+    try:
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, base)
+    except OSError:
+        return fd
+    os.close(fd)
+    return moved
+
+
+def socket_out_of_the_way(sock: socket.socket) -> socket.socket:
+    """The same for a socket."""
+    return socket.socket(fileno=out_of_the_way(sock.detach()))
+
+
+def close_ours(fd: int, inode: int) -> None:
+    """Close a descriptor if it still is what it was when it was opened; leave alone what has its number now."""
+    try:
+        if os.fstat(fd).st_ino == inode:
+            os.close(fd)
+    except OSError:
+        pass
+
+
+# Lanes.
+
+
+class Ends(NamedTuple):
+    """The two ends of a lane: what the client keeps and what it passes to the server."""
+
+    client_read: int
+    client_write: int
+    server_read: int
+    server_write: int
+
+
+def open_lane() -> Ends:
+    """Two one-way streams, one each way: pipes, or a socket pair where a pipe's reader cannot be woken."""
+    if PORTABLE:
+        near, far = socket.socketpair()
+        near_read, far_read = near.detach(), far.detach()
+        return Ends(near_read, os.dup(near_read), far_read, os.dup(far_read))
+    server_read, client_write = os.pipe()
+    try:
+        client_read, server_write = os.pipe()
+    except OSError:
+        os.close(server_read)
+        os.close(client_write)
+        raise
+    return Ends(client_read, client_write, server_read, server_write)
+
+
+def wake_reader(fd: int, frame: bytes) -> None:
+    """End another thread's blocking read of this end of a lane: it reads ``frame``, or the end of the file."""
+    if PORTABLE:
+        duplicate = socket.socket(fileno=os.dup(fd))
+        try:
+            duplicate.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass
+        finally:
+            duplicate.close()
+        return
+    writer = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(writer, frame)
+    finally:
+        os.close(writer)
+
+
+def unread(client_write: int) -> Optional[int]:
+    """How many bytes the server has not yet taken from this lane; None where the host cannot tell."""
+    if PORTABLE:
+        return None
+    count: int = struct.unpack("i", fcntl.ioctl(client_write, termios.FIONREAD, bytes(4)))[0]
+    return count
+
+
+def widen_pipe(fd: int) -> None:
+    """Let a pipe hold as much as a user may have it hold, where the host can do that."""
+    if not PORTABLE:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, 1031, 1 << 20)  # F_SETPIPE_SZ
+
+
+class Peek:
+    """Look at the first bytes of a pipe without taking them, by tee(2) into a pipe of our own."""
+
+    def __init__(self) -> None:
+        self._read, self._write = (out_of_the_way(fd) for fd in os.pipe())
+
+    def __call__(self, server_read: int, size: int) -> bytes:
+        copied = _libc.tee(server_read, self._write, ctypes.c_size_t(size), 2)  # SPLICE_F_NONBLOCK
+        return os.read(self._read, size) if copied > 0 else b""
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
+
+
+def quiet_write(fd: int, data: bytes) -> int:
+    """Write without being killed by SIGPIPE: a reader that is gone is a BrokenPipeError, whatever the program set."""
+    if getsignal(SIGPIPE) == IGNORED:
+        return os.write(fd, data)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    pending = signal.SIGPIPE in signal.sigpending()
+    try:
+        return os.write(fd, data)
+    except BrokenPipeError:
+        if not pending and signal.SIGPIPE in signal.sigpending():
+            signal.sigwait({signal.SIGPIPE})
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# Trunks.
+
+
+def send_with_descriptors(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:
+    """Send a frame and pass descriptors with it.
+
+    Raises:
+        BrokenPipeError: the other end is closed.
+        BlockingIOError: the other end does not read and the host holds no more for it.
+    """
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(descriptors)}i", *descriptors))]
+    try:
+        sent = sock.sendmsg([data], ancillary if descriptors else [], getattr(socket, "MSG_NOSIGNAL", 0))
+    except ConnectionResetError:
+        raise BrokenPipeError(EPIPE, os.strerror(EPIPE)) from None
+    except OSError as error:
+        if error.errno == errno.ETOOMANYREFS:
+            raise BlockingIOError(error.errno, error.strerror) from None
+        raise
+    if sent != len(data):  # A frame of 32 bytes is never cut by any host known to us; half of one is of no use.
+        raise BrokenPipeError(EPIPE, "the trunk took half a frame")
+
+
+def receive_with_descriptors(sock: socket.socket, size: int, descriptors: int) -> Tuple[bytes, List[int]]:
+    """Receive up to ``size`` bytes and up to ``descriptors`` passed descriptors, all close-on-exec."""
+    space = socket.CMSG_SPACE(4 * descriptors)
+    data, ancillary, _flags, _address = sock.recvmsg(size, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+    received: List[int] = []
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            received.extend(struct.unpack(f"{len(payload) // 4}i", payload[: len(payload) // 4 * 4]))
+    if not hasattr(socket, "MSG_CMSG_CLOEXEC"):
+        for fd in received:
+            os.set_inheritable(fd, False)
+    return data, received
+
+
+def peer_credentials(sock: socket.socket) -> Credentials:
+    """Who is at the other end of a connected socket."""
+    if hasattr(socket, "SO_PEERCRED"):
+        return Credentials(*struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+    # BSD and macOS: struct xucred (version, uid, ngroups, groups[16]) and, on macOS, LOCAL_PEERPID.
+    local = getattr(socket, "SOL_LOCAL", 0)
+    record = sock.getsockopt(local, getattr(socket, "LOCAL_PEERCRED", 1), 76)
+    uid, _count, gid = struct.unpack_from("=IhxxI", record, 4)
+    pid = 0
+    if sys.platform == "darwin":
+        pid = struct.unpack("i", sock.getsockopt(local, 2, 4))[0]
+    return Credentials(pid, uid, gid)
+
+
+# Windows.
+
+
+class Window:
+    """Memory that a lane's client and server share, for messages that are too large for a frame."""
+
+    def __init__(self, fd: int, size: int, memory: Optional[mmap.mmap]) -> None:
+        self.fd = fd
+        self.size = size
+        self._memory = memory
+
+    @classmethod
+    def create(cls, size: int) -> "Window":
+        """A new window: memory sealed against shrinking, or an unlinked temporary file."""
+        if PORTABLE:
+            with tempfile.TemporaryFile() as file:
+                fd = fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 0)
+            os.ftruncate(fd, size)
+            return cls(fd, size, None)
+        fd = os.memfd_create("ha_qnx window", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(fd, size)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            return cls(fd, size, mmap.mmap(fd, size))
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def adopt(cls, fd: int, size: int) -> "Window":
+        """A window that a peer made. It is mapped only if the peer can no longer make it smaller.
+
+        Raises:
+            ValueError: the file is smaller than the peer says.
+        """
+        if not 0 < size <= os.fstat(fd).st_size:
+            raise ValueError("a window that is smaller than announced")
+        if not PORTABLE:
+            try:
+                if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+                    return cls(fd, size, mmap.mmap(fd, size))
+            except OSError:
+                pass  # Not sealed memory: read and write it like a file.
+        return cls(fd, size, None)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Copy ``data`` into the window."""
+        if self._memory is not None:
+            self._memory[offset : offset + len(data)] = data
+            return
+        while data:
+            count = os.pwrite(self.fd, data, offset)
+            data, offset = data[count:], offset + count
+
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """Copy out of the window until ``target`` is full.
+
+        Raises:
+            ValueError: the peer has made the file smaller in the meantime.
+        """
+        if self._memory is not None:
+            with memoryview(self._memory) as view:
+                target[:] = view[offset : offset + len(target)]
+            return
+        while target:
+            count = os.preadv(self.fd, [target], offset) if hasattr(os, "preadv") else self._pread(target, offset)
+            if not count:
+                raise ValueError("a window became smaller")
+            target, offset = target[count:], offset + count
+
+    def _pread(self, target: memoryview, offset: int) -> int:
+        data = os.pread(self.fd, min(len(target), 1 << 20), offset)
+        target[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
+        os.close(self.fd)
+
+
+# Waiting.
+
+
+def _milliseconds(deadline: Optional[float]) -> int:
+    """What is left until a deadline, as poll wants it: rounded up, so that poll does not end before it."""
+    if deadline is None:
+        return -1
+    return max(0, min(math.ceil((deadline - time.monotonic()) * 1000), 2**31 - 1))
+
+
+def _interruptible_poll(entries: ctypes.c_void_p, count: int, deadline: Optional[float]) -> int:
+    """poll(2) for the main thread: the number of entries with news, 0 at the deadline, -EINTR after a signal handler.
+
+    Python's own waits start again after a handler. This one ends, and only for a handler that ran: poll goes on by
+    itself after the process was merely stopped and continued, which epoll_wait does not.
+    """
+    found: int = _c_poll(entries, count, _milliseconds(deadline))
+    return found if found >= 0 else -get_errno()
+
+
+def wait_readable(fd: int, deadline: Optional[float], is_main: bool) -> int:
+    """Wait until ``fd`` can be read or has ended.
+
+    Args:
+        fd: a descriptor.
+        deadline: as time.monotonic() tells it; None waits without end.
+        is_main: whether this is the main thread, where a signal handler ends the wait.
+
+    Returns:
+        1, or 0 at the deadline, or -EINTR.
+    """
+    if is_main:
+        entry = bytearray(struct.pack("ihh", fd, select.POLLIN, 0))
+        return _interruptible_poll(address_of(entry), 1, deadline)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return len(poll.poll(None if deadline is None else _milliseconds(deadline)))
+
+
+News = Sequence[Tuple[int, int]]
+
+
+class EpollPoller:
+    """Which of a channel's descriptors have news; each piece of news goes to one of the threads that wait."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._entry = bytearray(struct.pack("ihh", self._epoll.fileno(), select.POLLIN, 0))
+        self._entry_address = address_of(self._entry)
+        self._masks: Dict[int, int] = {}
+        # Wait in any thread but the main one, as fast as Python can: None for no limit of time, and at most how much.
+        self.wait_for_ever = self._epoll.poll
+        self._news = functools.partial(self._epoll.poll, 0)
+
+    def register(self, fd: int, once: bool = False) -> None:
+        """Watch a descriptor; with ``once``, news is told once, and not again as long as it lies unread."""
+        self._masks[fd] = select.EPOLLIN | select.EPOLLRDHUP | (select.EPOLLET if once else 0)
+        self._epoll.register(fd, self._masks[fd])
+
+    def unregister(self, fd: int) -> None:
+        """Watch it no more, which has to be said before it is closed."""
+        if self._masks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def mute(self, fd: int) -> None:
+        """Tell no more that it can be read, only that it has ended."""
+        self._epoll.modify(fd, 0)
+
+    def unmute(self, fd: int) -> None:
+        """Tell again what there is to read."""
+        self._epoll.modify(fd, self._masks[fd])
+
+    def tell_again(self) -> None:
+        """Tell all that still lies unread, told or not."""
+        for fd, mask in self._masks.items():
+            self._epoll.modify(fd, mask)
+
+    def news(self) -> News:
+        """What there is at the moment."""
+        return self._epoll.poll(0)
+
+    def wait_interruptibly(self) -> News:
+        """The same in the main thread.
+
+        Raises:
+            InterruptedError: a signal handler ran.
+        """
+        if _c_poll(self._entry_address, 1, -1) < 0:
+            raise InterruptedError(EINTR, "interrupted by a signal handler")
+        return self._news()
+
+    def wait(self, deadline: Optional[float], is_main: bool) -> News:
+        """Wait until there is news, or until the deadline.
+
+        Raises:
+            InterruptedError: a signal handler ran in the main thread.
+        """
+        if not is_main:
+            return self._epoll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        if _interruptible_poll(self._entry_address, 1, deadline) < 0:
+            raise InterruptedError(EINTR, "interrupted by a signal handler")
+        return self._epoll.poll(0)
+
+
+class PollPoller:
+    """The same by poll(2), which looks at every descriptor each time and tells every thread."""
+
+    def __init__(self) -> None:
+        self._masks: Dict[int, int] = {}
+
+    def register(self, fd: int, once: bool = False) -> None:
+        self._masks[fd] = select.POLLIN
+
+    def unregister(self, fd: int) -> None:
+        self._masks.pop(fd, None)
+
+    def mute(self, fd: int) -> None:
+        self._masks[fd] = 0
+
+    def unmute(self, fd: int) -> None:
+        self._masks[fd] = select.POLLIN
+
+    def tell_again(self) -> None:
+        """Nothing is told only once."""
+
+    def wait_for_ever(self, timeout: None = None, most: int = 0) -> News:
+        return self.wait(None, False)
+
+    def wait_interruptibly(self) -> News:
+        return self.wait(None, True)
+
+    def news(self) -> News:
+        return self.wait(0.0, False)
+
+    def wait(self, deadline: Optional[float], is_main: bool) -> News:
+        masks = dict(self._masks)
+        if not is_main:
+            poll = select.poll()
+            for fd, mask in masks.items():
+                poll.register(fd, mask)
+            return poll.poll(None if deadline is None else _milliseconds(deadline))
+        entries = bytearray(b"".join(struct.pack("ihh", fd, mask, 0) for fd, mask in masks.items()))
+        if _interruptible_poll(address_of(entries), len(masks), deadline) < 0:
+            raise InterruptedError(EINTR, "interrupted by a signal handler")
+        return [(fd, events) for fd, _mask, events in struct.iter_unpack("ihh", entries) if events]
+
+
+Poller = Union[EpollPoller, PollPoller]
+
+
+def open_poller() -> Poller:
+    """The poller of this host."""
+    return PollPoller() if PORTABLE or not hasattr(select, "epoll") else EpollPoller()

@@ -1,0 +1,770 @@
+"""QNX's kernel calls on POSIX sockets and pipes.
+
+The contract of each call is written down once, in ``ha_qnx.kernel.Kernel``; what is said here is how it is done.
+"""
+
+import contextlib
+import ctypes
+import os
+import secrets
+import socket
+import struct
+import time
+import weakref
+from errno import (
+    EBADF,
+    EBUSY,
+    EINTR,
+    EINVAL,
+    ENAMETOOLONG,
+    ENOENT,
+    ENOSYS,
+    ENOTSUP,
+    ENXIO,
+    EPERM,
+    ESRCH,
+    ETIMEDOUT,
+)  # fmt: skip
+from typing import Callable, Dict, Iterator, List, Optional
+
+from ha_qnx.constants import (
+    EBADFSYS,
+    ENOREMOTE,
+    ERESTART,
+    NAME_FLAG_ATTACH_GLOBAL,
+    NAME_FLAG_DETACH_SAVEDPP,
+    NTO_CHF_COID_DISCONNECT,
+    NTO_CHF_DISCONNECT,
+    NTO_CHF_FIXED_PRIORITY,
+    NTO_CHF_NET_MSG,
+    NTO_CHF_PRIVATE,
+    NTO_CHF_REPLY_LEN,
+    NTO_CHF_SENDER_LEN,
+    NTO_CHF_THREAD_DEATH,
+    NTO_CHF_UNBLOCK,
+    NTO_COF_CLOEXEC,
+    NTO_COF_DEAD,
+    NTO_COF_NOSHARE,
+    NTO_SIDE_CHANNEL,
+    NTO_TIMEOUT_RECEIVE,
+    NTO_TIMEOUT_REPLY,
+    NTO_TIMEOUT_SEND,
+    PULSE_CODE_THREADDEATH,
+    SYSMGR_COID,
+    TIMER_ABSTIME,
+)
+from ha_qnx.kernel import BytesLike, Kernel, Name, Vector
+from ha_qnx.structures import ClientInfo, MessageInfo
+
+from . import host, iomessages, wire
+from .buffers import integer, readable, readable_parts, writable, writable_parts
+from .channels import Channel, Received, ServerLane, ServerTrunk
+from .connections import Buffers, Connection, Exchange, Lane, failure
+from .numbers import Numbers, Slots
+from .runtime import NAME_PREFIX, ChannelAddress, NameClaim, Runtime, valid_name
+from .table import ConnectionTable, is_host_descriptor
+from .threads import Threads, Timeout
+
+_KNOWN_CHANNEL_FLAGS = (
+    NTO_CHF_FIXED_PRIORITY | NTO_CHF_UNBLOCK | NTO_CHF_THREAD_DEATH | NTO_CHF_DISCONNECT | NTO_CHF_SENDER_LEN
+    | NTO_CHF_COID_DISCONNECT | NTO_CHF_REPLY_LEN | NTO_CHF_PRIVATE
+)  # fmt: skip
+_DEATH_FLAGS = NTO_CHF_COID_DISCONNECT | NTO_CHF_THREAD_DEATH
+_KNOWN_CONNECTION_FLAGS = NTO_COF_CLOEXEC | NTO_COF_NOSHARE
+_KNOWN_TIMEOUT_FLAGS = NTO_TIMEOUT_SEND | NTO_TIMEOUT_RECEIVE | NTO_TIMEOUT_REPLY | TIMER_ABSTIME
+_SEND_AND_REPLY = NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY
+_INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
+_LONG_MIN, _LONG_MAX = -(1 << 63), (1 << 63) - 1
+
+# Looked up once, for the two paths that every message takes.
+_MESSAGE, _REPLY, _REPLY_HEADER = wire.MESSAGE, wire.REPLY, wire.REPLY_HEADER
+_INLINE_SEND, _INLINE_REPLY = wire.INLINE_SEND, wire.INLINE_REPLY
+_pack_message, _pack_reply, _unpack_reply = wire.message.pack, wire.reply.pack, wire.reply.unpack_from
+_lseek, _now = os.lseek, time.monotonic_ns
+_c_read, _FRAME_SIZE = host.c_read, ctypes.c_size_t(wire.FRAME_MAX)
+_getsignal, _SIGPIPE, _IGNORED = host.getsignal, host.SIGPIPE, host.IGNORED
+
+
+class SocketKernel(Kernel):
+    """The kernel calls of one process."""
+
+    def __init__(self) -> None:
+        self._start()
+        _fork_hooks(self)
+
+    def _start(self) -> None:
+        self._runtime_directory: Optional[Runtime] = None
+        slots = Slots()
+        self._pid = os.getpid()
+        self._threads = Threads()
+        self._threads.on_exit = self._thread_ended
+        self._local, self._timeouts = self._threads.local, self._threads.timeouts
+        self._received = Received()
+        self._lanes_received = self._received.lanes
+        self._channels: Numbers[Channel] = Numbers(slots, 0)
+        self._channel_by_id = self._channels.entries
+        self._scoids: Numbers[ServerTrunk] = Numbers(slots, NTO_SIDE_CHANNEL)
+        self._table = ConnectionTable(slots, self._channels.entries, self._runtime, self._announce_copy)
+        self._connections = self._table.entries
+        self._claims: Dict[Name, NameClaim] = {}
+
+    def _runtime(self) -> Runtime:
+        if self._runtime_directory is None:
+            self._runtime_directory = Runtime()
+        return self._runtime_directory
+
+    # Channels.
+
+    def ChannelCreate(self, flags: int = 0) -> int:
+        flags = integer("flags", flags, 0, 0xFFFF_FFFF)
+        if flags & NTO_CHF_NET_MSG:
+            raise failure(EPERM)
+        if flags & ~_KNOWN_CHANNEL_FLAGS:
+            raise failure(EINVAL)
+        with self._table.lock:
+            if flags & _DEATH_FLAGS and any(c.flags & _DEATH_FLAGS for c in self._channels.entries.values()):
+                raise failure(EBUSY)
+            chid = self._channels.reserve()
+            try:
+                channel = self._open_channel(chid, flags)
+            except BaseException:
+                self._channels.release(chid)
+                raise
+            self._channels.entries[chid] = channel
+            if flags & NTO_CHF_COID_DISCONNECT:
+                self._table.report_deaths_to(channel)
+            return chid
+
+    def _open_channel(self, chid: int, flags: int) -> Channel:
+        address = ChannelAddress(os.getpid(), chid, secrets.token_hex(8))
+        listener = None
+        if not flags & NTO_CHF_PRIVATE:
+            runtime = self._runtime()
+            runtime.remove_stale_channels()
+            listener = host.socket_out_of_the_way(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            try:
+                listener.bind(runtime.socket_path(address))
+            except BaseException:
+                listener.close()
+                raise
+        return Channel(address, flags, listener, self._received, self._scoids, self._threads)
+
+    def ChannelDestroy(self, chid: int) -> int:
+        chid = integer("chid", chid, _INT_MIN, _INT_MAX)
+        with self._table.lock:
+            channel = self._channels.entries.pop(chid, None)
+            if channel is None:
+                raise failure(EINVAL)
+            if channel is self._table.death_channel:
+                self._table.report_deaths_to(None)
+            if channel.flags & NTO_CHF_PRIVATE == 0:
+                self._runtime().remove_channel(channel.address)
+            channel.destroy()
+            self._channels.release(chid)
+        return 0
+
+    def _thread_ended(self, tid: int) -> None:
+        for channel in list(self._channels.entries.values()):
+            if channel.flags & NTO_CHF_THREAD_DEATH:
+                channel.queue_pulse(PULSE_CODE_THREADDEATH, tid)
+
+    # Connections.
+
+    def ConnectAttach(self, nd: int, pid: int, chid: int, index: int = NTO_SIDE_CHANNEL, flags: int = 0) -> int:
+        address = self._address(nd, pid, chid)
+        index = integer("index", index, _INT_MIN, 0xFFFF_FFFF)
+        return self._table.attach(address, index, self._connection_flags(flags)).coid
+
+    def attach_at(self, coid: int, nd: int, pid: int, chid: int, flags: int) -> int:
+        address = self._address(nd, pid, chid)
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        return self._table.attach_at(coid, address, self._connection_flags(flags)).coid
+
+    @staticmethod
+    def _address(nd: int, pid: int, chid: int) -> ChannelAddress:
+        nd = integer("nd", nd, 0, 0xFFFF_FFFF)
+        pid = integer("pid", pid, _INT_MIN, _INT_MAX)
+        chid = integer("chid", chid, _INT_MIN, _INT_MAX)
+        if nd:
+            raise failure(ENOREMOTE)
+        return ChannelAddress(pid or os.getpid(), chid)
+
+    @staticmethod
+    def _connection_flags(flags: int) -> int:
+        flags = integer("flags", flags, _INT_MIN, 0xFFFF_FFFF)
+        if flags & ~_KNOWN_CONNECTION_FLAGS:
+            raise failure(EINVAL)
+        return flags
+
+    def ConnectDetach(self, coid: int) -> int:
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        if coid == SYSMGR_COID:
+            raise failure(EPERM)
+        client = self._scoids.entries.get(coid)
+        if client is not None:
+            if not client.channel.release_client(coid):
+                raise failure(EINVAL)
+            return 0
+        try:
+            self._table.detach(coid)
+        except OSError as error:
+            raise failure(EINVAL if error.errno == EBADF else error.errno or EINVAL) from None
+        return 0
+
+    def ConnectServerInfo(self, pid: int, coid: int, info: Optional[MessageInfo] = None) -> int:
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        _check_info(info)
+        self._check_own_pid(pid)
+        connection = self._table.at_or_after(coid, with_dead=info is not None)
+        if info is not None:
+            alive = connection.is_alive()
+            found = connection.describe(connection.trunk.address.pid)
+            found.flags |= 0 if alive else NTO_COF_DEAD
+            ctypes.pointer(info)[0] = found
+        return connection.coid
+
+    def ConnectFlags(self, pid: int, coid: int, mask: int, bits: int) -> int:
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        mask = integer("mask", mask, 0, 0xFFFF_FFFF)
+        bits = integer("bits", bits, 0, 0xFFFF_FFFF)
+        self._check_own_pid(pid)
+        with self._table.lock:
+            connection = self._table.get(coid)
+            if mask & ~NTO_COF_CLOEXEC:
+                raise failure(EINVAL)
+            before = connection.flags
+            connection.flags = before & ~mask | bits & mask
+            if mask and connection.cookie:
+                os.set_inheritable(coid, not connection.flags & NTO_COF_CLOEXEC)
+            return before
+
+    @staticmethod
+    def _check_own_pid(pid: int) -> None:
+        """Only a process itself knows its connections here; QNX's kernel knows everybody's (B69)."""
+        pid = integer("pid", pid, _INT_MIN, _INT_MAX)
+        if pid not in (0, os.getpid()):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                raise failure(ESRCH) from None
+            except OSError:
+                pass
+            raise failure(EPERM)
+
+    def ConnectClientInfo(self, scoid: int, ngroups: int = 0) -> ClientInfo:
+        scoid = integer("scoid", scoid, _INT_MIN, _INT_MAX)
+        ngroups = integer("ngroups", ngroups, 0, _INT_MAX)
+        info = ClientInfo()
+        cred = info.cred
+        if scoid == -1:
+            info.pid = os.getpid()
+            cred.ruid, cred.euid, cred.suid = os.getresuid() if hasattr(os, "getresuid") else (os.getuid(),) * 3
+            cred.rgid, cred.egid, cred.sgid = os.getresgid() if hasattr(os, "getresgid") else (os.getgid(),) * 3
+            groups = os.getgroups()
+            cred.ngroups = len(groups)
+            for i, group in enumerate(groups[: min(ngroups, len(cred.grouplist))]):
+                cred.grouplist[i] = group
+        else:
+            client = self._scoids.entries.get(scoid)
+            if client is None:
+                raise failure(EINVAL)
+            info.pid, uid, gid = client.credentials
+            cred.ruid = cred.euid = cred.suid = uid
+            cred.rgid = cred.egid = cred.sgid = gid
+        with contextlib.suppress(OSError):
+            info.sid = os.getsid(info.pid)
+        return info
+
+    # Sending.
+
+    def MsgSend(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
+        # The path of almost every message: bytes out, a bytearray in, an idle lane, nothing armed. _send does the rest.
+        if type(smsg) is not bytes or type(rmsg) is not bytearray or self._timeouts:
+            return self._send(coid, [readable(smsg)], [writable(rmsg)])
+        size, room = len(smsg), len(rmsg)
+        if size > _INLINE_SEND or room > _INLINE_REPLY or _getsignal(_SIGPIPE) != _IGNORED:
+            return self._send(coid, [readable(smsg)], [writable(rmsg)])
+        try:
+            connection = self._connections[coid]
+            if connection.cookie and _lseek(coid, 0, 1) != connection.cookie:
+                raise failure(EBADF)
+            lane = connection.idle.pop()
+        except (KeyError, IndexError, OSError):
+            return self._send(coid, [readable(smsg)], [writable(rmsg)])
+        thread = self._local.thread
+        try:
+            lane.write(_pack_message(_MESSAGE, thread.priority, thread.tid, size, room, _now()) + smsg)
+        except BrokenPipeError:
+            connection.discard(lane)
+            raise failure(EBADF) from None
+        buffer = lane.buffer
+        if thread.is_main:
+            buffer[0] = 0  # So that _finish can tell whether a reply has come when a signal handler raises.
+            try:
+                count = _c_read(lane.read_fd, lane.address, _FRAME_SIZE)
+            except BaseException as error:
+                return self._finish(connection, lane, rmsg, coid, smsg, -EINTR, error)
+            if count < 0:
+                count = -host.get_errno()
+        else:
+            count = lane.read_into(buffer)
+        kind, _zero, _errno, status, length = _unpack_reply(buffer)
+        if kind != _REPLY or count != _REPLY_HEADER + length or length > room:
+            return self._finish(connection, lane, rmsg, coid, smsg, count, None)
+        if length:
+            rmsg[:length] = buffer[_REPLY_HEADER:count]
+        connection.idle.append(lane)
+        return status  # type: ignore[no-any-return]  # unpack_from is untyped
+
+    def _finish(
+        self, connection: Connection, lane: Lane, rmsg: bytearray, coid: int, smsg: bytes, count: int,
+        raised: Optional[BaseException],
+    ) -> int:  # fmt: skip
+        """Go on with an exchange that turned out to be unusual after its message was sent."""
+        with memoryview(rmsg) as sink:
+            exchange = Exchange(connection, lane, self._local.thread, [sink])
+            number, status = exchange.complete(None, count, raised)
+            if number == ERESTART:
+                return self._send(coid, [memoryview(smsg)], [sink])
+        if number:
+            raise failure(number)
+        return status
+
+    def _send(self, coid: int, sources: Buffers, sinks: Buffers) -> int:
+        size, room = sum(map(len, sources)), sum(map(len, sinks))
+        window = 0 if size <= wire.INLINE_SEND and room <= wire.INLINE_REPLY else wire.reply_area(size) + room
+        timeout = self._threads.take_timeout()
+        while True:
+            connection = self._connection(coid)
+            kind = _message_kind(timeout)
+            lane = connection.lane(window, _lane_deadline(timeout))
+            exchange = Exchange(connection, lane, self._local.thread, sinks)
+            exchange.post(sources, kind)
+            number, status = exchange.complete(timeout)
+            if not number:
+                return status
+            if number != ERESTART:
+                raise failure(number)
+
+    def _connection(self, coid: int) -> Connection:
+        try:
+            return self._table.get(coid)
+        except OSError as error:
+            if error.errno == EBADF and is_host_descriptor(coid):
+                raise failure(ENOSYS) from None  # An ordinary file answers no message of ours (D32).
+            raise
+
+    def MsgSendv(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
+        return self._send(coid, readable_parts(siov), writable_parts(riov))
+
+    def MsgSendsv(self, coid: int, smsg: BytesLike, riov: Optional[Vector]) -> int:
+        return self._send(coid, [readable(smsg)], writable_parts(riov))
+
+    def MsgSendvs(self, coid: int, siov: Optional[Vector], rmsg: Optional[BytesLike]) -> int:
+        return self._send(coid, readable_parts(siov), [writable(rmsg)])
+
+    # Python has no cancellation of threads, so the forms that are no cancellation points do not differ (B97).
+    MsgSendnc = MsgSend
+    MsgSendvnc = MsgSendv
+    MsgSendsvnc = MsgSendsv
+    MsgSendvsnc = MsgSendvs
+
+    def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
+        priority = integer("priority", priority, _INT_MIN, _INT_MAX)
+        code = integer("code", code, _INT_MIN, _INT_MAX)
+        value = integer("value", value, _INT_MIN, _INT_MAX)
+        if priority == -1:
+            priority = self._local.thread.priority
+        if not 1 <= priority <= 255:
+            raise failure(EINVAL)
+        connection = self._table.get(coid)
+        if connection.detached:
+            raise failure(EBADF)
+        connection.trunk.pulse(wire.pulse.pack(wire.PULSE, priority, code, value, coid, _now()))
+        return 0
+
+    def TimerTimeout(self, flags: int, ntime: Optional[int]) -> int:
+        flags = integer("flags", flags, 0, 0xFFFF_FFFF)
+        if ntime is not None:
+            ntime = integer("ntime", ntime, 0, (1 << 64) - 1)
+        if flags & ~_KNOWN_TIMEOUT_FLAGS:
+            raise failure(EINVAL)
+        return self._threads.arm(Timeout(flags, ntime) if flags & ~TIMER_ABSTIME else None)
+
+    # Receiving and answering.
+
+    def MsgReceive(self, chid: int, msg: Optional[BytesLike], info: Optional[MessageInfo] = None) -> int:
+        sink = msg if type(msg) is bytearray else writable(msg)
+        if info is not None:
+            _check_info(info)
+        channel = self._channel_by_id.get(chid)
+        if channel is None:
+            raise self._no_channel(chid)
+        return channel.receive(sink, info)
+
+    def MsgReceivev(self, chid: int, iov: Optional[Vector], info: Optional[MessageInfo] = None) -> int:
+        parts = writable_parts(iov)
+        _check_info(info)
+        channel = self._channel_by_id.get(chid)
+        if channel is None:
+            raise self._no_channel(chid)
+        return channel.receive_parts(parts, info)
+
+    def MsgReceivePulse(self, chid: int, pulse: Optional[BytesLike], info: Optional[MessageInfo] = None) -> int:
+        sink = writable(pulse)
+        _check_info(info)
+        channel = self._channel_by_id.get(chid)
+        if channel is None:
+            raise self._no_channel(chid)
+        return channel.receive_pulse(sink)
+
+    def _no_channel(self, chid: int) -> OSError:
+        integer("chid", chid, _INT_MIN, _INT_MAX)
+        self._threads.take_timeout()
+        return failure(ESRCH)
+
+    def MsgReply(self, rcvid: int, status: int, msg: Optional[BytesLike] = None) -> int:
+        lane = self._lanes_received.get(rcvid)
+        if lane is None or type(msg) is not bytes or _getsignal(_SIGPIPE) != _IGNORED:
+            return self._reply(rcvid, status, [readable(msg)])
+        size = len(msg)
+        try:
+            frame = _pack_reply(_REPLY, 0, 0, status, size) + msg
+        except struct.error:
+            return self._reply(rcvid, status, [readable(msg)])  # It says what is wrong with the status.
+        if lane.unusual or size > lane.room:
+            return self._reply(rcvid, status, [readable(msg)])
+        if self._lanes_received.pop(rcvid, None) is None:
+            raise failure(ESRCH)  # Another thread has answered it.
+        lane.rcvid = 0
+        lane.idle = True
+        try:
+            if lane.write(frame):
+                return 0
+        except BrokenPipeError:
+            pass
+        if lane.channel.client_lost(lane):
+            return 0
+        raise failure(ESRCH)
+
+    def _reply(self, rcvid: int, status: int, sources: Buffers) -> int:
+        status = integer("status", status, _LONG_MIN, _LONG_MAX)
+        with self._answering(rcvid) as lane:
+            parts: List[memoryview] = []
+            room = lane.room
+            for source in sources:
+                parts.append(source[:room])
+                room -= len(parts[-1])
+            size = lane.room - room
+            frames = lane.written.frames() if lane.written else b""
+            header = _pack_reply(_REPLY, 0, 0, status, size)
+            if lane.window:
+                offset = wire.reply_area(lane.sent)
+                for part in parts:
+                    lane.window.write(offset, part)
+                    offset += len(part)
+                return lane.channel.answer(lane, frames + header)
+            return lane.channel.answer(lane, b"".join((frames, header, *parts)))
+
+    def MsgReplyv(self, rcvid: int, status: int, iov: Optional[Vector]) -> int:
+        return self._reply(rcvid, status, readable_parts(iov))
+
+    def MsgError(self, rcvid: int, error: int) -> int:
+        error = integer("error", error, _INT_MIN, _INT_MAX)
+        with self._answering(rcvid) as lane:
+            return lane.channel.answer(lane, _pack_reply(wire.ERROR, 0, error, 0, 0))
+
+    @contextlib.contextmanager
+    def _answering(self, rcvid: int) -> Iterator[ServerLane]:
+        """The lane of a message that waits for an answer, kept as it is meanwhile.
+
+        Raises:
+            OSError: ESRCH, there is no such message.
+        """
+        lane = self._lanes_received.get(rcvid)
+        if lane is None:
+            integer("rcvid", rcvid, _LONG_MIN, _LONG_MAX)
+            raise failure(ESRCH)
+        with lane.lock:
+            if lane.rcvid != rcvid:
+                raise failure(ESRCH)
+            yield lane
+
+    def MsgRead(self, rcvid: int, msg: Optional[BytesLike], offset: int = 0) -> int:
+        return self._read(rcvid, [writable(msg)], offset)
+
+    def MsgReadv(self, rcvid: int, iov: Optional[Vector], offset: int = 0) -> int:
+        return self._read(rcvid, writable_parts(iov), offset)
+
+    def _read(self, rcvid: int, sinks: Buffers, offset: int) -> int:
+        start = offset = integer("offset", offset, 0, _LONG_MAX)
+        with self._answering(rcvid) as lane:
+            for sink in sinks:
+                offset += lane.read_message(offset, sink)
+        return offset - start
+
+    def MsgWrite(self, rcvid: int, msg: Optional[BytesLike], offset: int = 0) -> int:
+        return self._write_reply(rcvid, [readable(msg)], offset)
+
+    def MsgWritev(self, rcvid: int, iov: Optional[Vector], offset: int = 0) -> int:
+        return self._write_reply(rcvid, readable_parts(iov), offset)
+
+    def _write_reply(self, rcvid: int, sources: Buffers, offset: int) -> int:
+        start = offset = integer("offset", offset, 0, _LONG_MAX)
+        with self._answering(rcvid) as lane:
+            for source in sources:
+                offset += lane.write_reply(offset, source)
+        return offset - start
+
+    def MsgInfo(self, rcvid: int) -> MessageInfo:
+        info = MessageInfo()
+        with self._answering(rcvid) as lane:
+            lane.channel.describe(lane, info)
+        return info
+
+    # Names.
+
+    def name_attach(self, path: str, flags: int = 0) -> Name:
+        path = valid_name(path)
+        flags = integer("flags", flags, 0, 0xFFFF_FFFF)
+        if flags & ~NAME_FLAG_ATTACH_GLOBAL:
+            raise failure(EINVAL)
+        if flags:
+            raise failure(ENOTSUP)  # There is no global name service.
+        with self._table.lock:
+            channel_flags = NTO_CHF_DISCONNECT | NTO_CHF_UNBLOCK
+            if not any(channel.flags & _DEATH_FLAGS for channel in self._channels.entries.values()):
+                channel_flags |= NTO_CHF_COID_DISCONNECT
+            chid = self.ChannelCreate(channel_flags)
+            try:
+                claim = self._runtime().claim_name(path, self._channels.entries[chid].address)
+            except BaseException:
+                self.ChannelDestroy(chid)
+                raise
+            name = Name(path, chid)
+            self._claims[name] = claim
+            return name
+
+    def name_detach(self, name: Name, flags: int = 0) -> int:
+        if not isinstance(name, Name):
+            raise TypeError(f"name_detach takes what name_attach returned, not {type(name).__name__}")
+        flags = integer("flags", flags, 0, 0xFFFF_FFFF)
+        if flags & ~NAME_FLAG_DETACH_SAVEDPP:
+            raise failure(EINVAL)
+        with self._table.lock:
+            claim = self._claims.pop(name, None)
+            if claim is None:
+                raise failure(EINVAL)
+            claim.release()
+            if not flags and name.chid in self._channels.entries:
+                self.ChannelDestroy(name.chid)
+        return 0
+
+    def name_open(self, path: str, flags: int = 0) -> int:
+        path = valid_name(path)
+        flags = integer("flags", flags, 0, 0xFFFF_FFFF)
+        if flags & ~NAME_FLAG_ATTACH_GLOBAL:
+            raise failure(EINVAL)
+        if flags:
+            raise failure(ENOTSUP)
+        return self._open_name(path, NTO_SIDE_CHANNEL, iomessages.name_open_message(), None)
+
+    def name_close(self, coid: int) -> int:
+        return self.ConnectDetach(coid)
+
+    def _open_name(self, name: str, index: int, message: bytes, at: Optional[int]) -> int:
+        """Connect to the server of a name, which has to agree (D25)."""
+        try:
+            address = self._runtime().find_name(name)
+            connection = self._table.attach(address, index, 0) if at is None else self._table.attach_at(at, address, 0)
+        except OSError as error:
+            if error.errno in (ESRCH, ENXIO):
+                raise failure(ENOENT) from None  # The name is that of a dead server.
+            raise
+        coid = connection.coid
+        try:
+            if self._send(coid, [memoryview(message)], []):
+                raise failure(EBADFSYS)
+        except BaseException:
+            if at is None:
+                with contextlib.suppress(OSError):
+                    self._table.detach(coid)
+            else:
+                connection.detach()  # Dead, but its number stays taken (D6).
+            raise
+        return coid
+
+    # Descriptors.
+
+    def open(self, path: "str | bytes | os.PathLike[str]", oflag: int, mode: int = 0o666) -> int:
+        return self._open(path, oflag, mode, None)
+
+    def open_at(self, fd: int, path: "str | bytes | os.PathLike[str]", oflag: int, mode: int = 0o666) -> int:
+        return self._open(path, oflag, mode, integer("fd", fd, _INT_MIN, _INT_MAX))
+
+    def _open(self, path: "str | bytes | os.PathLike[str]", oflag: int, mode: int, at: Optional[int]) -> int:
+        text = os.fsdecode(path)
+        oflag = integer("oflag", oflag, 0, _INT_MAX)
+        mode = integer("mode", mode, 0, 0o7777)
+        if len(os.fsencode(text)) >= iomessages.PATH_MAX:
+            raise failure(ENAMETOOLONG)
+        if text.startswith(NAME_PREFIX):
+            try:
+                name = valid_name(text[len(NAME_PREFIX) :])
+            except OSError:
+                raise failure(ENOENT) from None
+            return self._open_name(name, 0, iomessages.open_message(oflag, mode), at)
+        opened = os.open(text, oflag, mode)
+        if at is None:
+            return opened
+        try:
+            return self._put_at(opened, at)
+        finally:
+            os.close(opened)
+
+    def _put_at(self, opened: int, at: int) -> int:
+        """Move a descriptor of the host under the number of an old connection."""
+        with self._table.lock:
+            if self._table.is_ours(at):
+                self._table.release_number(at)
+            elif not is_host_descriptor(at):
+                raise failure(EBADF)
+            return os.dup2(opened, at, inheritable=False)
+
+    def close(self, fd: int) -> int:
+        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
+        if not self._table.is_ours(fd):
+            os.close(fd)
+            return 0
+        try:
+            self._send(fd, [memoryview(iomessages.close_message())], [])
+        except OSError as error:
+            # The number is freed all the same, unless a signal came between (B329 to B331).
+            if error.errno != EINTR:
+                with contextlib.suppress(OSError):
+                    self._table.detach(fd)
+            raise
+        self._table.detach(fd)
+        return 0
+
+    def dup(self, fd: int) -> int:
+        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
+        if not self._table.is_ours(fd):
+            return os.dup(fd)
+        original = self._original(fd)
+        if not original.is_alive():
+            raise failure(ESRCH)
+        return self._copy(original, 0)
+
+    def dup2(self, fd: int, fd2: int) -> int:
+        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
+        fd2 = integer("fd2", fd2, _INT_MIN, _INT_MAX)
+        if not 0 <= fd2 < NTO_SIDE_CHANNEL:
+            raise failure(EBADF)
+        if not self._table.is_ours(fd):
+            if not is_host_descriptor(fd):
+                raise failure(EBADF)
+            if fd != fd2 and self._table.is_ours(fd2):
+                with contextlib.suppress(OSError):
+                    self.close(fd2)
+            return os.dup2(fd, fd2, inheritable=False)
+        original = self._original(fd)
+        if not original.is_alive():
+            raise failure(EBADF)
+        if fd == fd2:
+            return fd
+        if self._table.is_open(fd2):
+            with contextlib.suppress(OSError):
+                self.close(fd2)
+        return self._copy(original, fd2, exactly=True)
+
+    def _original(self, fd: int) -> Connection:
+        if fd & NTO_SIDE_CHANNEL:
+            raise failure(EBADF)
+        return self._table.get(fd)
+
+    def _copy(self, original: Connection, index: int, exactly: bool = False) -> int:
+        connection = self._table.copy(original, index, exactly)
+        try:
+            self._announce_copy(connection, original.describe(os.getpid()))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._table.detach(connection.coid)
+            raise
+        return connection.coid
+
+    def _announce_copy(self, connection: Connection, original: MessageInfo) -> None:
+        """Tell the server that a connection is the copy of another one (B333, B272)."""
+        exchange = Exchange(connection, connection.lane(0, None), self._local.thread, [])
+        exchange.post([memoryview(iomessages.dup_message(original))], wire.MESSAGE)
+        number, _status = exchange.complete()
+        if number:
+            raise failure(number)
+
+    def is_open(self, number: int) -> bool:
+        return self._table.is_open(integer("coid", number, _INT_MIN, _INT_MAX))
+
+    # Forking.
+
+    def _before_fork(self) -> None:
+        self._table.lock.acquire()
+        for channel in self._channels.entries.values():
+            channel.lock.acquire()
+
+    def _after_fork_in_parent(self) -> None:
+        for channel in self._channels.entries.values():
+            channel.lock.release()
+        self._table.lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        inherited = self._table.leave_to_child(self._pid)
+        for claim in self._claims.values():
+            claim.forget()
+        for channel in self._channels.entries.values():
+            channel.close_in_child()
+        self._start()
+        self._table.inherit(inherited)
+
+
+def _message_kind(timeout: Optional[Timeout]) -> int:
+    """The kind of message that the timeout of its call asks for.
+
+    Raises:
+        OSError: ETIMEDOUT, for a timeout that leaves no time to send anything (B213 to B216).
+    """
+    limited = timeout.flags & _SEND_AND_REPLY if timeout else 0
+    if not limited:
+        return wire.MESSAGE
+    if timeout is not None and timeout.immediate:
+        if limited == _SEND_AND_REPLY:
+            raise failure(ETIMEDOUT)
+        return wire.MESSAGE_EXPIRED if limited == NTO_TIMEOUT_REPLY else wire.MESSAGE_TELL
+    return wire.MESSAGE if limited == _SEND_AND_REPLY else wire.MESSAGE_TELL
+
+
+def _lane_deadline(timeout: Optional[Timeout]) -> Optional[float]:
+    return timeout.deadline() if timeout and timeout.flags & NTO_TIMEOUT_SEND and not timeout.immediate else None
+
+
+def _check_info(info: object) -> None:
+    if info is not None and not isinstance(info, MessageInfo):
+        raise TypeError(f"info must be a MessageInfo, not {type(info).__name__}")
+
+
+def _fork_hooks(kernel: SocketKernel) -> None:
+    """Let a kernel know of forks, as long as it lives."""
+    reference = weakref.ref(kernel)
+
+    def call(method: Callable[[SocketKernel], None]) -> Callable[[], None]:
+        def hook() -> None:
+            target = reference()
+            if target is not None:
+                method(target)
+
+        return hook
+
+    os.register_at_fork(
+        before=call(SocketKernel._before_fork),
+        after_in_parent=call(SocketKernel._after_fork_in_parent),
+        after_in_child=call(SocketKernel._after_fork_in_child),
+    )

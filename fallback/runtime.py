@@ -1,0 +1,225 @@
+"""The rendezvous: a private directory in which processes find each other's channels and names.
+
+``channels/PID.CHID.TOKEN`` is the listening socket of a channel. ``names/NAME`` holds the PID, CHID and TOKEN of the
+server that owns the name, and is locked as long as that server lives: the lock dies with its owner, so a successor
+takes the name over at once, and two live servers cannot both have it. The token is random, so that a number which the
+host uses again never leads to somebody else.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import tempfile
+from typing import Iterator, List, NamedTuple, Optional
+from urllib.parse import quote, unquote
+
+from .host import out_of_the_way
+
+NAME_PREFIX = "/dev/name/local/"
+_SOCKET_PATH_MAX = 100
+
+
+class UnsafeDirectoryError(PermissionError):
+    """The runtime directory could be changed by somebody else."""
+
+
+class ChannelAddress(NamedTuple):
+    """Where a channel can be found. The token is empty where only the numbers are known."""
+
+    pid: int
+    chid: int
+    token: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Optional[ChannelAddress]":
+        """Read ``PID.CHID.TOKEN``; None if it is something else."""
+        parts = text.split(".")
+        if len(parts) != 3 or not (parts[0].isdigit() and parts[1].isdigit() and parts[2].isalnum()):
+            return None
+        return cls(int(parts[0]), int(parts[1]), parts[2])
+
+    def __str__(self) -> str:
+        return f"{self.pid}.{self.chid}.{self.token}"
+
+    def matches(self, other: "ChannelAddress") -> bool:
+        """Whether this is the address of ``other``; without a token, that of any channel with the same numbers."""
+        return self[:2] == other[:2] and self.token in ("", other.token)
+
+
+def directory_path() -> str:
+    """Where the runtime directory is: HA_QNX_RUNTIME, else under XDG_RUNTIME_DIR, else under the temporary directory."""
+    chosen = os.environ.get("HA_QNX_RUNTIME")
+    if chosen:
+        return os.path.abspath(chosen)
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    if session:
+        return os.path.join(os.path.abspath(session), "ha_qnx")
+    return os.path.join(tempfile.gettempdir(), f"ha_qnx-{os.getuid()}")
+
+
+def check_directory(path: str) -> None:
+    """Refuse a directory that belongs to somebody else or that others can change.
+
+    Raises:
+        UnsafeDirectoryError: with a sentence that says what to do.
+        OSError: it does not exist or cannot be examined.
+    """
+    status = os.lstat(path)
+    advice = "remove it, or name another directory in HA_QNX_RUNTIME"
+    if not stat.S_ISDIR(status.st_mode):
+        raise UnsafeDirectoryError(errno.ENOTDIR, f"the runtime path is no directory: {advice}", path)
+    if status.st_uid != os.geteuid():
+        owner = f"the runtime directory belongs to user {status.st_uid}, not to you: {advice}"
+        raise UnsafeDirectoryError(errno.EPERM, owner, path)
+    if status.st_mode & 0o022:
+        mode = f"others may write to the runtime directory (mode {stat.S_IMODE(status.st_mode):04o}): "
+        raise UnsafeDirectoryError(errno.EPERM, mode + f"run chmod 700 on it, {advice}", path)
+
+
+class NameClaim:
+    """A name that is ours until it is released, or until this process ends."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd = fd
+        self._path = path
+
+    def release(self) -> None:
+        """Give the name up."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+        self.forget()
+
+    def forget(self) -> None:
+        """Close our side only, as a forked child must: the name stays with the parent."""
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
+
+
+class Runtime:
+    """The runtime directory, made and checked on first use."""
+
+    def __init__(self) -> None:
+        self.path = directory_path()
+        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        check_directory(self.path)
+        for room in ("channels", "names"):
+            os.makedirs(os.path.join(self.path, room), mode=0o700, exist_ok=True)
+        self._channels = os.path.join(self.path, "channels")
+        self._names = os.path.join(self.path, "names")
+        self._directory_fd = -1
+
+    def socket_path(self, address: ChannelAddress) -> str:
+        """The path to bind or connect, within what the host allows for the path of a socket.
+
+        Raises:
+            OSError: ENAMETOOLONG, and the host offers no shorter way.
+        """
+        path = os.path.join(self._channels, str(address))
+        if len(os.fsencode(path)) <= _SOCKET_PATH_MAX:
+            return path
+        if not os.path.isdir("/proc/self/fd"):
+            raise OSError(errno.ENAMETOOLONG, "the runtime directory's path is too long: set HA_QNX_RUNTIME", path)
+        if self._directory_fd < 0:
+            self._directory_fd = out_of_the_way(os.open(self._channels, os.O_RDONLY | os.O_CLOEXEC))
+        return f"/proc/self/fd/{self._directory_fd}/{address}"
+
+    def channels(self) -> List[ChannelAddress]:
+        """Every channel that has a socket here, dead ones included."""
+        return [address for address in map(ChannelAddress.parse, os.listdir(self._channels)) if address]
+
+    def names(self) -> List[str]:
+        """Every name that has a file here, those of dead servers included."""
+        return sorted(unquote(entry) for entry in os.listdir(self._names))
+
+    def remove_stale_channels(self) -> None:
+        """Remove the sockets of processes that no longer exist."""
+        for address in self.channels():
+            if not _process_exists(address.pid):
+                self.remove_channel(address)
+
+    def remove_channel(self, address: ChannelAddress) -> None:
+        """Remove a channel's socket, if it is still there."""
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self._channels, str(address)))
+
+    def claim_name(self, name: str, address: ChannelAddress) -> NameClaim:
+        """Take a name for a channel of ours.
+
+        Raises:
+            FileExistsError: a live server has it.
+            OSError: ENAMETOOLONG and what else open can say.
+        """
+        path = self._name_path(name)
+        for fd in self._open_until_linked(path):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(fd).st_nlink == 0:
+                    continue  # Its owner released it between our open and our lock: the path is another file now.
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, str(address).encode(), 0)
+            except BlockingIOError:
+                raise FileExistsError(errno.EEXIST, "another server has this name", name) from None
+            return NameClaim(out_of_the_way(os.dup(fd)), path)
+        raise FileExistsError(errno.EEXIST, "other servers keep taking this name", name)
+
+    def find_name(self, name: str) -> ChannelAddress:
+        """Where the owner of a name is, or was: its channel may be dead by now.
+
+        Raises:
+            FileNotFoundError: nobody has the name.
+        """
+        try:
+            with open(self._name_path(name), encoding="ascii", errors="replace") as file:
+                address = ChannelAddress.parse(file.read(200))
+        except FileNotFoundError:
+            address = None
+        if address is None:
+            raise FileNotFoundError(errno.ENOENT, "no server has this name", name)
+        return address
+
+    def _name_path(self, name: str) -> str:
+        return os.path.join(self._names, quote(name, safe=""))
+
+    @staticmethod
+    def _open_until_linked(path: str) -> Iterator[int]:
+        for _attempt in range(100):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                yield fd
+            finally:
+                os.close(fd)
+
+
+def _process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended but is not yet reaped, where the host shows it."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False
+
+
+def valid_name(path: object) -> str:
+    """A name as name_attach and name_open take it.
+
+    Raises:
+        TypeError: it is no str.
+        OSError: EINVAL for None, "", a leading slash, an empty component or ``..`` (B289, B290).
+    """
+    if path is not None and not isinstance(path, str):
+        raise TypeError(f"a name must be a str, not {type(path).__name__}")
+    if not path or path.startswith("/") or "\0" in path or any(part in ("", "..") for part in path.split("/")):
+        raise OSError(errno.EINVAL, "a name must be relative and must not contain '..'", path)
+    return path

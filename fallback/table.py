@@ -1,0 +1,388 @@
+"""The connections of this process by number.
+
+A connection ID below NTO_SIDE_CHANNEL is a descriptor of this process. What lies under it is a placeholder, which can
+neither be read nor written; the lanes of the connection are elsewhere. The placeholder's file position, a random
+number, marks it as ours, so a number that was closed and taken by something else is noticed before it is used (D17).
+"""
+
+import contextlib
+import fcntl
+import operator
+import os
+import resource
+import secrets
+import socket
+import tempfile
+import threading
+import time
+from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENXIO, ESRCH
+from typing import Callable, Dict, NamedTuple, Optional, Set, Tuple
+
+from ha_qnx.constants import NTO_COF_CLOEXEC, NTO_COF_NOSHARE, NTO_SIDE_CHANNEL
+from ha_qnx.structures import MessageInfo
+
+from . import host
+from .channels import Channel
+from .connections import Connection, Trunk, failure
+from .numbers import Slots
+from .runtime import ChannelAddress, Runtime, is_zombie
+
+_BACKLOG_LIMIT = 5.0
+
+
+class _Placeholders:
+    """Makes the descriptors that lie under connection IDs."""
+
+    def __init__(self) -> None:
+        self._sealed = -1
+
+    def place(self, index: int, cookie: int) -> int:
+        """Put a placeholder under the lowest free number from ``index`` on.
+
+        Raises:
+            OSError: EMFILE, ENFILE, ENOMEM.
+        """
+        fd = host.out_of_the_way(self._open())  # Or it would itself take the lowest number.
+        try:
+            os.lseek(fd, cookie, os.SEEK_SET)
+            return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, index)
+        finally:
+            os.close(fd)
+
+    def _open(self) -> int:
+        if host.PORTABLE:
+            with tempfile.TemporaryFile() as file:
+                return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 0)
+        if self._sealed < 0:
+            fd = os.memfd_create("ha_qnx placeholder", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+            self._sealed = host.out_of_the_way(fd)
+        # Opened for writing only, and sealed against it: os.read and os.write fail, rather than mislead.
+        return os.open(f"/proc/self/fd/{self._sealed}", os.O_WRONLY | os.O_CLOEXEC)
+
+
+class Inherited(NamedTuple):
+    """A connection of the parent, in a forked child that has not used it yet (D13)."""
+
+    address: ChannelAddress
+    flags: int
+    cookie: int
+    original: MessageInfo
+
+
+class ConnectionTable:
+    """The connections of this process, and the trunks they share.
+
+    Every change happens under the lock, which a fork waits for: no child inherits a connection that is half made.
+    """
+
+    def __init__(
+        self,
+        slots: Slots,
+        channels: Dict[int, Channel],
+        runtime: Callable[[], Runtime],
+        announce_copy: Callable[[Connection, MessageInfo], None],
+    ) -> None:
+        self.lock = threading.RLock()
+        self.entries: Dict[int, Connection] = {}
+        # The channel that wants to hear of servers that go (NTO_CHF_COID_DISCONNECT).
+        self.death_channel: Optional[Channel] = None
+        self._inherited: Dict[int, Inherited] = {}
+        self._trunks: Set[Trunk] = set()
+        self._slots = slots
+        self._channels = channels
+        self._runtime = runtime
+        self._announce_copy = announce_copy
+        self._placeholders = _Placeholders()
+
+    # Looking up.
+
+    def get(self, coid: int) -> Connection:
+        """The connection under a number.
+
+        Raises:
+            TypeError: the number is none.
+            OSError: EBADF, there is no such connection, or something else has its number by now; else what a server
+                says to the copy of a connection that a forked child uses for the first time.
+        """
+        connection = self.entries.get(coid)
+        if connection is None:
+            if coid not in self._inherited:
+                operator.index(coid)
+                raise failure(EBADF)
+            connection = self._revive(coid)
+        if connection.cookie and not _is_marked(coid, connection.cookie):
+            with self.lock:
+                self._forget(connection)
+                connection.detach()
+            raise failure(EBADF)
+        return connection
+
+    def at_or_after(self, coid: int, with_dead: bool) -> Connection:
+        """The connection with this number or the next higher one, side channels last (B64 to B68).
+
+        Raises:
+            OSError: EINVAL, there is none.
+        """
+        for number in sorted(number for number in (*self.entries, *self._inherited) if number >= coid):
+            with contextlib.suppress(OSError):
+                connection = self.get(number)
+                if with_dead or connection.is_alive():
+                    return connection
+        raise failure(EINVAL)
+
+    def is_ours(self, number: int) -> bool:
+        """Whether a number is in this table, which does not yet mean that it still has its descriptor."""
+        return number in self.entries or number in self._inherited
+
+    def is_open(self, number: int) -> bool:
+        """Whether a number is a connection: one of ours, or any other open descriptor of the host."""
+        connection = self.entries.get(number) or self._inherited.get(number)
+        if connection is not None:
+            return not connection.cookie or _is_marked(number, connection.cookie)
+        return is_host_descriptor(number)
+
+    # Making.
+
+    def attach(self, address: ChannelAddress, index: int, flags: int) -> Connection:
+        """A new connection under the lowest free number from ``index`` on.
+
+        Raises:
+            OSError: ESRCH or ENXIO, there is no such channel; EINVAL or EMFILE for the number; EAGAIN.
+        """
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if not index & NTO_SIDE_CHANNEL and not 0 <= index < limit:
+            raise failure(EINVAL)
+        if len(self.entries) >= limit:
+            raise failure(EMFILE)
+        return self._add(address, flags, lambda connection: self._number(connection, index))
+
+    def attach_at(self, coid: int, address: ChannelAddress, flags: int) -> Connection:
+        """A new connection in place of an old one, whose number nobody else gets in the meantime (D6).
+
+        Raises:
+            OSError: EBADF, the number belongs to something else by now; else as attach, and the old connection is dead
+                but keeps its number.
+        """
+        with self.lock:
+            self._inherited.pop(coid, None)
+            old = self.entries.get(coid)
+            if old is not None:
+                self.get(coid)
+                old.detach()
+            return self._add(address, flags, lambda connection: self._take_over(connection, coid))
+
+    def copy(self, original: Connection, index: int, exactly: bool = False) -> Connection:
+        """Another connection to the same channel, for the same client.
+
+        Raises:
+            OSError: EBADF, the exact number is taken; EMFILE.
+        """
+        with self.lock:
+            connection = Connection(original.trunk, original.flags)
+            try:
+                self._number(connection, index, exactly)
+            except BaseException:
+                connection.detach()
+                raise
+            return connection
+
+    def _add(self, address: ChannelAddress, flags: int, give_number: Callable[[Connection], None]) -> Connection:
+        limit = time.monotonic() + _BACKLOG_LIMIT
+        pause = 0.001
+        while True:
+            with self.lock, contextlib.suppress(BlockingIOError):
+                connection = Connection(self._trunk(address, flags), flags | NTO_COF_CLOEXEC)
+                try:
+                    give_number(connection)
+                except BaseException:
+                    connection.detach()
+                    raise
+                return connection
+            # So many clients wait for the server to notice them that the host takes no more.
+            if time.monotonic() >= limit:
+                raise failure(EAGAIN)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+
+    def _number(self, connection: Connection, index: int, exactly: bool = False) -> None:
+        """Enter a connection under the lowest free number from ``index`` on."""
+        if index & NTO_SIDE_CHANNEL:
+            slot = index & ~NTO_SIDE_CHANNEL
+            if not exactly:
+                slot = self._slots.take()
+            elif not self._slots.take_exactly(slot):
+                raise failure(EBADF)
+            coid = slot | NTO_SIDE_CHANNEL
+        else:
+            connection.cookie = secrets.randbits(40) | 1 << 40
+            coid = self._placeholders.place(index, connection.cookie)
+            if exactly and coid != index:
+                os.close(coid)
+                raise failure(EBADF)
+        self._inherited.pop(coid, None)
+        stale = self.entries.pop(coid, None)
+        if stale is not None:
+            stale.detach()  # Its descriptor was closed behind our back, or the number would not have been free.
+        connection.coid = coid
+        self.entries[coid] = connection
+
+    def _take_over(self, connection: Connection, coid: int) -> None:
+        old = self.entries.get(coid)
+        if old is None:
+            self._number(connection, coid, exactly=True)
+        else:
+            connection.coid, connection.cookie = coid, old.cookie
+            self.entries[coid] = connection
+
+    def _trunk(self, address: ChannelAddress, flags: int) -> Trunk:
+        if not flags & NTO_COF_NOSHARE:
+            for trunk in self._trunks:
+                if trunk.shared and address.matches(trunk.address) and trunk.read_news():
+                    return trunk
+        sock, found = self._reach(address)
+        try:
+            trunk = Trunk(sock, found, not flags & NTO_COF_NOSHARE, self._retire)
+        except BrokenPipeError:
+            sock.close()
+            raise failure(ESRCH) from None
+        self._trunks.add(trunk)
+        if self.death_channel is not None:
+            self.death_channel.watch_own_trunk(trunk)
+        return trunk
+
+    def _reach(self, address: ChannelAddress) -> Tuple[socket.socket, ChannelAddress]:
+        """A socket to a channel, and the channel's whole address."""
+        channel = self._channels.get(address.chid) if address.pid == os.getpid() else None
+        if channel is not None and address.matches(channel.address):
+            near, far = socket.socketpair()
+            channel.adopt(host.socket_out_of_the_way(far))
+            return host.socket_out_of_the_way(near), channel.address
+        runtime = self._runtime()
+        for candidate in [address] if address.token else filter(address.matches, runtime.channels()):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                sock.connect(runtime.socket_path(candidate))
+                return host.socket_out_of_the_way(sock), candidate
+            except (ConnectionRefusedError, FileNotFoundError):
+                sock.close()
+            except BaseException:
+                sock.close()
+                raise
+        raise failure(ENXIO if is_zombie(address.pid) else ESRCH)
+
+    # Ending.
+
+    def detach(self, coid: int) -> None:
+        """End a connection and free its number.
+
+        Raises:
+            OSError: EBADF, there is none.
+        """
+        with self.lock:
+            connection = self.get(coid)
+            self._forget(connection)
+            if connection.cookie:
+                os.close(coid)
+            connection.detach()
+
+    def release_number(self, coid: int) -> None:
+        """End a connection whose descriptor is about to be replaced by one of the host.
+
+        Raises:
+            OSError: EBADF, the descriptor is something else by now.
+        """
+        connection = self.get(coid)
+        self._forget(connection)
+        connection.detach()
+
+    def _forget(self, connection: Connection) -> None:
+        del self.entries[connection.coid]
+        if connection.coid & NTO_SIDE_CHANNEL:
+            self._slots.give_back(connection.coid & ~NTO_SIDE_CHANNEL)
+
+    def _retire(self, trunk: Trunk) -> None:
+        """Close a trunk that no connection uses any more."""
+        with self.lock:
+            if trunk.connections or trunk not in self._trunks:
+                return
+            self._trunks.remove(trunk)
+            if self.death_channel is not None:
+                self.death_channel.forget_own_trunk(trunk)
+            trunk.close()
+
+    # Servers that go.
+
+    def report_deaths_to(self, channel: Optional[Channel]) -> None:
+        """Let a channel hear when a server goes that this process is connected to; None: no longer."""
+        with self.lock:
+            self.death_channel = channel
+            if channel is not None:
+                for trunk in self._trunks:
+                    if trunk.read_news():
+                        channel.watch_own_trunk(trunk)
+
+    # Forking.
+
+    def leave_to_child(self, parent: int) -> Dict[int, Inherited]:
+        """In a forked child: close all that is the parent's; the connections that the child has, too (D13)."""
+        inherited = dict(self._inherited)
+        for coid, connection in self.entries.items():
+            if connection.cookie and not connection.detached:
+                inherited[coid] = Inherited(
+                    connection.trunk.address, connection.flags, connection.cookie, connection.describe(parent)
+                )
+            connection.close_in_child()
+        for trunk in self._trunks:
+            trunk.close()
+        return inherited
+
+    def inherit(self, connections: Dict[int, Inherited]) -> None:
+        """Take over the connections of the parent. Each is made anew when it is first used."""
+        self._inherited = connections
+
+    def _revive(self, coid: int) -> Connection:
+        """Make a connection of the parent anew; the server gets an _IO_DUP, as fork sends it on QNX (B271, B272)."""
+        with self.lock:
+            inherited = self._inherited.get(coid)
+            if inherited is None:
+                return self.get(coid)
+            if not _is_marked(coid, inherited.cookie):
+                del self._inherited[coid]
+                raise failure(EBADF)
+            try:
+                connection = self._add(inherited.address, inherited.flags, lambda _connection: None)
+            except OSError:
+                raise failure(EBADF) from None
+            connection.coid, connection.cookie = coid, inherited.cookie
+        try:
+            self._announce_copy(connection, inherited.original)
+        except BaseException:
+            connection.detach()
+            raise
+        with self.lock:
+            if self._inherited.pop(coid, None) is None:
+                connection.detach()
+                return self.get(coid)
+            self.entries[coid] = connection
+            return connection
+
+
+def _is_marked(fd: int, cookie: int) -> bool:
+    try:
+        return os.lseek(fd, 0, os.SEEK_CUR) == cookie
+    except OSError:
+        return False
+
+
+def is_host_descriptor(number: int) -> bool:
+    """Whether a number is any open descriptor of this process."""
+    if not 0 <= number < NTO_SIDE_CHANNEL:
+        return False
+    try:
+        fcntl.fcntl(number, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True

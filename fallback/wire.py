@@ -1,0 +1,60 @@
+"""The frames of the wire, as PROTOCOL.md describes them: numbers and layouts, nothing that does anything.
+
+All numbers are in the byte order of the host, since both ends are on it.
+"""
+
+from struct import Struct
+from typing import Final
+
+VERSION: Final = 1
+MAGIC: Final = b"HAQX"
+
+# A frame never exceeds what POSIX lets a pipe take in one piece on Linux (PIPE_BUF), so a write is all or nothing.
+FRAME_MAX: Final = 4096
+
+# Frames on the trunk, each 32 bytes long.
+HELLO: Final = 1
+WELCOME: Final = 2
+REFUSED: Final = 3
+LANE: Final = 4
+
+# Frames on a lane. A message of one of the last two kinds has a timeout that the server has to know of.
+MESSAGE: Final = 16
+UNBLOCK: Final = 17
+PULSE: Final = 18
+MESSAGE_TELL: Final = 19
+MESSAGE_EXPIRED: Final = 20
+REPLY: Final = 32
+ERROR: Final = 33
+WRITE: Final = 34
+RECEIVED: Final = 35
+# Never on the wire: a client writes it to itself, to wake a thread whose connection another thread has detached.
+DETACHED: Final = 48
+
+# What a lane carries.
+LANE_MESSAGES: Final = 0
+LANE_PULSES: Final = 1
+
+TRUNK_FRAME: Final = 32
+hello: Final = Struct("=HH4s24x")  # kind, version, magic
+welcome: Final = Struct("=HHiI20x")  # kind, version, scoid, channel flags
+refused: Final = Struct("=HH28x")  # kind, version spoken here
+lane: Final = Struct("=HHiQ16x")  # kind, what it carries, coid, size of the window
+
+message: Final = Struct("=HHiQQQ")  # kind, priority, tid, bytes sent, room for the reply, time
+unblock: Final = Struct("=HHi24x")  # kind, 0, errno of the reason
+pulse: Final = Struct("=HHiiiQ8x")  # kind, priority, code, value, coid, time
+reply: Final = Struct("=HHiqQ")  # kind, 0, errno, status (WRITE: offset), length
+
+MESSAGE_HEADER: Final = message.size
+REPLY_HEADER: Final = reply.size
+PULSE_FRAME: Final = pulse.size
+
+# The largest message, and the largest reply, that travel inside a frame; what is larger goes through a window.
+INLINE_SEND: Final = FRAME_MAX - MESSAGE_HEADER
+INLINE_REPLY: Final = FRAME_MAX - REPLY_HEADER
+
+
+def reply_area(sent: int) -> int:
+    """Where the reply lies in a window whose message has ``sent`` bytes: behind it, on a multiple of 8."""
+    return (sent + 7) & ~7

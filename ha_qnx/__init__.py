@@ -1,0 +1,169 @@
+"""QNX's client recovery library for Python.
+
+A client gives a connection a recovery function. When the server behind the connection dies, the call that was under way
+does not fail: the function reconnects under the same number, and the message is sent again.
+
+The module's names are the calls of the default backend (see ``backend``), QNX's constants without their leading
+underscores, and the structures that messages and pulses are read with. The calls are described in ``ha_qnx.kernel`` and
+``ha_qnx.api``; ``help(ha_qnx.MsgSend)`` shows each.
+"""
+
+from typing import TYPE_CHECKING, Any, List
+
+from . import constants
+from .api import CALLS, Backend, RecoveryFunction
+from .backends import BackendUnavailableError, backend, backend_name
+from .constants import *  # noqa: F403  # the constants are public here, all of them
+from .kernel import Name
+from .structures import ClientInfo, Credentials, MessageInfo, Pulse, SigVal
+
+__all__ = [
+    "CALLS",
+    "Backend",
+    "BackendUnavailableError",
+    "ChannelCreate",
+    "ChannelDestroy",
+    "ClientInfo",
+    "ConnectAttach",
+    "ConnectClientInfo",
+    "ConnectDetach",
+    "ConnectFlags",
+    "ConnectServerInfo",
+    "Credentials",
+    "MessageInfo",
+    "MsgError",
+    "MsgInfo",
+    "MsgRead",
+    "MsgReadv",
+    "MsgReceive",
+    "MsgReceivePulse",
+    "MsgReceivev",
+    "MsgReply",
+    "MsgReplyv",
+    "MsgSend",
+    "MsgSendPulse",
+    "MsgSendPulse_r",
+    "MsgSend_r",
+    "MsgSendnc",
+    "MsgSendnc_r",
+    "MsgSendsv",
+    "MsgSendsv_r",
+    "MsgSendsvnc",
+    "MsgSendsvnc_r",
+    "MsgSendv",
+    "MsgSendv_r",
+    "MsgSendvnc",
+    "MsgSendvnc_r",
+    "MsgSendvs",
+    "MsgSendvs_r",
+    "MsgSendvsnc",
+    "MsgSendvsnc_r",
+    "MsgWrite",
+    "MsgWritev",
+    "Name",
+    "Pulse",
+    "RecoveryFunction",
+    "SigVal",
+    "TimerTimeout",
+    "backend",
+    "backend_name",
+    "close",
+    "dup",
+    "dup2",
+    "ha_ConnectAttach",
+    "ha_ConnectAttach_r",
+    "ha_ConnectDetach",
+    "ha_ConnectDetach_r",
+    "ha_ReConnectAttach",
+    "ha_attach",
+    "ha_close",
+    "ha_connection_ctrl",
+    "ha_creat",
+    "ha_creat64",
+    "ha_detach",
+    "ha_dup",
+    "ha_open",
+    "ha_open64",
+    "ha_reopen",
+    "name_attach",
+    "name_close",
+    "name_detach",
+    "name_open",
+    "open",
+]
+__all__ += constants.__all__
+
+if TYPE_CHECKING:
+    _default = backend()
+    ChannelCreate = _default.ChannelCreate
+    ChannelDestroy = _default.ChannelDestroy
+    ConnectAttach = _default.ConnectAttach
+    ConnectDetach = _default.ConnectDetach
+    ConnectServerInfo = _default.ConnectServerInfo
+    ConnectFlags = _default.ConnectFlags
+    ConnectClientInfo = _default.ConnectClientInfo
+    MsgSend = _default.MsgSend
+    MsgSendv = _default.MsgSendv
+    MsgSendsv = _default.MsgSendsv
+    MsgSendvs = _default.MsgSendvs
+    MsgSendnc = _default.MsgSendnc
+    MsgSendvnc = _default.MsgSendvnc
+    MsgSendsvnc = _default.MsgSendsvnc
+    MsgSendvsnc = _default.MsgSendvsnc
+    MsgSendPulse = _default.MsgSendPulse
+    TimerTimeout = _default.TimerTimeout
+    MsgReceive = _default.MsgReceive
+    MsgReceivev = _default.MsgReceivev
+    MsgReceivePulse = _default.MsgReceivePulse
+    MsgReply = _default.MsgReply
+    MsgReplyv = _default.MsgReplyv
+    MsgError = _default.MsgError
+    MsgRead = _default.MsgRead
+    MsgReadv = _default.MsgReadv
+    MsgWrite = _default.MsgWrite
+    MsgWritev = _default.MsgWritev
+    MsgInfo = _default.MsgInfo
+    name_attach = _default.name_attach
+    name_detach = _default.name_detach
+    name_open = _default.name_open
+    name_close = _default.name_close
+    open = _default.open
+    close = _default.close
+    dup = _default.dup
+    dup2 = _default.dup2
+    ha_attach = _default.ha_attach
+    ha_detach = _default.ha_detach
+    ha_connection_ctrl = _default.ha_connection_ctrl
+    ha_open = _default.ha_open
+    ha_open64 = _default.ha_open64
+    ha_creat = _default.ha_creat
+    ha_creat64 = _default.ha_creat64
+    ha_ConnectAttach = _default.ha_ConnectAttach
+    ha_ConnectAttach_r = _default.ha_ConnectAttach_r
+    ha_ConnectDetach = _default.ha_ConnectDetach
+    ha_ConnectDetach_r = _default.ha_ConnectDetach_r
+    ha_reopen = _default.ha_reopen
+    ha_ReConnectAttach = _default.ha_ReConnectAttach
+    ha_close = _default.ha_close
+    ha_dup = _default.ha_dup
+    MsgSend_r = _default.MsgSend_r
+    MsgSendv_r = _default.MsgSendv_r
+    MsgSendsv_r = _default.MsgSendsv_r
+    MsgSendvs_r = _default.MsgSendvs_r
+    MsgSendnc_r = _default.MsgSendnc_r
+    MsgSendvnc_r = _default.MsgSendvnc_r
+    MsgSendsvnc_r = _default.MsgSendsvnc_r
+    MsgSendvsnc_r = _default.MsgSendvsnc_r
+    MsgSendPulse_r = _default.MsgSendPulse_r
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Find the calls in the default backend, which is made when the first of them is used."""
+        if name in CALLS:
+            found = globals()[name] = getattr(backend(), name)
+            return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *CALLS})

@@ -1,0 +1,147 @@
+"""QNX's constants under QNX's names, without the leading underscore.
+
+The numbers are those of QNX. Error numbers are the exception: they are the host's, so that an ``OSError`` means the
+same here as everywhere else in Python; those that only QNX knows keep QNX's numbers (decision D18).
+"""
+
+import errno as _errno
+from typing import Final
+
+# Channels (ChannelCreate) and the flags of a connection (ConnectAttach, ConnectFlags).
+NTO_CHF_FIXED_PRIORITY: Final = 0x0001
+NTO_CHF_UNBLOCK: Final = 0x0002
+NTO_CHF_THREAD_DEATH: Final = 0x0004
+NTO_CHF_DISCONNECT: Final = 0x0008
+NTO_CHF_NET_MSG: Final = 0x0010
+NTO_CHF_SENDER_LEN: Final = 0x0020
+NTO_CHF_COID_DISCONNECT: Final = 0x0040
+NTO_CHF_REPLY_LEN: Final = 0x0080
+NTO_CHF_PRIVATE: Final = 0x1000
+
+NTO_COF_CLOEXEC: Final = 0x0001
+NTO_COF_DEAD: Final = 0x0002
+NTO_COF_NOSHARE: Final = 0x0040
+
+NTO_SIDE_CHANNEL: Final = 0x4000_0000
+ND_LOCAL_NODE: Final = 0
+SYSMGR_PID: Final = 1
+SYSMGR_CHID: Final = 1
+SYSMGR_COID: Final = NTO_SIDE_CHANNEL
+
+# Pulses.
+PULSE_TYPE: Final = 0
+PULSE_SUBTYPE: Final = 0
+PULSE_CODE_UNBLOCK: Final = -32
+PULSE_CODE_DISCONNECT: Final = -33
+PULSE_CODE_THREADDEATH: Final = -34
+PULSE_CODE_COIDDEATH: Final = -35
+PULSE_CODE_MINAVAIL: Final = 0
+PULSE_CODE_MAXAVAIL: Final = 127
+
+# The flags of MessageInfo.
+NTO_MI_ENDIAN_BIG: Final = 0x0001
+NTO_MI_ENDIAN_DIFF: Final = 0x0002
+NTO_MI_UNBLOCK_REQ: Final = 0x0100
+
+# TimerTimeout.
+NTO_TIMEOUT_SEND: Final = 0x0010
+NTO_TIMEOUT_RECEIVE: Final = 0x0020
+NTO_TIMEOUT_REPLY: Final = 0x0040
+TIMER_ABSTIME: Final = 0x8000_0000
+
+# Names.
+NAME_FLAG_ATTACH_GLOBAL: Final = 0x0002
+NAME_FLAG_DETACH_SAVEDPP: Final = 0x0001
+
+# I/O messages.
+IO_CONNECT: Final = 0x100
+IO_READ: Final = 0x101
+IO_WRITE: Final = 0x102
+IO_STAT: Final = 0x104
+IO_LSEEK: Final = 0x109
+IO_DUP: Final = 0x115
+IO_CLOSE: Final = 0x116
+IO_BASE: Final = 0x100
+IO_MAX: Final = 0x1FF
+IO_CONNECT_OPEN: Final = 2
+FTYPE_ANY: Final = 0
+FTYPE_NAME: Final = 12
+
+# libha.
+HAREPLACERECOVERYFN: Final = 1
+HA_RECOVERY_ACOUNT: Final = 1
+HA_RECOVERY_ICOUNT: Final = 2
+HA_RECOVERY_SUSPEND: Final = 3
+HA_RECOVERY_ENABLE: Final = 4
+HA_RECOVERY_RESET_ICOUNT: Final = 5
+HA_RECOVERY_RESET_ACOUNT: Final = 6
+
+# Error numbers that QNX has and a host may lack.
+EOK: Final = 0
+ERESTART: Final[int] = getattr(_errno, "ERESTART", 91)
+ENOREMOTE: Final[int] = getattr(_errno, "ENOREMOTE", 300)
+ENONDP: Final[int] = getattr(_errno, "ENONDP", 301)
+EBADFSYS: Final[int] = getattr(_errno, "EBADFSYS", 302)
+ESRVRFAULT: Final[int] = getattr(_errno, "ESRVRFAULT", 312)
+
+__all__ = [
+    "EBADFSYS",
+    "ENONDP",
+    "ENOREMOTE",
+    "EOK",
+    "ERESTART",
+    "ESRVRFAULT",
+    "FTYPE_ANY",
+    "FTYPE_NAME",
+    "HAREPLACERECOVERYFN",
+    "HA_RECOVERY_ACOUNT",
+    "HA_RECOVERY_ENABLE",
+    "HA_RECOVERY_ICOUNT",
+    "HA_RECOVERY_RESET_ACOUNT",
+    "HA_RECOVERY_RESET_ICOUNT",
+    "HA_RECOVERY_SUSPEND",
+    "IO_BASE",
+    "IO_CLOSE",
+    "IO_CONNECT",
+    "IO_CONNECT_OPEN",
+    "IO_DUP",
+    "IO_LSEEK",
+    "IO_MAX",
+    "IO_READ",
+    "IO_STAT",
+    "IO_WRITE",
+    "NAME_FLAG_ATTACH_GLOBAL",
+    "NAME_FLAG_DETACH_SAVEDPP",
+    "ND_LOCAL_NODE",
+    "NTO_CHF_COID_DISCONNECT",
+    "NTO_CHF_DISCONNECT",
+    "NTO_CHF_FIXED_PRIORITY",
+    "NTO_CHF_NET_MSG",
+    "NTO_CHF_PRIVATE",
+    "NTO_CHF_REPLY_LEN",
+    "NTO_CHF_SENDER_LEN",
+    "NTO_CHF_THREAD_DEATH",
+    "NTO_CHF_UNBLOCK",
+    "NTO_COF_CLOEXEC",
+    "NTO_COF_DEAD",
+    "NTO_COF_NOSHARE",
+    "NTO_MI_ENDIAN_BIG",
+    "NTO_MI_ENDIAN_DIFF",
+    "NTO_MI_UNBLOCK_REQ",
+    "NTO_SIDE_CHANNEL",
+    "NTO_TIMEOUT_RECEIVE",
+    "NTO_TIMEOUT_REPLY",
+    "NTO_TIMEOUT_SEND",
+    "PULSE_CODE_COIDDEATH",
+    "PULSE_CODE_DISCONNECT",
+    "PULSE_CODE_MAXAVAIL",
+    "PULSE_CODE_MINAVAIL",
+    "PULSE_CODE_THREADDEATH",
+    "PULSE_CODE_UNBLOCK",
+    "PULSE_SUBTYPE",
+    "PULSE_TYPE",
+    "SYSMGR_CHID",
+    "SYSMGR_COID",
+    "SYSMGR_PID",
+    "TIMER_ABSTIME",
+]

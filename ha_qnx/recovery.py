@@ -1,0 +1,349 @@
+"""libha in Python: the covers and the ha_* functions, on any kernel.
+
+This is libha for every host, and for a QNX image that has none. It knows no sockets and no ctypes: what it needs of a
+kernel is in ``ha_qnx.kernel``. When to recover is decided in ``ha_qnx.rules``; what its calls promise is written down
+in ``ha_qnx.api``.
+"""
+
+import operator
+import os
+import weakref
+from errno import EBADF, EINVAL, EIO
+from typing import Callable, Optional, Type, TypeVar
+
+from .api import Backend, RecoveryFunction
+from .constants import HA_RECOVERY_ACOUNT, HA_RECOVERY_ICOUNT, HAREPLACERECOVERYFN, NTO_SIDE_CHANNEL
+from .kernel import BytesLike, Kernel, StrPath, Vector
+from .rules import LOST, Attachment, Attachments
+
+T = TypeVar("T")
+
+
+def _documented_by(contract: type) -> Callable[[Type[T]], Type[T]]:
+    """Give the methods of a class the docstrings of its contract, where they are written once."""
+
+    def document(implementation: Type[T]) -> Type[T]:
+        for name, method in vars(implementation).items():
+            if not name.startswith("_") and callable(method) and not method.__doc__:
+                method.__doc__ = getattr(contract, name).__doc__
+        return implementation
+
+    return document
+
+
+@_documented_by(Backend)
+class Recovery:
+    """A backend: a kernel whose calls recover, and libha's functions."""
+
+    def __init__(self, name: str, kernel: Kernel) -> None:
+        self.name = name
+        self._kernel = kernel
+        self._send = kernel.MsgSend
+        self._attachments = Attachments()
+        self._attached = self._attachments.by_coid
+        _follow_forks(self._attachments)
+
+        # The calls that have nothing to do with recovery are the kernel's own.
+        self.ChannelCreate = kernel.ChannelCreate
+        self.ChannelDestroy = kernel.ChannelDestroy
+        self.ConnectServerInfo = kernel.ConnectServerInfo
+        self.ConnectFlags = kernel.ConnectFlags
+        self.ConnectClientInfo = kernel.ConnectClientInfo
+        self.TimerTimeout = kernel.TimerTimeout
+        self.MsgReceive = kernel.MsgReceive
+        self.MsgReceivev = kernel.MsgReceivev
+        self.MsgReceivePulse = kernel.MsgReceivePulse
+        self.MsgReply = kernel.MsgReply
+        self.MsgReplyv = kernel.MsgReplyv
+        self.MsgError = kernel.MsgError
+        self.MsgRead = kernel.MsgRead
+        self.MsgReadv = kernel.MsgReadv
+        self.MsgWrite = kernel.MsgWrite
+        self.MsgWritev = kernel.MsgWritev
+        self.MsgInfo = kernel.MsgInfo
+        self.name_attach = kernel.name_attach
+        self.name_detach = kernel.name_detach
+        self.is_open = kernel.is_open
+        self.open_at = kernel.open_at
+        self.attach_at = kernel.attach_at
+
+    # Covers.
+
+    def MsgSend(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
+        # _cover, written out: this is the path of almost every message.
+        attachment = self._attached.get(coid)
+        if attachment is None:
+            return self._send(coid, smsg, rmsg)
+        generation = attachment.generation
+        try:
+            status = self._send(coid, smsg, rmsg)
+        except OSError as error:
+            return self._call_again(attachment, generation, error, self._send, coid, smsg, rmsg)
+        if attachment.icount:
+            attachment.message_got_through()
+        return status
+
+    def _cover(self, call: Callable[..., int], coid: int, *args: object) -> int:
+        """Make a call on a connection; if the connection is lost and HA-aware, recover it and make the call again."""
+        attachment = self._attached.get(coid)
+        if attachment is None:
+            return call(coid, *args)
+        generation = attachment.generation
+        try:
+            result = call(coid, *args)
+        except OSError as error:
+            return self._call_again(attachment, generation, error, call, coid, *args)
+        attachment.message_got_through()
+        return result
+
+    @staticmethod
+    def _call_again(
+        attachment: Attachment, generation: int, failure: OSError, call: Callable[..., int], coid: int, *args: object
+    ) -> int:
+        while failure.errno in LOST:
+            attachment.recover(coid, generation, failure)
+            generation = attachment.generation
+            try:
+                result = call(coid, *args)
+            except OSError as error:
+                failure = error
+            else:
+                attachment.message_got_through()
+                return result
+        attachment.message_got_through()  # The server answered, if with an error.
+        raise failure
+
+    def MsgSendv(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
+        return self._cover(self._kernel.MsgSendv, coid, siov, riov)
+
+    def MsgSendsv(self, coid: int, smsg: BytesLike, riov: Optional[Vector]) -> int:
+        return self._cover(self._kernel.MsgSendsv, coid, smsg, riov)
+
+    def MsgSendvs(self, coid: int, siov: Optional[Vector], rmsg: Optional[BytesLike]) -> int:
+        return self._cover(self._kernel.MsgSendvs, coid, siov, rmsg)
+
+    def MsgSendnc(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
+        return self._cover(self._kernel.MsgSendnc, coid, smsg, rmsg)
+
+    def MsgSendvnc(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
+        return self._cover(self._kernel.MsgSendvnc, coid, siov, riov)
+
+    def MsgSendsvnc(self, coid: int, smsg: BytesLike, riov: Optional[Vector]) -> int:
+        return self._cover(self._kernel.MsgSendsvnc, coid, smsg, riov)
+
+    def MsgSendvsnc(self, coid: int, siov: Optional[Vector], rmsg: Optional[BytesLike]) -> int:
+        return self._cover(self._kernel.MsgSendvsnc, coid, siov, rmsg)
+
+    def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
+        return self._cover(self._kernel.MsgSendPulse, coid, priority, code, value)
+
+    # The forms that return errors.
+
+    def MsgSend_r(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
+        return _returning_errors(self.MsgSend, coid, smsg, rmsg)
+
+    def MsgSendv_r(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
+        return _returning_errors(self.MsgSendv, coid, siov, riov)
+
+    def MsgSendsv_r(self, coid: int, smsg: BytesLike, riov: Optional[Vector]) -> int:
+        return _returning_errors(self.MsgSendsv, coid, smsg, riov)
+
+    def MsgSendvs_r(self, coid: int, siov: Optional[Vector], rmsg: Optional[BytesLike]) -> int:
+        return _returning_errors(self.MsgSendvs, coid, siov, rmsg)
+
+    def MsgSendnc_r(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
+        return _returning_errors(self.MsgSendnc, coid, smsg, rmsg)
+
+    def MsgSendvnc_r(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
+        return _returning_errors(self.MsgSendvnc, coid, siov, riov)
+
+    def MsgSendsvnc_r(self, coid: int, smsg: BytesLike, riov: Optional[Vector]) -> int:
+        return _returning_errors(self.MsgSendsvnc, coid, smsg, riov)
+
+    def MsgSendvsnc_r(self, coid: int, siov: Optional[Vector], rmsg: Optional[BytesLike]) -> int:
+        return _returning_errors(self.MsgSendvsnc, coid, siov, rmsg)
+
+    def MsgSendPulse_r(self, coid: int, priority: int, code: int, value: int) -> int:
+        return _returning_errors(self.MsgSendPulse, coid, priority, code, value)
+
+    # Which connections recover, and how.
+
+    def ha_attach(self, coid: int, rfn: RecoveryFunction, rhdl: object = None, flags: int = 0) -> int:
+        coid = operator.index(coid)
+        _check_attachment(rfn, flags)
+        if not self._kernel.is_open(coid):
+            raise OSError(EBADF, os.strerror(EBADF))
+        self._attachments.attach(coid, rfn, rhdl, replace=flags == HAREPLACERECOVERYFN)
+        return 0
+
+    def ha_detach(self, coid: int) -> int:
+        self._attachments.detach(operator.index(coid))
+        return 0
+
+    def ha_connection_ctrl(self, coid: int, command: int, args: Optional[int] = None) -> int:
+        attachment = self._attachments.get(operator.index(coid))
+        command = operator.index(command)
+        limit = None
+        if command in (HA_RECOVERY_ICOUNT, HA_RECOVERY_ACOUNT):
+            if args is None:
+                raise TypeError("this command of ha_connection_ctrl needs a limit")
+            limit = operator.index(args)
+        attachment.control(command, limit)
+        return 0
+
+    def ha_open(
+        self,
+        path: StrPath,
+        oflag: int,
+        rfn: RecoveryFunction,
+        rhdl: object = None,
+        haflags: int = 0,
+        mode: int = 0o666,
+    ) -> int:
+        _check_attachment(rfn, haflags)
+        fd = self.open(path, oflag, mode)
+        return self._attach_new(fd, self.close, rfn, rhdl, haflags)
+
+    ha_open64 = ha_open
+
+    def ha_creat(self, path: StrPath, mode: int, rfn: RecoveryFunction, rhdl: object = None, haflags: int = 0) -> int:
+        return self.ha_open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, rfn, rhdl, haflags, mode)
+
+    ha_creat64 = ha_creat
+
+    def ha_ConnectAttach(
+        self,
+        nd: int,
+        pid: int,
+        chid: int,
+        index: int,
+        flags: int,
+        rfn: RecoveryFunction,
+        rhdl: object = None,
+        haflags: int = 0,
+    ) -> int:
+        _check_attachment(rfn, haflags)
+        coid = self.ConnectAttach(nd, pid, chid, index, flags)
+        return self._attach_new(coid, self.ConnectDetach, rfn, rhdl, haflags)
+
+    def ha_ConnectAttach_r(
+        self,
+        nd: int,
+        pid: int,
+        chid: int,
+        index: int,
+        flags: int,
+        rfn: RecoveryFunction,
+        rhdl: object = None,
+        haflags: int = 0,
+    ) -> int:
+        return _returning_errors(self.ha_ConnectAttach, nd, pid, chid, index, flags, rfn, rhdl, haflags)
+
+    def _attach_new(
+        self, coid: int, undo: Callable[[int], int], rfn: RecoveryFunction, rhdl: object, haflags: int
+    ) -> int:
+        try:
+            self.ha_attach(coid, rfn, rhdl, haflags)
+        except BaseException:
+            undo(coid)
+            raise
+        return coid
+
+    def ha_ConnectDetach(self, coid: int) -> int:
+        self._attachments.get(operator.index(coid))
+        return self.ConnectDetach(coid)
+
+    def ha_ConnectDetach_r(self, coid: int) -> int:
+        return _returning_errors(self.ha_ConnectDetach, coid)
+
+    def ha_close(self, fd: int) -> int:
+        self._attachments.get(operator.index(fd))
+        return self.close(fd)
+
+    def ha_dup(self, fd: int) -> int:
+        self._attachments.get(operator.index(fd))
+        duplicate = self.dup(fd)
+        try:
+            self._attachments.share(fd, duplicate)
+        except OSError:
+            self.close(duplicate)
+            raise
+        return duplicate
+
+    def ha_reopen(self, oldfd: int, path: StrPath, oflag: int, mode: int = 0o666) -> int:
+        return self._kernel.open_at(oldfd, path, oflag, mode)
+
+    def ha_ReConnectAttach(self, oldcoid: int, nd: int, pid: int, chid: int, index: int, flags: int) -> int:
+        operator.index(index)
+        return self._kernel.attach_at(oldcoid, nd, pid, chid, flags)
+
+    # Calls that end a connection, or make one, whose number may have been another's (D24).
+
+    def ConnectAttach(self, nd: int, pid: int, chid: int, index: int = NTO_SIDE_CHANNEL, flags: int = 0) -> int:
+        return self._made(self._kernel.ConnectAttach(nd, pid, chid, index, flags))
+
+    def name_open(self, path: str, flags: int = 0) -> int:
+        return self._made(self._kernel.name_open(path, flags))
+
+    def open(self, path: StrPath, oflag: int, mode: int = 0o666) -> int:
+        return self._made(self._kernel.open(path, oflag, mode))
+
+    def dup(self, fd: int) -> int:
+        return self._made(self._kernel.dup(fd))
+
+    def dup2(self, fd: int, fd2: int) -> int:
+        if fd == fd2:
+            return self._kernel.dup2(fd, fd2)
+        return self._end(fd2, lambda: self._kernel.dup2(fd, fd2))
+
+    def ConnectDetach(self, coid: int) -> int:
+        return self._end(coid, lambda: self._kernel.ConnectDetach(coid))
+
+    def name_close(self, coid: int) -> int:
+        return self._end(coid, lambda: self._kernel.name_close(coid))
+
+    def close(self, fd: int) -> int:
+        return self._end(fd, lambda: self._kernel.close(fd))
+
+    def _made(self, coid: int) -> int:
+        """A new connection is an ordinary one, whatever had its number before."""
+        self._attachments.take(coid)
+        return coid
+
+    def _end(self, coid: int, call: Callable[[], int]) -> int:
+        """Detach from the library first, then end the connection (B376): its number may be another's at once."""
+        attachment = self._attachments.take(coid)
+        try:
+            return call()
+        except BaseException:
+            if attachment is not None and self._kernel.is_open(coid):
+                self._attachments.give_back(coid, attachment)
+            raise
+
+
+def _check_attachment(rfn: RecoveryFunction, flags: int) -> None:
+    """Refuse what ha_attach would refuse, before anything is opened."""
+    if not callable(rfn):
+        raise TypeError(f"a recovery function must be callable, and {type(rfn).__name__} is not")
+    if operator.index(flags) not in (0, HAREPLACERECOVERYFN):
+        raise OSError(EINVAL, "unknown flag of ha_attach")
+
+
+def _returning_errors(call: Callable[..., int], *args: object) -> int:
+    """Make a call and return its errno, negative, if it fails."""
+    try:
+        return call(*args)
+    except OSError as error:
+        return -(error.errno or EIO)
+
+
+def _follow_forks(attachments: Attachments) -> None:
+    """Forget, in forked children, the attachments of side channels, which they do not inherit (D13)."""
+    reference = weakref.ref(attachments)
+
+    def forget() -> None:
+        target = reference()
+        if target is not None:
+            target.after_fork(keeps=lambda coid: not coid & NTO_SIDE_CHANNEL)
+
+    os.register_at_fork(after_in_child=forget)

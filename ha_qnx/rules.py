@@ -1,0 +1,218 @@
+"""The rules of recovery: when to recover, how often, and who does it.
+
+This module knows no sockets and no kernel. It decides; ``ha_qnx.recovery`` acts.
+
+A connection becomes *HA-aware* by an attachment: a recovery function, a handle, and the counts that bound its use.
+Duplicates made by ha_dup share one attachment, and it lives as long as the last of them (B380, B381).
+
+When a call on an HA-aware connection fails with EBADF or ESRCH, the connection is lost and the attachment is asked to
+recover it. Any other error is the server's or the host's business and goes to the caller (B361, B362, B367).
+
+* One recovery at a time (D9). A thread whose failure is older than a recovery that has completed does not recover
+  again: it just sends again. It can tell because it read the *generation*, the number of completed recoveries, before
+  it sent. (A time taken after the failure would be too late in a thread that was scheduled late.)
+* Inside its recovery function, a thread's own calls on the connection are plain: they fail, they do not recurse (D10).
+* The function has recovered the connection if it returns the connection's own number. Another number, no number, or an
+  exception says that it has not, and the caller gets the error of the call that failed (B363 to B365, D12).
+* ``icount`` counts the calls of the function since the last message that got through, ``acount`` all of them. A call
+  that would exceed a limit is not made (B388, B389, D8).
+"""
+
+import threading
+from errno import EBADF, EEXIST, EINVAL, ESRCH
+from typing import Any, Callable, Dict, Optional, Set
+
+from .constants import (
+    HA_RECOVERY_ACOUNT,
+    HA_RECOVERY_ENABLE,
+    HA_RECOVERY_ICOUNT,
+    HA_RECOVERY_RESET_ACOUNT,
+    HA_RECOVERY_RESET_ICOUNT,
+    HA_RECOVERY_SUSPEND,
+)
+
+LOST = frozenset((EBADF, ESRCH))
+
+RecoveryFunction = Callable[[int, Any], int]
+
+_NO_LIMIT = -1
+
+
+class Attachment:
+    """What makes a connection, and its duplicates, HA-aware."""
+
+    def __init__(self, function: RecoveryFunction, handle: object) -> None:
+        self.function = function
+        self.handle = handle
+        self.coids: Set[int] = set()
+        self.suspended = False
+        self.generation = 0
+        self.icount = 0
+        self.acount = 0
+        self._icount_limit = _NO_LIMIT
+        self._acount_limit = _NO_LIMIT
+        self._lock = threading.Lock()
+        self._recovering_thread: Optional[int] = None
+
+    @property
+    def is_recovering_here(self) -> bool:
+        """Whether the calling thread is inside the recovery function of this attachment."""
+        return self._recovering_thread == threading.get_ident()
+
+    def recover(self, coid: int, generation: int, failure: OSError) -> None:
+        """Recover a connection on which a call has failed, unless that has been done since the call was made.
+
+        Args:
+            coid: the connection.
+            generation: the generation that was read before the call.
+            failure: the error of the call.
+
+        Returns:
+            If the call is to be made again.
+
+        Raises:
+            OSError: ``failure``, if not; with what the recovery function raised as its cause.
+        """
+        if self.is_recovering_here:
+            raise failure
+        with self._lock:
+            if generation != self.generation:
+                return
+            if self.suspended or coid not in self.coids or self._is_used_up:
+                raise failure
+            self.icount += 1
+            self.acount += 1
+            self._recovering_thread = threading.get_ident()
+            try:
+                result: object = self.function(coid, self.handle)
+            except Exception as error:
+                raise failure from error
+            finally:
+                self._recovering_thread = None
+            if not isinstance(result, int) or result != coid:
+                raise failure
+            self.generation += 1
+
+    @property
+    def _is_used_up(self) -> bool:
+        return 0 <= self._icount_limit <= self.icount or 0 <= self._acount_limit <= self.acount
+
+    def message_got_through(self) -> None:
+        """Start ``icount`` anew: the server has answered. What is said inside the recovery function does not count."""
+        if self.icount and not self.is_recovering_here:
+            self.icount = 0
+
+    def control(self, command: int, limit: Optional[int]) -> None:
+        """Do what ha_connection_ctrl asks (B388 to B395).
+
+        Raises:
+            OSError: EINVAL, an unknown command, or a limit that is none.
+        """
+        if command == HA_RECOVERY_SUSPEND:
+            self.suspended = True
+        elif command == HA_RECOVERY_ENABLE:
+            self.suspended = False
+        elif command == HA_RECOVERY_RESET_ICOUNT:
+            self.icount = 0
+        elif command == HA_RECOVERY_RESET_ACOUNT:
+            self.acount = 0
+        elif command == HA_RECOVERY_ICOUNT and limit is not None:
+            self._icount_limit = max(limit, _NO_LIMIT)
+        elif command == HA_RECOVERY_ACOUNT and limit is not None:
+            self._acount_limit = max(limit, _NO_LIMIT)
+        else:
+            raise OSError(EINVAL, "unknown command of ha_connection_ctrl", command)
+
+    def after_fork(self) -> None:
+        """In a forked child, where no other thread is: nobody else holds the lock, nobody else is recovering."""
+        self._lock = threading.Lock()
+        if not self.is_recovering_here:
+            self._recovering_thread = None
+
+
+class Attachments:
+    """Which connections are HA-aware."""
+
+    def __init__(self) -> None:
+        self.by_coid: Dict[int, Attachment] = {}
+        self._lock = threading.Lock()
+
+    def attach(self, coid: int, function: RecoveryFunction, handle: object, replace: bool) -> None:
+        """Make a connection HA-aware, or give it another recovery function, which its duplicates get, too (B371, B380).
+
+        Raises:
+            OSError: EEXIST, it is HA-aware already and is not to be changed (D1).
+        """
+        with self._lock:
+            attachment = self.by_coid.get(coid)
+            if attachment is None:
+                self._enter(coid, Attachment(function, handle))
+            elif replace:
+                attachment.function, attachment.handle = function, handle
+            else:
+                raise OSError(EEXIST, "the connection has a recovery function: replace it by HAREPLACERECOVERYFN")
+
+    def share(self, coid: int, duplicate: int) -> None:
+        """Let a duplicate share the attachment of a connection.
+
+        Raises:
+            OSError: EBADF, the connection is not HA-aware, or no longer.
+        """
+        with self._lock:
+            self._enter(duplicate, self.get(coid))
+
+    def get(self, coid: int) -> Attachment:
+        """The attachment of a connection.
+
+        Raises:
+            OSError: EBADF, it is not HA-aware.
+        """
+        try:
+            return self.by_coid[coid]
+        except KeyError:
+            raise OSError(EBADF, "the connection is not HA-aware") from None
+
+    def take(self, coid: int) -> Optional[Attachment]:
+        """End the attachment of a connection that is about to end, or of one whose number is another's now (D24).
+
+        Its own recovery function may end a connection and make it again: there the attachment stays.
+        """
+        if coid not in self.by_coid:
+            return None
+        with self._lock:
+            attachment = self.by_coid.get(coid)
+            if attachment is None or attachment.is_recovering_here:
+                return None
+            return self._leave(coid)
+
+    def give_back(self, coid: int, attachment: Attachment) -> None:
+        """Undo take: the connection did not end."""
+        with self._lock:
+            self.by_coid.setdefault(coid, attachment).coids.add(coid)
+
+    def detach(self, coid: int) -> None:
+        """Make a connection an ordinary one.
+
+        Raises:
+            OSError: EBADF, it is one (B375).
+        """
+        with self._lock:
+            self.get(coid)
+            self._leave(coid)
+
+    def after_fork(self, keeps: Callable[[int], bool]) -> None:
+        """In a forked child: only the connections that a child inherits stay HA-aware (D13)."""
+        self._lock = threading.Lock()
+        for coid in [coid for coid in self.by_coid if not keeps(coid)]:
+            self._leave(coid)
+        for attachment in self.by_coid.values():
+            attachment.after_fork()
+
+    def _enter(self, coid: int, attachment: Attachment) -> None:
+        self.by_coid[coid] = attachment
+        attachment.coids.add(coid)
+
+    def _leave(self, coid: int) -> Attachment:
+        attachment = self.by_coid.pop(coid)
+        attachment.coids.discard(coid)
+        return attachment

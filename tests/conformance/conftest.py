@@ -1,0 +1,167 @@
+"""Fixtures: the backend, other processes, and names; whatever a test makes is ended after it."""
+
+import contextlib
+import itertools
+import os
+from typing import Any, Callable, Iterator, List, Tuple
+
+import pytest
+
+import ha_qnx
+
+from .peers import Peer, PeerPool
+from .waiting import Task
+
+_names = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("ha_qnx")
+    group.addoption("--backend", action="append", metavar="NAME", help="a backend to test; can be given more than once")
+    group.addoption(
+        "--server-backend", action="append", metavar="NAME", help="a backend for the other processes; as --backend"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "checks(*lines): the lines of the specification that a test checks")
+    config.addinivalue_line("markers", "open_point(*decisions): a decision that QNX leaves open")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "backends: " + ", ".join(f"{own} with {other}" for own, other in _pairs(config))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backends" in metafunc.fixturenames:
+        pairs = _pairs(metafunc.config)
+        metafunc.parametrize("backends", pairs, ids=["-".join(pair) for pair in pairs], scope="session")
+
+
+def _pairs(config: pytest.Config) -> List[Tuple[str, str]]:
+    """Every backend to test, with every backend that the other processes are to have."""
+    own = config.getoption("--backend") or [ha_qnx.backend_name()]
+    other = config.getoption("--server-backend") or own
+    return list(itertools.product(own, other))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A runtime directory of the suite's own, so that it meets nobody else's names."""
+    directory = tmp_path_factory.mktemp("run")
+    directory.chmod(0o700)
+    before = os.environ.get("HA_QNX_RUNTIME")
+    os.environ["HA_QNX_RUNTIME"] = str(directory)
+    yield
+    if before is None:
+        del os.environ["HA_QNX_RUNTIME"]
+    else:
+        os.environ["HA_QNX_RUNTIME"] = before
+
+
+class Recorder:
+    """A backend that remembers what was made through it, and ends what is left."""
+
+    def __init__(self, backend: ha_qnx.Backend) -> None:
+        self.backend = backend
+        self._undo: List[Callable[[], Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self.backend, name)
+        undo = _ENDED_BY.get(name)
+        if undo is None:
+            return call
+
+        def recording(*args: Any, **kwargs: Any) -> Any:
+            made = call(*args, **kwargs)
+            if not isinstance(made, int) or made >= 0:
+                end = self.detach_or_close if undo == "ConnectDetach" else getattr(self.backend, undo)
+                self._undo.append(lambda: end(made))
+            return made
+
+        return recording
+
+    def end_all(self) -> None:
+        for undo in reversed(self._undo):
+            with contextlib.suppress(OSError):
+                undo()
+
+    def detach_or_close(self, number: int) -> None:
+        """End a connection without a word to its server, or close an ordinary descriptor."""
+        try:
+            self.backend.ConnectDetach(number)
+        except OSError:
+            os.close(number)
+
+
+_ENDED_BY = {
+    "ChannelCreate": "ChannelDestroy",
+    "ConnectAttach": "ConnectDetach",
+    "ha_ConnectAttach": "ConnectDetach",
+    "ha_ConnectAttach_r": "ConnectDetach",
+    "name_attach": "name_detach",
+    "name_open": "ConnectDetach",
+    "open": "ConnectDetach",
+    "dup": "ConnectDetach",
+    "dup2": "ConnectDetach",
+    "ha_open": "ConnectDetach",
+    "ha_open64": "ConnectDetach",
+    "ha_creat": "ConnectDetach",
+    "ha_creat64": "ConnectDetach",
+    "ha_dup": "ConnectDetach",
+}
+
+
+@pytest.fixture
+def qnx(backends: Tuple[str, str]) -> Iterator[Any]:
+    """The backend under test; Any, so that tests can pass it what the type checker would refuse."""
+    recorder = Recorder(ha_qnx.backend(backends[0]))
+    yield recorder
+    recorder.end_all()
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[PeerPool]:
+    pool = PeerPool()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def start_peer(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Callable[[], Peer]]:
+    """Starts another process."""
+    peers: List[Peer] = []
+
+    def start() -> Peer:
+        peers.append(pool.take(backends[1]))
+        return peers[-1]
+
+    yield start
+    for peer in peers:
+        peer.close()
+
+
+@pytest.fixture
+def peer(start_peer: Callable[[], Peer]) -> Peer:
+    """Another process."""
+    return start_peer()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Task]]:
+    """Starts a call in a thread of its own."""
+    tasks: List[Task] = []
+
+    def begin(call: Callable[..., Any], *args: Any) -> Task:
+        tasks.append(Task(call, *args))
+        return tasks[-1]
+
+    yield begin
+    for task in tasks:
+        task.end()
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that nobody else has."""
+    return f"conformance-{os.getpid()}-{next(_names)}"

@@ -1,0 +1,216 @@
+"""Other processes: each runs functions of the test modules with a backend of its own.
+
+``peer.run(function, *args)`` calls ``function(backend, *args)`` in the other process and returns its result or raises
+what it raised. ``peer.start(...)`` does it in a thread there and returns at once. A peer is a real process: it can be
+killed, stopped and signalled.
+"""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from .waiting import DEADLINE, eventually, is_asleep
+
+
+class PeerError(AssertionError):
+    """Something in another process went wrong that was not an OSError."""
+
+
+class Remote:
+    """A call under way in another process."""
+
+    def __init__(self, peer: "Peer", number: int) -> None:
+        self._peer = peer
+        self._number = number
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._peer.has_outcome(self._number)
+
+    def result(self, deadline: float = DEADLINE) -> Any:
+        """What it returned, or raise what it raised."""
+        return self._peer.outcome(self._number, deadline)
+
+    def errno(self, deadline: float = DEADLINE) -> Optional[int]:
+        """The errno of the OSError that it raised."""
+        try:
+            result = self._peer.outcome(self._number, deadline)
+        except OSError as error:
+            return error.errno
+        raise AssertionError(f"the call returned {result!r} and raised nothing")
+
+    def wait_until_blocked(self) -> "Remote":
+        """Wait until its thread sleeps in a call that blocks."""
+        native_id = self._peer.native_id(self._number)
+        process = str(self._peer.pid)
+        eventually(lambda: self.done or is_asleep(native_id, process), "the thread of the other process to block")
+        assert not self.done, f"the call has ended: {self.result()!r}"
+        return self
+
+
+class Peer:
+    """Another process."""
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+        ours, theirs = os.pipe(), os.pipe()
+        command = [sys.executable, "-m", "ha_qnx.conformance.peers", backend, str(theirs[0]), str(ours[1])]
+        self.process = subprocess.Popen(  # noqa: S603  # our own module, in our own interpreter
+            command, pass_fds=(theirs[0], ours[1]), stdin=subprocess.DEVNULL
+        )
+        os.close(theirs[0])
+        os.close(ours[1])
+        self._requests = Connection(theirs[1], readable=False)
+        self._answers = Connection(ours[0], writable=False)
+        self._number = 0
+        self._outcomes: Dict[int, Tuple[bool, Any]] = {}
+        self._threads: Dict[int, int] = {}
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function there, in its main thread, and wait for the result."""
+        return self._request(function, args, in_thread=False).result()
+
+    def begin(self, function: Callable[..., Any], *args: Any) -> Remote:
+        """Call a function there, in its main thread, and do not wait. Nothing else runs there until it has ended."""
+        return self._request(function, args, in_thread=False)
+
+    def start(self, function: Callable[..., Any], *args: Any) -> Remote:
+        """Call a function there in a thread of its own, and do not wait."""
+        return self._request(function, args, in_thread=True)
+
+    def _request(self, function: Callable[..., Any], args: Tuple[Any, ...], in_thread: bool) -> Remote:
+        self._number += 1
+        self._requests.send((self._number, function.__module__, function.__qualname__, args, in_thread))
+        return Remote(self, self._number)
+
+    def has_outcome(self, number: int, timeout: float = 0) -> bool:
+        """Whether the outcome of a call is known, or becomes known within a time."""
+        if number not in self._outcomes:
+            self._listen(timeout)
+        return number in self._outcomes
+
+    def outcome(self, number: int, deadline: float) -> Any:
+        eventually(lambda: self.has_outcome(number, 0.02), "an answer of the other process", deadline)
+        succeeded, value = self._outcomes[number]
+        if succeeded:
+            return value
+        raise value
+
+    def native_id(self, number: int) -> int:
+        """The thread, as the host numbers it, that runs a call."""
+        eventually(lambda: self._knows_thread(number), "the thread of the other process")
+        return self._threads[number]
+
+    def _knows_thread(self, number: int) -> bool:
+        self._listen(0.02)
+        return number in self._threads
+
+    def _listen(self, timeout: float) -> None:
+        try:
+            while self._answers.poll(timeout):
+                kind, number, value = self._answers.recv()
+                if kind == "thread":
+                    self._threads[number] = value
+                else:
+                    self._outcomes[number] = (kind == "result", value)
+        except EOFError:
+            raise PeerError(f"the other process has ended: {self.process.wait(DEADLINE)}") from None
+
+    def kill(self) -> None:
+        """End it by SIGKILL, and wait until the host has cleaned up after it."""
+        self.process.kill()
+        self.process.wait(DEADLINE)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        """Stop it by SIGSTOP, and wait until it has stopped."""
+        self.signal(signal.SIGSTOP)
+        _pid, status = os.waitpid(self.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), status
+
+    def close(self) -> None:
+        """End it, in whatever state it is."""
+        self._requests.close()
+        self.process.kill()
+        self.process.wait(DEADLINE)
+        self._answers.close()
+
+
+class PeerPool:
+    """Peers that are started ahead of time."""
+
+    def __init__(self) -> None:
+        self._spare: Dict[str, Peer] = {}
+
+    def take(self, backend: str) -> Peer:
+        """A fresh process."""
+        peer = self._spare.pop(backend, None) or Peer(backend)
+        self._spare[backend] = Peer(backend)
+        return peer
+
+    def close(self) -> None:
+        for peer in self._spare.values():
+            peer.close()
+
+
+class _Answers:
+    """The way back, shared by the threads of a peer."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, kind: str, number: int, value: Any) -> None:
+        with self._lock:
+            self._connection.send((kind, number, value))
+
+
+def _serve(backend_name: str, requests: Connection, answers: _Answers) -> None:
+    """The main loop of a peer."""
+    import ha_qnx
+
+    backend = ha_qnx.backend(backend_name)
+    while True:
+        try:
+            number, module, qualname, args, in_thread = requests.recv()
+        except EOFError:
+            return
+        function = importlib.import_module(module)
+        for part in qualname.split("."):
+            function = getattr(function, part)
+        call = (answers, number, function, backend, args)
+        if in_thread:
+            threading.Thread(target=_answer, args=call, daemon=True).start()
+        else:
+            _answer(*call)
+
+
+def _answer(answers: _Answers, number: int, function: Any, backend: Any, args: List[Any]) -> None:
+    answers.send("thread", number, threading.get_native_id())
+    try:
+        result = function(backend, *args)
+    except OSError as error:
+        answers.send("error", number, type(error)(error.errno, error.strerror))
+    except BaseException:
+        answers.send("error", number, PeerError(traceback.format_exc()))
+    else:
+        answers.send("result", number, result)
+
+
+if __name__ == "__main__":
+    _requests, _replies = int(sys.argv[2]), int(sys.argv[3])
+    _serve(sys.argv[1], Connection(_requests, writable=False), _Answers(Connection(_replies, readable=False)))

@@ -1,0 +1,108 @@
+"""Waiting by condition, with a deadline."""
+
+import threading
+import time
+from typing import Any, Callable, List, Optional
+
+DEADLINE = 15.0
+
+
+def eventually(condition: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
+    """Wait until a condition holds, and return what it returned.
+
+    Raises:
+        AssertionError: it did not hold in time; the message says what was waited for.
+    """
+    end = time.monotonic() + deadline
+    pause = 0.0005
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() >= end:
+            raise AssertionError(f"waited {deadline} s in vain: {what}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.02)
+
+
+class Task:
+    """A call in a thread of its own."""
+
+    def __init__(self, call: Callable[..., Any], *args: Any) -> None:
+        self._result: Any = None
+        self._error: Optional[BaseException] = None
+        self.native_id = 0
+        self._started = threading.Event()
+        self._done = threading.Event()
+        self._call = call
+        self._args = args
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._started.wait(DEADLINE)
+
+    def _run(self) -> None:
+        self.native_id = threading.get_native_id()
+        self._started.set()
+        try:
+            self._result = self._call(*self._args)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._done.set()
+
+    @property
+    def done(self) -> bool:
+        """Whether the call has ended."""
+        return self._done.is_set()
+
+    def result(self, deadline: float = DEADLINE) -> Any:
+        """What the call returned, or raise what it raised."""
+        assert self._done.wait(deadline), f"{self._call} does not end"
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def error(self, deadline: float = DEADLINE) -> BaseException:
+        """What the call raised."""
+        assert self._done.wait(deadline), f"{self._call} does not end"
+        assert self._error is not None, f"{self._call} returned {self._result!r} and raised nothing"
+        return self._error
+
+    def errno(self, deadline: float = DEADLINE) -> Optional[int]:
+        """The errno of the OSError that the call raised."""
+        error = self.error(deadline)
+        assert isinstance(error, OSError), repr(error)
+        return error.errno
+
+    def wait_until_blocked(self) -> "Task":
+        """Wait until the thread sleeps in a call that blocks."""
+        eventually(lambda: self.done or is_asleep(self.native_id), "the thread to block")
+        assert not self.done, self._error or f"the call returned {self._result!r} at once"
+        return self
+
+    def end(self) -> None:
+        """Wait for the thread, whatever became of it."""
+        self._done.wait(DEADLINE)
+
+
+def is_asleep(native_id: int, process: str = "self") -> bool:
+    """Whether a thread sleeps and stays asleep, as far as the host shows it."""
+    first = _sleep_record(process, native_id)
+    if first is None:
+        return False
+    time.sleep(0.004)
+    return _sleep_record(process, native_id) == first
+
+
+def _sleep_record(process: str, native_id: int) -> "Optional[List[str]]":
+    """How often a sleeping thread has gone to sleep; None while it runs."""
+    try:
+        with open(f"/proc/{process}/task/{native_id}/status") as status:
+            lines = status.read().splitlines()
+    except FileNotFoundError:
+        # A host without Linux's /proc does not show it. To be asleep after a while is all that can be assumed.
+        time.sleep(0.05)
+        return []
+    if not any(line.startswith("State:\tS") for line in lines):
+        return None
+    return [line for line in lines if "ctxt_switches" in line]

@@ -575,15 +575,14 @@ class Channel:
             for lane in self._lanes.values():
                 if lane.filled and not lane.rcvid:
                     self._look_at(lane)
-        news = news or self._poller.news()
         # A new trunk brings lanes and a lane brings messages, which count as arrived, too.
         for _round in range(4):
             again = False
-            for fd, event in news:
+            for fd, event in news or self._poller.news():
                 again |= self._hear(fd, event)
             if not again:
                 return
-            news = self._poller.news()
+            news = ()
 
     def _hear(self, fd: int, event: int) -> bool:
         """Deal with the news of one descriptor; whether there may be more because of it."""
@@ -699,23 +698,24 @@ class Channel:
         """Queue the message that has arrived on a lane, once its priority and its time are known."""
         if lane.queued or lane.gone or lane.rcvid:
             return
+        head = b""
         if self._peek is not None and not lane.filled:
             head = self._peek(lane.read_fd, wire.MESSAGE_HEADER)
             if len(head) == wire.MESSAGE_HEADER and wire.unblock.unpack(head)[0] == wire.UNBLOCK:
                 os.read(lane.read_fd, wire.unblock.size)  # Its message was answered before it came.
                 head = self._peek(lane.read_fd, wire.MESSAGE_HEADER)
-            if len(head) < wire.MESSAGE_HEADER:
-                if head:
-                    self._lane_ended(lane)
+            if not head:
                 return
-        else:
+        if len(head) < wire.MESSAGE_HEADER:
             with lane.view[lane.filled :] as rest:
                 lane.filled += lane.read_into(rest) or 0
             _skip_late_unblocks(lane)
+            if not lane.filled:
+                return
+            lane.idle = False
             head = bytes(lane.buffer[: wire.MESSAGE_HEADER])
-            if lane.filled < wire.MESSAGE_HEADER or lane.filled < _whole(lane):
-                if lane.filled:
-                    self._sort_out(lane, *wire.message.unpack_from(head)[:4:3])
+            if lane.filled < _whole(lane):
+                self._sort_out(lane, *wire.message.unpack(head)[:4:3])
                 return
         _kind, priority, _tid, _sent, _room, sent_at = wire.message.unpack_from(head)
         lane.queued = True
@@ -982,9 +982,10 @@ def _skip_late_unblocks(lane: ServerLane) -> None:
 
 
 def _whole(lane: ServerLane) -> int:
-    """How long the message whose header lies in the buffer is inside its frame."""
+    """How long the frame in the buffer is to become, as far as can be told yet."""
     sent: int = wire.message.unpack_from(lane.buffer)[3]
-    return wire.MESSAGE_HEADER if lane.window else wire.MESSAGE_HEADER + sent
+    is_longer = lane.filled >= wire.MESSAGE_HEADER and not lane.window
+    return wire.MESSAGE_HEADER + (sent if is_longer else 0)
 
 
 def _signed_byte(code: int) -> int:

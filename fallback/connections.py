@@ -59,6 +59,7 @@ class Trunk:
         self.scoid = 0
         self.connections: Set[Connection] = set()
         self._channel_flags: Optional[int] = None
+        self._refused_for: Optional[int] = None
         self._news = b""
         self._pulse_pipe = -1
         host.send_with_descriptors(sock, wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC), ())
@@ -76,9 +77,23 @@ class Trunk:
                 return False
             self._news += data
             if len(self._news) == wire.TRUNK_FRAME:
-                if self._news[0] == wire.WELCOME:
-                    _kind, _version, self.scoid, self._channel_flags = wire.welcome.unpack(self._news)
+                self._hear(self._news)
                 self._news = b""
+
+    def _hear(self, frame: bytes) -> None:
+        kind, version, scoid, flags = wire.welcome.unpack(frame)
+        if kind == wire.WELCOME:
+            self.scoid, self._channel_flags = scoid, flags
+        elif kind == wire.REFUSED:
+            self._refused_for = version
+
+    def lost(self) -> OSError:
+        """EBADF, with the reason if the server has given one."""
+        self.read_news()
+        if self._refused_for is None:
+            return failure(EBADF)
+        spoken = f"the server speaks version {self._refused_for} of the wire, this is version {wire.VERSION}"
+        return OSError(EBADF, spoken)
 
     def channel_flags(self) -> Optional[int]:
         """The flags of the channel; None as long as the server has not taken note of the connection (D28)."""
@@ -116,7 +131,7 @@ class Trunk:
             try:
                 return host.send_with_descriptors(self.sock, frame, descriptors)
             except BrokenPipeError:
-                raise failure(EBADF) from None
+                raise self.lost() from None
             except BlockingIOError:
                 now = time.monotonic()
                 if deadline is not None and now >= deadline:

@@ -1,0 +1,8 @@
+"""``python -m ha_qnx``: the same as the command ``ha-qnx``."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

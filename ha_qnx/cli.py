@@ -1,0 +1,67 @@
+"""The command ``ha-qnx``, also ``python -m ha_qnx``.
+
+Every subcommand prints for a person, or with --json for a program, and exits with 0, with 1 if it found a fault, or
+with 2 if it was used wrongly.
+"""
+
+import argparse
+import sys
+from typing import List, Optional, Tuple
+
+from . import demo, doctor, suite
+
+_DESCRIPTION = """\
+QNX's client recovery library (libha) and message passing for Python.
+"""
+
+_EPILOG = """\
+examples:
+  ha-qnx demo            see clients survive the death of their server
+  ha-qnx doctor          find out what this machine can do, and what is wrong with it
+  ha-qnx conformance     check it, line by line of the specification
+
+"ha-qnx COMMAND --help" tells more about each.
+"""
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run the command; returns the exit status."""
+    own, rest = _split(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    options = parser.parse_args(own)
+    options.rest = rest
+    if rest and options.run is not suite.run:
+        parser.error(f"{options.command} takes nothing after --")
+    status: int = options.run(options)
+    return status
+
+
+def _split(arguments: List[str]) -> Tuple[List[str], List[str]]:
+    """What stands before "--", and what stands behind it."""
+    if "--" not in arguments:
+        return arguments, []
+    border = arguments.index("--")
+    return arguments[:border], arguments[border + 1 :]
+
+
+def _parser() -> argparse.ArgumentParser:
+    called = "python -m ha_qnx" if sys.argv[0].endswith("__main__.py") else "ha-qnx"
+    parser = argparse.ArgumentParser(
+        prog=called,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ha_qnx {doctor.package_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in (("demo", demo), ("doctor", doctor), ("conformance", suite)):
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.DESCRIPTION,
+            epilog=module.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,590 @@
+"""``ha-qnx demo``: kill a server again and again while clients use it, and count what became of every request.
+
+The server, its clients and this command are processes of their own. Nothing in the result is assumed:
+
+* A *request* carries the number of its client and its own; a client has one under way at a time. A *reply* is right if
+  it repeats both numbers and the checksum of the whole request.
+* A server *records* each request it executes, before it replies, in a file that outlives it.
+* *Lost* is a request without the right reply, or without a record. *Wrong* is a reply that belongs to another request.
+* *Executed twice* is a request with more than one record: libha promises that a request is executed at least once.
+* A *recovery* is a recovery function that brought its connection back. A *retransmission* is a request that the library
+  sent again. A client is one thread, so that each recovery is followed by one retransmission, of the request that met
+  the failure; the client counts them for each request. Either the request had been executed already, and gets a second
+  record, or it *died unexecuted*: its server was killed before it could record it.
+* A record that no sending of a request accounts for is *unasked*: there must be none.
+* Before each kill the server is frozen (SIGSTOP), and is killed if a request is under way that no server has begun to
+  answer; else it goes on, and is frozen again a moment later. To the server this is the same as SIGKILL at the first
+  stop: it never runs again.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from .backends import NAMES, BackendUnavailableError, backend
+from .demo_shared import ANSWERED, BEGUN, PLAIN_CLIENT, RECORD, RECOVERIES, REPLYING, Board
+
+HELP = "kill a server again and again while clients use it, and count what is lost"
+
+DESCRIPTION = """\
+Starts a server, clients whose connections recover, and one plain client without the
+library. Kills the server (SIGKILL) at random moments, each time while a request is under
+way, and starts the next one. Afterwards every request is compared with its reply and with
+the record that the server made when it executed it.
+
+A successor always waits in reserve, started ahead, so that the gaps show the recovery and
+not the start of a Python interpreter.
+"""
+
+EPILOG = """\
+examples:
+  ha-qnx demo                              five seconds, eight kills, four clients
+  ha-qnx demo --seconds 60 --kills 300     longer, and harder
+  ha-qnx demo --json                       one line of JSON, for a program to read
+
+exit status: 0, every request was answered rightly; 1, a reply was lost or wrong, or a
+client failed; 2, wrong use.
+"""
+
+_START_DEADLINE = 30.0
+_KILL_DEADLINE = 20.0
+_REPORT_DEADLINE = 40.0
+_END_DEADLINE = 10.0
+
+
+# What is counted.
+
+
+class ClientReport(NamedTuple):
+    """What a client with the library says of its requests, which it numbers from 1."""
+
+    client: int
+    requests: int
+    wrong: Sequence[int] = ()
+    unanswered: Sequence[int] = ()
+    resent: Mapping[int, int] = {}
+    recoveries: int = 0
+    longest_ms: float = 0.0
+    waited_ms: float = 0.0
+    error: Optional[str] = None
+
+    @classmethod
+    def from_json(cls, text: str) -> "ClientReport":
+        """Read what a client printed.
+
+        Raises:
+            ValueError: it printed something else.
+        """
+        fields = json.loads(text)
+        try:
+            return cls(**{**fields, "resent": dict(fields["resent"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no report of a client: {text!r}") from error
+
+
+class Comparison(NamedTuple):
+    """Requests, replies and records, compared."""
+
+    requests: int
+    replies: int
+    records: int
+    lost: int
+    wrong: int
+    executed_twice: int
+    unasked: int
+    retransmissions: int
+    died_unexecuted: int
+
+
+def compare(reports: Iterable[ClientReport], records: Iterable[Tuple[int, int]]) -> Comparison:
+    """Compare what the clients say with what the servers recorded.
+
+    Args:
+        reports: of the clients.
+        records: client and number of each request that was executed. Those of the plain client don't count.
+    """
+    by_client = {report.client: report for report in reports}
+    executed = {report.client: bytearray(report.requests + 1) for report in by_client.values()}
+    counted = unasked = 0
+    for client, number in records:
+        if client == PLAIN_CLIENT:
+            continue
+        counted += 1
+        counts = executed.get(client)
+        if counts is None or not 0 < number < len(counts):
+            unasked += 1
+            continue
+        if counts[number] > by_client[client].resent.get(number, 0):
+            unasked += 1
+        counts[number] = min(counts[number] + 1, 255)
+
+    lost = twice = died = 0
+    for client, counts in executed.items():
+        report = by_client[client]
+        without_record = counts.count(0, 1)
+        bad = {*report.wrong, *report.unanswered}
+        lost += without_record + sum(1 for number in bad if counts[number])
+        twice += report.requests - without_record - counts.count(1, 1)
+        died += sum(max(1 + again - counts[number], 0) for number, again in report.resent.items())
+    requests = sum(report.requests for report in by_client.values())
+    return Comparison(
+        requests=requests,
+        replies=requests - sum(len(report.unanswered) for report in by_client.values()),
+        records=counted,
+        lost=lost,
+        wrong=sum(len(report.wrong) for report in by_client.values()),
+        executed_twice=twice,
+        unasked=unasked,
+        retransmissions=sum(sum(report.resent.values()) for report in by_client.values()),
+        died_unexecuted=died,
+    )
+
+
+def read_records(path: str) -> Iterator[Tuple[int, int]]:
+    """Client and number of each request that was executed, in order."""
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(RECORD.size * 4096), b""):
+            for client, _pid, number in RECORD.iter_unpack(chunk):
+                yield client, number
+
+
+class Result(NamedTuple):
+    """What a run has shown."""
+
+    backend: str
+    seconds: float
+    clients: int
+    kills_asked: int
+    kills: int
+    reports: List[ClientReport]
+    comparison: Comparison
+    plain: Dict[str, Any]
+    faults: List[str]
+
+    @property
+    def all_faults(self) -> List[str]:
+        """One sentence for each thing that must not happen."""
+        counts = self.comparison
+        found = list(self.faults)
+        found += [f"client {report.client} failed: {report.error}" for report in self.reports if report.error]
+        if counts.lost:
+            found.append(f"{counts.lost} requests are lost")
+        if counts.wrong:
+            found.append(f"{counts.wrong} replies are wrong")
+        if counts.unasked:
+            found.append(f"{counts.unasked} executions were not asked for")
+        if self.kills != self.kills_asked:
+            found.append(f"only {self.kills} of {self.kills_asked} kills could be made")
+        return found
+
+    @property
+    def exit_status(self) -> int:
+        """0, or 1 if anything went wrong."""
+        return 1 if self.all_faults else 0
+
+    def as_json(self) -> Dict[str, Any]:
+        """Every figure."""
+        counts = self.comparison
+        requests = max(counts.requests, 1)
+        return {
+            "backend": self.backend,
+            "seconds": round(self.seconds, 3),
+            "clients": self.clients,
+            "requests": counts.requests,
+            "replies": counts.replies,
+            "records": counts.records,
+            "kills_asked": self.kills_asked,
+            "kills": self.kills,
+            "recoveries": sum(report.recoveries for report in self.reports),
+            "retransmissions": counts.retransmissions,
+            "lost": counts.lost,
+            "wrong": counts.wrong,
+            "died_unexecuted": counts.died_unexecuted,
+            "executed_twice": counts.executed_twice,
+            "unasked": counts.unasked,
+            "longest_gap_ms": round(max((report.longest_ms for report in self.reports), default=0.0), 3),
+            "mean_ms": round(sum(report.waited_ms for report in self.reports) / requests, 4),
+            "plain_client_failed_after": _rounded(self.plain.get("failed_after")),
+            "plain_client_errors": self.plain.get("errors", []),
+            "faults": self.all_faults,
+        }
+
+
+def _rounded(seconds: Optional[float]) -> Optional[float]:
+    return None if seconds is None else round(seconds, 3)
+
+
+def describe(result: Result) -> str:
+    """The result in words."""
+    figures = result.as_json()
+    lines = [
+        f"The server was killed {figures['kills']} times in {result.seconds:.1f} s, each time while a request was under",
+        "way, and a successor that had been started ahead took over. "
+        f"(Backend: {figures['backend']}. Clients: {figures['clients']}.)",
+        "",
+        "With the library:",
+        f"  requests            {figures['requests']:>10,}",
+        f"  replies             {figures['replies']:>10,}   wrong: {figures['wrong']}",
+        f"  lost                {figures['lost']:>10,}",
+        f"  recoveries          {figures['recoveries']:>10,}",
+        f"  sent again          {figures['retransmissions']:>10,}   {figures['died_unexecuted']} had not been executed before",
+        f"  executed twice      {figures['executed_twice']:>10,}   the promise is: at least once",
+        f"  longest wait        {figures['longest_gap_ms']:>10,.1f}   ms for one reply, death and recovery included",
+        f"  mean wait           {figures['mean_ms']:>10,.3f}   ms",
+        "",
+        "Without the library:",
+        f"  {_plain_client(figures)}",
+        "",
+    ]
+    faults = figures["faults"]
+    lines += [f"FAULT: {fault}." for fault in faults] or ["Nothing was lost."]
+    return "\n".join(lines) + "\n"
+
+
+def _plain_client(figures: Mapping[str, Any]) -> str:
+    after = figures["plain_client_failed_after"]
+    if after is None:
+        return "the plain client did not fail."
+    return f"the plain client failed for good after {after:.2f} s ({'; '.join(figures['plain_client_errors'])})."
+
+
+# The processes.
+
+
+class DemoError(Exception):
+    """The demonstration cannot go on."""
+
+
+class Child:
+    """A process of the demonstration, which says in lines how far it is. It ends when this process ends."""
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        self.module = module
+        self._unread = b""
+        # A session of its own: Ctrl-C in a terminal is for the command, which then ends the others.
+        self.process = subprocess.Popen(  # noqa: S603  # our own module, in our own interpreter
+            [sys.executable, "-m", f"ha_qnx.{module}", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=_environment(os.path.dirname(arguments[2])),
+            cwd=os.path.dirname(arguments[2]),
+            start_new_session=True,
+        )
+
+    def go(self) -> None:
+        """Let it begin."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(b"go\n")
+            self.process.stdin.flush()
+
+    def expect(self, word: str, deadline: float) -> None:
+        """Wait until it says a word.
+
+        Raises:
+            DemoError: it ended instead, or the deadline passed.
+        """
+        said = self.line(deadline)
+        if said != word:
+            raise DemoError(f"{self.module} said {said!r} instead of {word!r}")
+
+    def line(self, deadline: float) -> str:
+        """Wait for what it says next.
+
+        Raises:
+            DemoError: it ended instead, or the deadline passed.
+        """
+        assert self.process.stdout is not None
+        end = time.monotonic() + deadline
+        parts = [self._unread]
+        while b"\n" not in parts[-1]:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
+                raise DemoError(f"{self.module} said nothing for {deadline:.0f} s")
+            parts.append(os.read(self.process.stdout.fileno(), 1 << 16))
+            if not parts[-1]:
+                raise DemoError(f"{self.module} ended unexpectedly, with status {self.process.wait()}")
+        line, _newline, self._unread = b"".join(parts).partition(b"\n")
+        return line.decode()
+
+    def freeze(self) -> None:
+        """Stop it where it is, and wait until it has stopped.
+
+        Raises:
+            DemoError: it had ended by itself.
+        """
+        os.kill(self.process.pid, signal.SIGSTOP)
+        _pid, status = os.waitpid(self.process.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            self.process.returncode = status
+            raise DemoError(f"{self.module} ended by itself, with wait status {status}")
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def end(self) -> None:
+        """End it, in whatever state it is."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+def _environment(directory: str) -> Dict[str, str]:
+    """Let a child find the modules that this process found, and meet nobody else's names."""
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    return {**os.environ, "PYTHONPATH": path, "HA_QNX_RUNTIME": os.path.join(directory, "run")}
+
+
+class Progress:
+    """Shows a person how far it is: in one line that changes, or in a line for each kill where nothing can change."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._changes = sys.stdout.isatty()
+        self._last_kills = 0
+        self._width = 0
+
+    def show(self, seconds: float, replies: int, recoveries: int, kills: int, kills_asked: int) -> None:
+        """Show the figures, if there is something new to be seen."""
+        if self._quiet or not (self._changes or kills > self._last_kills):
+            return
+        self._last_kills = kills
+        line = f"{seconds:6.1f} s   {replies:,} replies   {kills} of {kills_asked} kills   {recoveries} recoveries"
+        if self._changes:
+            sys.stdout.write("\r" + line.ljust(self._width))
+            self._width = len(line)
+        else:
+            sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._changes and self._width:
+            sys.stdout.write("\n\n")
+        elif not self._quiet:
+            sys.stdout.write("\n")
+
+
+class Demonstration:
+    """One run: a server and its successors, the clients, and the hand that kills."""
+
+    def __init__(self, options: argparse.Namespace, backend_name: str, directory: str) -> None:
+        self._seconds: float = options.seconds
+        self._kills_asked: int = options.kills
+        self._backend = backend_name
+        self._name = f"ha-qnx-demo-{os.getpid()}"
+        self._board_path = os.path.join(directory, "board")
+        self._records = os.path.join(directory, "records")
+        self._board = Board.create(self._board_path, options.clients)
+        with open(self._records, "xb"):
+            pass
+        self._rows = [self._board.row(client) for client in range(1, options.clients + 1)]
+        self._children: List[Child] = []
+        self._clients: List[Child] = []
+        self._kills = 0
+        self._faults: List[str] = []
+        self._progress = Progress(quiet=options.json)
+
+    def run(self) -> Result:
+        """Do it all, and end every process that was started, whatever happens.
+
+        Raises:
+            DemoError: a process could not be started.
+        """
+        try:
+            server = self._start_server()
+            server.expect("ready", _START_DEADLINE)
+            server.go()
+            server.expect("serving", _START_DEADLINE)
+            self._spare = self._start_server()
+            self._clients = [self._start_client(number) for number in range(1 + len(self._rows))]
+            for client in self._clients:
+                client.expect("ready", _START_DEADLINE)
+            start = time.monotonic()
+            for client in self._clients:
+                client.go()
+            try:
+                self._kill_all(server, start)
+                self._watch_until(start + self._seconds, start)
+            except DemoError as error:
+                self._faults.append(str(error))
+            seconds = time.monotonic() - start
+            self._board.stop = True
+            plain, reports = self._collect()
+            self._show(start)
+            self._progress.end()
+        finally:
+            for child in self._children:
+                child.end()
+        return Result(
+            backend=self._backend,
+            seconds=seconds,
+            clients=len(self._rows),
+            kills_asked=self._kills_asked,
+            kills=self._kills,
+            reports=reports,
+            comparison=compare(reports, read_records(self._records)),
+            plain=plain,
+            faults=self._faults,
+        )
+
+    def _start(self, module: str, last_argument: str) -> Child:
+        child = Child(module, self._backend, self._name, self._board_path, last_argument)
+        self._children.append(child)
+        return child
+
+    def _start_server(self) -> Child:
+        return self._start("demo_server", self._records)
+
+    def _start_client(self, number: int) -> Child:
+        return self._start("demo_client", str(number))
+
+    def _kill_all(self, server: Child, start: float) -> None:
+        """Kill as often as asked, at a random moment of each equal part of the time."""
+        part = self._seconds / max(self._kills_asked, 1)
+        for kill in range(self._kills_asked):
+            self._spare.expect("ready", _START_DEADLINE)
+            moment = start + part * (kill + random.random())  # noqa: S311  # no secret depends on it
+            self._watch_until(moment, start)
+            self._kill_with_request_under_way(server)
+            self._kills += 1
+            server, self._spare = self._spare, self._start_server()
+            server.expect("serving", _START_DEADLINE)
+
+    def _watch_until(self, moment: float, start: float) -> None:
+        """Show the progress until then.
+
+        Raises:
+            DemoError: a client has ended.
+        """
+        while True:
+            self._show(start)
+            ended = [client for client in self._clients if client.process.poll() is not None]
+            if ended:
+                raise DemoError("a client ended before its time")
+            left = moment - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, 0.1))
+
+    def _show(self, start: float) -> None:
+        replies = sum(row[ANSWERED] for row in self._rows)
+        recoveries = sum(row[RECOVERIES] for row in self._rows)
+        self._progress.show(time.monotonic() - start, replies, recoveries, self._kills, self._kills_asked)
+
+    def _kill_with_request_under_way(self, server: Child) -> None:
+        """Kill a server that has not begun to answer some request, and let the successor begin.
+
+        Raises:
+            DemoError: there was never such a request, or the server had ended by itself.
+        """
+        end = time.monotonic() + _KILL_DEADLINE
+        while time.monotonic() < end:
+            self._board.frozen = server.process.pid
+            server.freeze()
+            if any(row[BEGUN] > row[REPLYING] for row in self._rows):
+                server.end()
+                self._board.frozen = 0
+                self._spare.go()
+                return
+            server.thaw()
+            self._board.frozen = 0
+            time.sleep(random.random() * 0.002)  # noqa: S311  # no secret depends on it
+        raise DemoError(f"no request was under way for {_KILL_DEADLINE:.0f} s")
+
+    def _collect(self) -> Tuple[Dict[str, Any], List[ClientReport]]:
+        """What the clients say at the end; of one that cannot say it any more, what the board shows."""
+        plain: Dict[str, Any] = {}
+        reports: List[ClientReport] = []
+        for number, client in enumerate(self._clients):
+            try:
+                line = client.line(_REPORT_DEADLINE)
+                if number == PLAIN_CLIENT:
+                    plain = json.loads(line)
+                else:
+                    reports.append(ClientReport.from_json(line))
+                status = client.process.wait(_END_DEADLINE)
+                if status:
+                    self._faults.append(f"client {number} ended with status {status}")
+            except (DemoError, ValueError, subprocess.TimeoutExpired) as error:
+                self._faults.append(f"client {number}: {error}")
+                if number != PLAIN_CLIENT and len(reports) < number:
+                    reports.append(self._what_the_board_shows(number))
+        return plain, reports
+
+    def _what_the_board_shows(self, number: int) -> ClientReport:
+        row = self._rows[number - 1]
+        begun, answered = row[BEGUN], row[ANSWERED]
+        return ClientReport(number, begun, unanswered=range(answered + 1, begun + 1), recoveries=row[RECOVERIES])
+
+
+# The command.
+
+
+def _number(kind: type, least: float, most: float) -> Any:
+    """A type for argparse: a number within bounds."""
+
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not between {least} and {most}")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the options of this command."""
+    parser.add_argument("--seconds", type=_number(float, 0.1, 86400), default=5.0, metavar="N", help="how long (5)")
+    parser.add_argument("--kills", type=_number(int, 0, 100000), default=8, metavar="N", help="how many kills (8)")
+    parser.add_argument("--clients", type=_number(int, 1, 100), default=4, metavar="N", help="how many clients (4)")
+    parser.add_argument("--backend", choices=NAMES, help="instead of the default one")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON, and nothing else")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the demonstration and print the result; returns the exit status."""
+    try:
+        name = backend(options.backend).name
+        with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="ha-qnx-demo-") as directory:
+            result = Demonstration(options, name, directory).run()
+    except (BackendUnavailableError, DemoError) as error:
+        sys.stderr.write(f"ha-qnx demo: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nha-qnx demo: interrupted\n")
+        return 130
+    sys.stdout.write(json.dumps(result.as_json()) + "\n" if options.json else describe(result))
+    return result.exit_status
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block like an exception, so that it can clean up."""
+
+    def end(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    # One that is ignored, as SIGHUP is under nohup, stays so.
+    handled = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in handled:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,271 @@
+"""``ha-qnx doctor``: what this machine can do, and what is wrong with it.
+
+The report is a tree of plain values, the same for a person and for a program. ``faults`` has a sentence for each thing
+that must be mended; the exit status is 1 if there is one.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import pwd
+import stat
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Dict, List, Optional
+from urllib.parse import unquote
+
+from .backends import NAMES, BackendUnavailableError, backend, candidates_of_platform
+
+HELP = "tell what this machine can do, and what is wrong with it"
+
+DESCRIPTION = """\
+Tells which backend is used and why, why another one cannot be had, which library a backend
+has loaded, where processes find each other's names, whether that directory is safe, and
+which names are held there.
+"""
+
+EPILOG = """\
+examples:
+  ha-qnx doctor                      for a person
+  ha-qnx doctor --json               one JSON object, for a program or a bug report
+  ha-qnx doctor --backend native     what a program that asks for this backend gets
+
+exit status: 0, all is well; 1, the backend cannot be had, or the runtime directory cannot
+be used safely; 2, wrong use.
+"""
+
+
+def examine(wanted: Optional[str] = None) -> Dict[str, Any]:
+    """Examine this machine, without changing anything.
+
+    Args:
+        wanted: the backend that a program would ask for; None for the default.
+    """
+    backends = [_examine_backend(name) for name in NAMES]
+    default = _examine_default(wanted)
+    runtime = _examine_runtime()
+    faults = []
+    if default["backend"] is None:
+        faults.append(f"no backend can be had: {default['problem']}")
+    if runtime is not None and runtime["problem"]:
+        faults.append(runtime["problem"])
+    return {"versions": versions(), "default": default, "backends": backends, "runtime": runtime, "faults": faults}
+
+
+def package_version() -> str:
+    """The version of this package, as it was installed."""
+    try:
+        return version("ha_qnx")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def versions() -> Dict[str, str]:
+    """What runs here."""
+    return {
+        "ha_qnx": package_version(),
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "system": platform.system(),
+        "release": platform.release(),
+        "machine": platform.machine(),
+        "platform": sys.platform,
+    }
+
+
+# Backends.
+
+
+def _examine_default(wanted: Optional[str]) -> Dict[str, Any]:
+    """Which backend a program gets, and why."""
+    try:
+        name, problem = backend(wanted).name, None
+    except BackendUnavailableError as error:
+        name, problem = None, str(error)
+    chosen = os.environ.get("HA_QNX_BACKEND")
+    if wanted:
+        why = f"{wanted!r} is asked for"
+    elif chosen:
+        why = f"HA_QNX_BACKEND is {chosen!r}"
+    else:
+        why = f"the platform is {sys.platform!r}, where {' and then '.join(candidates_of_platform())} is tried"
+    return {"backend": name, "why": why, "problem": problem}
+
+
+def _examine_backend(name: str) -> Dict[str, Any]:
+    """Whether a backend can be had, and what it has loaded.
+
+    ``library`` is for a backend that binds one: its path, which library that is, and the symbols that it lacks. One
+    written in Python has none.
+    """
+    found: Dict[str, Any] = {"name": name, "available": True, "problem": None, "library": None}
+    try:
+        backend(name)
+    except BackendUnavailableError as error:
+        found["available"] = False
+        found["problem"] = "; ".join(candidate.reason for candidate in error.candidates)
+    return found
+
+
+# The runtime directory.
+
+
+def _examine_runtime() -> Optional[Dict[str, Any]]:
+    """The directory in which processes find each other; None where the backend that uses it cannot even be imported."""
+    try:
+        from .fallback import runtime
+    except ImportError:
+        return None
+    path = runtime.directory_path()
+    found: Dict[str, Any] = {
+        "path": path,
+        "chosen_by": _runtime_chosen_by(),
+        "exists": os.path.lexists(path),
+        "owner": None,
+        "mode": None,
+        "problem": None,
+        "names": [],
+    }
+    try:
+        if not found["exists"]:
+            found["problem"] = _why_it_cannot_be_made(path)
+            return found
+        status = os.lstat(path)
+        found["owner"] = _user_name(status.st_uid)
+        found["mode"] = f"{stat.S_IMODE(status.st_mode):04o}"
+        runtime.check_directory(path)
+        found["names"] = _examine_names(os.path.join(path, "names"))
+    except OSError as error:
+        found["problem"] = f"{error.strerror}: {path}"
+    return found
+
+
+def _runtime_chosen_by() -> str:
+    for variable in ("HA_QNX_RUNTIME", "XDG_RUNTIME_DIR"):
+        if os.environ.get(variable):
+            return variable
+    return "default"
+
+
+def _why_it_cannot_be_made(path: str) -> Optional[str]:
+    """Why a directory that does not exist cannot be made on first use; None if it can."""
+    parent = os.path.dirname(path)
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    if os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK):
+        return None
+    return f"the runtime directory cannot be made in {parent}: make it, or name another one in HA_QNX_RUNTIME: {path}"
+
+
+def _user_name(uid: int) -> str:
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return str(uid)
+
+
+def _examine_names(directory: str) -> List[Dict[str, Any]]:
+    """The names that have been attached there, with the processes that did it.
+
+    The locks, which tell for certain, are not tried: that would disturb a server that takes its name at this moment.
+    """
+    from .fallback.runtime import ChannelAddress, is_zombie
+
+    names = []
+    for entry in sorted(_entries(directory)):
+        with open(os.path.join(directory, entry), encoding="ascii", errors="replace") as file:
+            address = ChannelAddress.parse(file.read(200))
+        if address is not None:
+            alive = _exists(address.pid) and not is_zombie(address.pid)
+            names.append({"name": unquote(entry), "pid": address.pid, "chid": address.chid, "alive": alive})
+    return names
+
+
+def _entries(directory: str) -> List[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+# The command.
+
+
+def describe(report: Dict[str, Any]) -> str:
+    """The report for a person."""
+    found = report["versions"]
+    default = report["default"]
+    lines = [
+        f"ha_qnx {found['ha_qnx']}, Python {found['python']} ({found['implementation']}), "
+        f"{found['system']} {found['release']} on {found['machine']}",
+        "",
+        f"Backend in use: {default['backend'] or 'none'}",
+        f"  because {default['why']}",
+        "",
+        "Backends:",
+        *(f"  {entry['name']:<9} {_describe_backend(entry)}" for entry in report["backends"]),
+        "",
+        *_describe_runtime(report["runtime"]),
+        "",
+        *([f"FAULT: {fault}" for fault in report["faults"]] or ["No fault found."]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _describe_backend(entry: Dict[str, Any]) -> str:
+    if not entry["available"]:
+        return f"cannot be had: {entry['problem']}"
+    library = entry["library"]
+    if library is None:
+        return "available; written in Python, it loads no library"
+    missing = ", ".join(library["missing_symbols"]) or "none"
+    return f"available; {library['what']}, {library['path']}, missing symbols: {missing}"
+
+
+def _describe_runtime(runtime: Optional[Dict[str, Any]]) -> List[str]:
+    if runtime is None:
+        return ["Runtime directory: none is used here"]
+    chosen_by = runtime["chosen_by"]
+    if chosen_by == "default":
+        chosen_by += ": neither HA_QNX_RUNTIME nor XDG_RUNTIME_DIR is set"
+    lines = [f"Runtime directory: {runtime['path']}", f"  chosen by {chosen_by}"]
+    if runtime["mode"] is not None:
+        lines.append(f"  owner {runtime['owner']}, mode {runtime['mode']}")
+    if runtime["problem"]:
+        return lines
+    if not runtime["exists"]:
+        return [*lines, "  not there yet: the first program that needs it makes it"]
+    lines.append("  safe: nobody else can change it")
+    if not runtime["names"]:
+        return [*lines, "  no names"]
+    return [*lines, "  names:", *(f"    {_describe_name(entry)}" for entry in runtime["names"])]
+
+
+def _describe_name(entry: Dict[str, Any]) -> str:
+    if entry["alive"]:
+        return f"{entry['name']}: process {entry['pid']}, channel {entry['chid']}"
+    return f"{entry['name']}: free again, process {entry['pid']} is dead"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the options of this command."""
+    parser.add_argument("--backend", choices=NAMES, help="the backend that a program would ask for")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Examine this machine and print what was found; returns the exit status."""
+    report = examine(options.backend)
+    sys.stdout.write(json.dumps(report, indent=2) + "\n" if options.json else describe(report))
+    return 1 if report["faults"] else 0

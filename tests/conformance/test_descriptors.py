@@ -1,0 +1,730 @@
+"""Descriptors: what open, close, dup and dup2 send, and what is left when they fail.
+
+The servers of this module, and of those that import them from here, live in other processes and are led step by step.
+"""
+
+import ctypes
+import os
+import signal
+import struct
+from errno import EACCES, EBADF, EBUSY, EINTR, EINVAL, EIO, ENOENT, ENOSYS, EPERM, ESRCH
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Tuple
+
+import pytest
+
+from ha_qnx import (
+    EOK,
+    FTYPE_ANY,
+    IO_BASE,
+    IO_CLOSE,
+    IO_CONNECT,
+    IO_CONNECT_OPEN,
+    IO_DUP,
+    IO_MAX,
+    NTO_SIDE_CHANNEL,
+    PULSE_CODE_DISCONNECT,
+    MessageInfo,
+    Pulse,
+)
+
+from .expect import fails_with
+from .marks import checks
+from .peers import Peer
+from .waiting import Task
+
+Start = Callable[..., Task]
+StartPeer = Callable[[], Peer]
+
+SIDE = NTO_SIDE_CHANNEL
+
+
+class ConnectMessage(ctypes.Structure):
+    """The first 40 bytes of an _IO_CONNECT message; the path follows."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint16),
+        ("subtype", ctypes.c_uint16),
+        ("file_type", ctypes.c_uint32),
+        ("reply_max", ctypes.c_uint16),
+        ("entry_max", ctypes.c_uint16),
+        ("key", ctypes.c_uint32),
+        ("handle", ctypes.c_uint32),
+        ("ioflag", ctypes.c_uint32),
+        ("mode", ctypes.c_uint32),
+        ("sflag", ctypes.c_uint16),
+        ("access", ctypes.c_uint16),
+        ("zero", ctypes.c_uint16),
+        ("path_len", ctypes.c_uint16),
+        ("eflag", ctypes.c_uint8),
+        ("extra_type", ctypes.c_uint8),
+        ("extra_len", ctypes.c_uint16),
+    )
+
+
+class DupMessage(ctypes.Structure):
+    """An _IO_DUP message, with the _msg_info of 6.x inside (D27)."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint16),
+        ("combine_len", ctypes.c_uint16),
+        ("nd", ctypes.c_uint32),
+        ("srcnd", ctypes.c_uint32),
+        ("pid", ctypes.c_int32),
+        ("tid", ctypes.c_int32),
+        ("chid", ctypes.c_int32),
+        ("scoid", ctypes.c_int32),
+        ("coid", ctypes.c_int32),
+        ("msglen", ctypes.c_int32),
+        ("srcmsglen", ctypes.c_int32),
+        ("dstmsglen", ctypes.c_int32),
+        ("priority", ctypes.c_int16),
+        ("flags", ctypes.c_int16),
+        ("reserved", ctypes.c_uint32 * 2),
+        ("key", ctypes.c_uint32),
+    )
+
+
+class Seen(NamedTuple):
+    """What a server has received; the rcvid is 0 for a pulse."""
+
+    rcvid: int
+    data: bytes
+    size: int
+    room: int
+    pid: int
+    chid: int
+    coid: int
+    scoid: int
+
+    @property
+    def type(self) -> int:
+        """The type of an I/O message, 0 of anything else."""
+        number = struct.unpack_from("=H", self.data)[0] if len(self.data) >= 2 else 0
+        return number if self.rcvid and IO_BASE <= number <= IO_MAX else 0
+
+    @property
+    def pulse(self) -> Pulse:
+        """The pulse that it is."""
+        assert self.rcvid == 0, f"a message and no pulse: {self.data!r}"
+        return Pulse.from_buffer_copy(self.data)
+
+
+def attach(qnx: Any, name: str) -> int:
+    """In another process: take a name; its channel."""
+    chid: int = qnx.name_attach(name).chid
+    return chid
+
+
+def create_channel(qnx: Any, flags: int = 0) -> int:
+    """In another process: a channel without a name."""
+    chid: int = qnx.ChannelCreate(flags)
+    return chid
+
+
+def take(qnx: Any, chid: int, room: int = 2000) -> Seen:
+    """In another process: receive a message or a pulse, and leave it unanswered."""
+    buffer, info = bytearray(room), MessageInfo()
+    rcvid = qnx.MsgReceive(chid, buffer, info)
+    data = bytes(buffer[: info.msglen if rcvid else ctypes.sizeof(Pulse)])
+    return Seen(rcvid, data, info.srcmsglen, info.dstmsglen, info.pid, info.chid, info.coid, info.scoid)
+
+
+def answer(qnx: Any, chid: int, status: int = EOK, reply: bytes = b"", room: int = 2000) -> Seen:
+    """In another process: receive a message and answer it."""
+    seen = take(qnx, chid, room)
+    assert seen.rcvid, f"a pulse rather than a message: {seen.pulse.code}"
+    qnx.MsgReply(seen.rcvid, status, reply)
+    return seen
+
+
+def refuse(qnx: Any, chid: int, error: int) -> Seen:
+    """In another process: receive a message and let it fail."""
+    seen = take(qnx, chid)
+    assert seen.rcvid, f"a pulse rather than a message: {seen.pulse.code}"
+    qnx.MsgError(seen.rcvid, error)
+    return seen
+
+
+def reply(qnx: Any, rcvid: int, status: int, data: bytes) -> int:
+    """In another process: answer a message that was taken before."""
+    result: int = qnx.MsgReply(rcvid, status, data)
+    return result
+
+
+def refuse_taken(qnx: Any, rcvid: int, error: int) -> int:
+    """In another process: let a message fail that was taken before."""
+    result: int = qnx.MsgError(rcvid, error)
+    return result
+
+
+def destroy_channel(qnx: Any, chid: int) -> int:
+    """In another process: destroy a channel, while the process lives on."""
+    result: int = qnx.ChannelDestroy(chid)
+    return result
+
+
+class Server:
+    """A server in another process, led step by step. Without a name it has a channel only."""
+
+    def __init__(self, peer: Peer, name: str = "", flags: int = 0) -> None:
+        self.peer = peer
+        self.pid = peer.pid
+        self.path = f"/dev/name/local/{name}"
+        self.chid: int = peer.run(attach, name) if name else peer.run(create_channel, flags)
+
+    def take(self, room: int = 2000) -> Seen:
+        """Receive a message or a pulse."""
+        seen: Seen = self.peer.run(take, self.chid, room)
+        return seen
+
+    def answer(self, status: int = EOK, reply: bytes = b"") -> Seen:
+        """Receive a message and answer it."""
+        seen: Seen = self.peer.run(answer, self.chid, status, reply)
+        return seen
+
+    def refuse(self, error: int) -> Seen:
+        """Receive a message and let it fail."""
+        seen: Seen = self.peer.run(refuse, self.chid, error)
+        return seen
+
+    def reply(self, seen: Seen, status: int = EOK, data: bytes = b"") -> None:
+        """Answer a message that was taken."""
+        self.peer.run(reply, seen.rcvid, status, data)
+
+    def destroy_channel(self) -> None:
+        """Destroy the channel, and live on."""
+        self.peer.run(destroy_channel, self.chid)
+
+    def kill(self) -> None:
+        """Die by SIGKILL."""
+        self.peer.kill()
+
+
+def opened(qnx: Any, start: Start, server: Server, oflag: int = os.O_RDWR) -> int:
+    """A descriptor of a server's name."""
+    task = start(qnx.open, server.path, oflag)
+    assert server.answer().type == IO_CONNECT
+    fd: int = task.result()
+    return fd
+
+
+def next_number() -> int:
+    """The descriptor that would be given out next."""
+    number = os.open(os.devnull, os.O_RDONLY)
+    os.close(number)
+    return number
+
+
+def is_descriptor(number: int) -> bool:
+    """Whether a number is an open descriptor of this process."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+# open
+
+
+@checks("B310", "B311", "B313")
+def test_open_sends_a_connect_message(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """The server of a name gets a 40-byte _IO_CONNECT header, followed by what is left of the path: its NUL."""
+    server = Server(peer, name)
+    task = start(qnx.open, server.path, os.O_RDWR | os.O_CREAT, 0o640)
+    seen = server.answer()
+    assert task.result() >= 0
+    message = ConnectMessage.from_buffer_copy(seen.data)
+    assert (message.type, message.subtype, message.file_type) == (IO_CONNECT, IO_CONNECT_OPEN, FTYPE_ANY)
+    assert message.mode & 0o777 == 0o640
+    assert (message.extra_type, message.extra_len) == (0, 0)
+    assert seen.data[40 : 40 + message.path_len] == b"\0"
+    assert seen.size == 40 + message.path_len
+
+
+@checks("B312")
+@pytest.mark.parametrize(
+    ("oflag", "expected"), [(os.O_RDONLY, 1), (os.O_WRONLY, 2), (os.O_RDWR, 3)], ids=["rdonly", "wronly", "rdwr"]
+)
+def test_the_access_mode_arrives_plus_one(
+    qnx: Any, start: Start, peer: Peer, name: str, oflag: int, expected: int
+) -> None:
+    """The access mode is sent as 1, 2 or 3, so that it is a set of bits."""
+    server = Server(peer, name)
+    start(qnx.open, server.path, oflag)
+    assert ConnectMessage.from_buffer_copy(server.answer().data).ioflag & 0x3FFF == expected
+
+
+@checks("B312")
+def test_close_on_exec_is_not_sent(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """O_CLOEXEC is the client's own business: the server does not see it."""
+    server = Server(peer, name)
+    start(qnx.open, server.path, os.O_RDONLY)
+    plain = ConnectMessage.from_buffer_copy(server.answer().data).ioflag
+    start(qnx.open, server.path, os.O_RDONLY | os.O_CLOEXEC)
+    assert ConnectMessage.from_buffer_copy(server.answer().data).ioflag == plain
+
+
+@checks("B312")
+@pytest.mark.parametrize(
+    ("oflag", "expected"),
+    [(os.O_APPEND, 0x8), (os.O_NONBLOCK, 0x80), (os.O_CREAT, 0x100), (os.O_TRUNC, 0x200), (os.O_EXCL, 0x400)],
+    ids=["append", "nonblock", "creat", "trunc", "excl"],
+)
+def test_open_flags_arrive_as_qnx_numbers_them(
+    qnx: Any, start: Start, peer: Peer, name: str, oflag: int, expected: int
+) -> None:
+    """A server finds each open flag under QNX's number, whatever the client's host calls it."""
+    server = Server(peer, name)
+    start(qnx.open, server.path, os.O_WRONLY | oflag)
+    assert ConnectMessage.from_buffer_copy(server.answer().data).ioflag & 0x3FFF == 2 | expected
+
+
+@checks("B313")
+def test_open_returns_the_lowest_free_descriptor(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """A connection that is opened gets the number that an ordinary file would get."""
+    server = Server(peer, name)
+    lowest = next_number()
+    assert opened(qnx, start, server) == lowest
+    assert opened(qnx, start, server) > lowest
+
+
+@checks("B313")
+def test_a_path_that_is_no_name_is_opened_by_the_host(qnx: Any, tmp_path: Path) -> None:
+    """open, dup, dup2 and close work on files of the host as the host's own calls do."""
+    path = tmp_path / "file"
+    fd = qnx.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.write(fd, b"contents")
+    copy = qnx.dup(fd)
+    assert qnx.dup2(fd, copy) == copy
+    assert os.path.sameopenfile(fd, copy)
+    assert qnx.close(fd) == 0
+    assert not is_descriptor(fd)
+    assert os.pread(copy, 100, 0) == b"contents"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@checks("B314")
+@pytest.mark.parametrize("error", [EACCES, EBUSY, ENOENT])
+def test_a_refused_open_fails_and_leaves_nothing(
+    qnx: Any, start: Start, peer: Peer, name: str, error: int
+) -> None:
+    """What the server answers by MsgError is what open fails with; the connection made for the attempt is detached."""
+    server = Server(peer, name)
+    lowest = next_number()
+    task = start(qnx.open, server.path, os.O_RDWR)
+    server.refuse(error)
+    assert task.errno() == error
+    assert next_number() == lowest
+    pulse = server.take().pulse
+    assert pulse.code == PULSE_CODE_DISCONNECT
+
+
+@checks("B316", "B345")
+@pytest.mark.parametrize("taken", [False, True], ids=["send-blocked", "reply-blocked"])
+def test_open_fails_when_the_server_dies_before_it_answers(
+    qnx: Any, start: Start, peer: Peer, name: str, taken: bool
+) -> None:
+    """A server that is killed while it has the _IO_CONNECT message makes open fail with ESRCH, and no number is lost."""
+    server = Server(peer, name)
+    lowest = next_number()
+    task = start(qnx.open, server.path, os.O_RDWR)
+    if taken:
+        server.take()
+    else:
+        task.wait_until_blocked()
+    server.kill()
+    assert task.errno() == ESRCH
+    assert next_number() == lowest
+
+
+@checks("D13")
+@pytest.mark.parametrize("oflag", [os.O_RDWR, os.O_RDWR | os.O_CLOEXEC], ids=["plain", "cloexec"])
+def test_descriptors_are_close_on_exec(qnx: Any, start: Start, peer: Peer, name: str, oflag: int) -> None:
+    """Like everything that Python opens, a connection and its duplicates are closed by exec unless that is changed."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server, oflag)
+    task = start(qnx.dup, fd)
+    server.answer()
+    assert not os.get_inheritable(fd)
+    assert not os.get_inheritable(task.result())
+
+
+# close
+
+
+@checks("B328")
+def test_close_sends_a_close_message_and_detaches(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """close sends 4 bytes of _IO_CLOSE that want no reply data; then the connection ends and its number is free."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    task = start(qnx.close, fd)
+    seen = server.answer()
+    assert task.result() == 0
+    assert struct.unpack("=HH", seen.data) == (IO_CLOSE, 4)
+    assert (seen.size, seen.room, seen.coid) == (4, 0, fd)
+    assert not is_descriptor(fd)
+    pulse = server.take().pulse
+    assert (pulse.code, pulse.scoid) == (PULSE_CODE_DISCONNECT, seen.scoid)
+
+
+@checks("B329")
+@pytest.mark.parametrize("error", [EIO, ENOSYS, EBADF])
+def test_a_refused_close_frees_the_descriptor_all_the_same(
+    qnx: Any, start: Start, peer: Peer, name: str, error: int
+) -> None:
+    """close fails with what the server answers by MsgError, but the descriptor is closed."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    task = start(qnx.close, fd)
+    server.refuse(error)
+    assert task.errno() == error
+    assert not is_descriptor(fd)
+    assert server.take().pulse.code == PULSE_CODE_DISCONNECT
+
+
+@checks("B330", "B232")
+def test_a_close_that_the_server_interrupts_leaves_the_descriptor_open(
+    qnx: Any, start: Start, peer: Peer, name: str
+) -> None:
+    """An _IO_CLOSE that is answered with EINTR makes close fail, and the descriptor is as it was."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    task = start(qnx.close, fd)
+    server.refuse(EINTR)
+    assert task.errno() == EINTR
+    again = start(qnx.MsgSend, fd, b"still here", None)
+    assert server.answer().data == b"still here"
+    assert again.result() == EOK
+
+
+def close_under_signals(qnx: Any, pid: int, chid: int) -> Tuple[int, bool]:
+    """In another process: close a connection while signals are handled; the errno, and whether it is still open."""
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
+    fd = qnx.ConnectAttach(0, pid, chid, 0)
+    try:
+        qnx.close(fd)
+    except OSError as error:
+        return error.errno or 0, qnx.ConnectDetach(fd) == 0
+    return 0, False
+
+
+@checks("B330", "B344")
+def test_a_close_that_a_signal_interrupts_leaves_the_descriptor_open(qnx: Any, start: Start, peer: Peer) -> None:
+    """A signal handler that runs while close waits for its answer ends it with EINTR; the descriptor stays open."""
+    chid = qnx.ChannelCreate(0)
+    closing = peer.begin(close_under_signals, os.getpid(), chid)
+    assert start(take, qnx, chid).result().type == IO_CLOSE
+    closing.wait_until_blocked()
+    peer.signal(signal.SIGUSR1)
+    assert closing.result() == (EINTR, True)
+
+
+@checks("B331", "B345")
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "channel-destroyed"])
+def test_closing_a_connection_to_a_dead_server_frees_its_descriptor(
+    qnx: Any, start: Start, peer: Peer, name: str, killed: bool
+) -> None:
+    """close of a dead connection fails with EBADF, but the descriptor is closed."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    if killed:
+        server.kill()
+    else:
+        server.destroy_channel()
+    with fails_with(EBADF):
+        qnx.close(fd)
+    assert not is_descriptor(fd)
+
+
+@checks("B345", "B329")
+def test_a_server_that_dies_during_close_frees_the_descriptor(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """close fails with ESRCH when the server is killed while it has the _IO_CLOSE message; the descriptor is closed."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    task = start(qnx.close, fd)
+    server.take()
+    server.kill()
+    assert task.errno() == ESRCH
+    assert not is_descriptor(fd)
+
+
+@checks("B332")
+@pytest.mark.parametrize("bad", ["closed", "negative", "side channel"])
+def test_what_is_not_open_cannot_be_closed(qnx: Any, bad: str) -> None:
+    """close of a number that is no descriptor fails with EBADF."""
+    number = {"closed": next_number(), "negative": -1, "side channel": SIDE | 1000}[bad]
+    with fails_with(EBADF):
+        qnx.close(number)
+
+
+@checks("B332", "B328")
+def test_a_descriptor_can_be_closed_once(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """A second close fails with EBADF."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    task = start(qnx.close, fd)
+    server.answer()
+    task.result()
+    with fails_with(EBADF):
+        qnx.close(fd)
+
+
+# dup
+
+
+@checks("B333", "B341", "D27")
+def test_dup_sends_a_dup_message_on_the_new_connection(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """The server gets 60 bytes of _IO_DUP from the new connection, which say of which connection it is the copy."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    lowest = next_number()
+    task = start(qnx.dup, fd)
+    seen = server.answer()
+    copy = task.result()
+    assert copy == lowest
+    assert (seen.size, seen.room, seen.coid, seen.pid) == (60, 0, copy, os.getpid())
+    message = DupMessage.from_buffer_copy(seen.data)
+    assert (message.type, message.combine_len) == (IO_DUP, 60)
+    assert (message.nd, message.pid, message.chid) == (0, os.getpid(), server.chid)
+    assert (message.scoid, message.coid) == (seen.scoid, fd)
+
+
+@checks("B333")
+def test_a_duplicate_is_a_connection_of_its_own(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """A duplicate reaches the same server under its own number, and works on when the original is closed."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    task = start(qnx.dup, fd)
+    server.answer()
+    copy = task.result()
+    closing = start(qnx.close, fd)
+    assert server.answer().coid == fd
+    closing.result()
+    buffer = bytearray(5)
+    task = start(qnx.MsgSend, copy, b"question", buffer)
+    seen = server.answer(7, b"reply")
+    assert (seen.data, seen.coid) == (b"question", copy)
+    assert (task.result(), buffer) == (7, b"reply")
+
+
+@checks("B334")
+@pytest.mark.parametrize("call", ["dup", "dup2"])
+def test_a_refused_dup_fails_and_leaves_nothing(qnx: Any, start: Start, peer: Peer, name: str, call: str) -> None:
+    """dup fails with what the server answers to _IO_DUP by MsgError; the new connection is detached."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    number = next_number()
+    task = start(qnx.dup, fd) if call == "dup" else start(qnx.dup2, fd, number)
+    assert server.refuse(EPERM).coid == number
+    assert task.errno() == EPERM
+    assert not is_descriptor(number)
+
+
+@checks("B335")
+@pytest.mark.parametrize("bad", ["closed", "negative", "side channel", "unknown side channel"])
+@pytest.mark.parametrize("call", ["dup", "dup2"])
+def test_what_is_no_descriptor_cannot_be_duplicated(qnx: Any, bad: str, call: str) -> None:
+    """dup and dup2 of a side channel, or of a number that is not open, fail with EBADF."""
+    coid = qnx.ConnectAttach(0, 0, qnx.ChannelCreate(0))
+    lowest = next_number()
+    number = {"closed": lowest, "negative": -1, "side channel": coid, "unknown side channel": SIDE | 1000}[bad]
+    with fails_with(EBADF):
+        if call == "dup":
+            qnx.dup(number)
+        else:
+            qnx.dup2(number, lowest + 1)
+    assert not is_descriptor(lowest)
+    assert not is_descriptor(lowest + 1)
+
+
+@checks("B336", "B345")
+@pytest.mark.parametrize(("call", "error"), [("dup", ESRCH), ("dup2", EBADF)])
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "channel-destroyed"])
+def test_a_connection_to_a_dead_server_cannot_be_duplicated(
+    qnx: Any, start: Start, peer: Peer, name: str, call: str, error: int, killed: bool
+) -> None:
+    """On a dead connection dup fails with ESRCH and dup2 with EBADF."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    number = next_number()
+    if killed:
+        server.kill()
+    else:
+        server.destroy_channel()
+    with fails_with(error):
+        if call == "dup":
+            qnx.dup(fd)
+        else:
+            qnx.dup2(fd, number)
+    assert not is_descriptor(number)
+
+
+@checks("B345", "B334")
+@pytest.mark.parametrize("call", ["dup", "dup2"])
+def test_a_server_that_dies_during_dup_leaves_no_duplicate(
+    qnx: Any, start: Start, peer: Peer, name: str, call: str
+) -> None:
+    """dup and dup2 fail with ESRCH when the server is killed while it has the _IO_DUP message."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    number = next_number()
+    task = start(qnx.dup, fd) if call == "dup" else start(qnx.dup2, fd, number)
+    assert server.take().type == IO_DUP
+    server.kill()
+    assert task.errno() == ESRCH
+    assert not is_descriptor(number)
+
+
+# dup2
+
+
+@checks("B337", "B341")
+def test_dup2_closes_what_it_replaces(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """The server of the number that dup2 takes gets _IO_CLOSE first; then comes the _IO_DUP under that number."""
+    server = Server(peer, name)
+    fd, other = opened(qnx, start, server), opened(qnx, start, server)
+    task = start(qnx.dup2, fd, other)
+    closing = server.answer()
+    assert (closing.type, closing.coid) == (IO_CLOSE, other)
+    duplicating = server.answer()
+    assert (duplicating.type, duplicating.coid) == (IO_DUP, other)
+    assert DupMessage.from_buffer_copy(duplicating.data).coid == fd
+    assert task.result() == other
+
+
+@checks("B337")
+def test_dup2_puts_a_connection_in_the_place_of_a_file(
+    qnx: Any, start: Start, peer: Peer, name: str, tmp_path: Path
+) -> None:
+    """A connection duplicated onto a file of the host: the file is closed, and what is sent reaches the server."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    number = qnx.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    task = start(qnx.dup2, fd, number)
+    assert server.answer().type == IO_DUP
+    assert task.result() == number
+    task = start(qnx.MsgSend, number, b"question", None)
+    assert server.answer().data == b"question"
+    task.result()
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+@checks("B337")
+def test_dup2_puts_a_file_in_the_place_of_a_connection(
+    qnx: Any, start: Start, peer: Peer, name: str, tmp_path: Path
+) -> None:
+    """A file of the host duplicated onto a connection: the server gets _IO_CLOSE, and the number is the file."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    file = qnx.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    task = start(qnx.dup2, file, fd)
+    seen = server.answer()
+    assert (seen.type, seen.coid) == (IO_CLOSE, fd)
+    assert task.result() == fd
+    os.write(fd, b"written")
+    assert (tmp_path / "file").read_bytes() == b"written"
+
+
+@checks("B337")
+def test_dup2_replaces_a_dead_connection(qnx: Any, start: Start, start_peer: StartPeer, name: str) -> None:
+    """That the old connection cannot be closed properly does not keep dup2 from taking its number."""
+    first, second = Server(start_peer(), name), Server(start_peer(), f"{name}-2")
+    dead, fd = opened(qnx, start, first), opened(qnx, start, second)
+    first.kill()
+    task = start(qnx.dup2, fd, dead)
+    assert second.answer().coid == dead
+    assert task.result() == dead
+
+
+@checks("B337", "B334")
+def test_dup2_has_closed_the_number_when_it_is_refused(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """When the server rejects the duplicate, the connection that it was to replace is closed already."""
+    server = Server(peer, name)
+    fd, other = opened(qnx, start, server), opened(qnx, start, server)
+    task = start(qnx.dup2, fd, other)
+    assert server.answer().type == IO_CLOSE
+    assert server.refuse(EPERM).type == IO_DUP
+    assert task.errno() == EPERM
+    assert not is_descriptor(other)
+
+
+@checks("B339")
+def test_dup2_onto_itself_sends_nothing(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """dup2 of a connection onto its own number returns it, and the server hears nothing."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    assert start(qnx.dup2, fd, fd).result() == fd
+    start(qnx.MsgSend, fd, b"next", None)
+    assert server.answer().data == b"next"
+
+
+@checks("B339", "B335")
+def test_dup2_of_a_closed_number_onto_itself_fails(qnx: Any) -> None:
+    """dup2 of a number that is not open onto itself fails with EBADF."""
+    number = next_number()
+    with fails_with(EBADF):
+        qnx.dup2(number, number)
+
+
+@checks("B340")
+@pytest.mark.parametrize("target", [-1, SIDE | 7], ids=["negative", "side channel"])
+def test_dup2_into_what_is_no_descriptor_fails(
+    qnx: Any, start: Start, peer: Peer, name: str, target: int
+) -> None:
+    """dup2 onto a negative number or a side channel fails with EBADF, and the server hears nothing."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    with fails_with(EBADF):
+        start(qnx.dup2, fd, target).result()
+    start(qnx.MsgSend, fd, b"next", None)
+    assert server.answer().data == b"next"
+
+
+@checks("B337")
+def test_dup2_can_take_a_number_that_is_free(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """dup2 onto a number that is not open makes the copy there, and lower free numbers stay free."""
+    server = Server(peer, name)
+    fd = opened(qnx, start, server)
+    lowest = next_number()
+    task = start(qnx.dup2, fd, lowest + 3)
+    assert server.answer().coid == lowest + 3
+    assert task.result() == lowest + 3
+    assert next_number() == lowest
+
+
+# Raw connections and ordinary files
+
+
+@checks("B344")
+def test_close_and_dup_of_a_raw_connection_reach_its_server(qnx: Any, start: Start, peer: Peer) -> None:
+    """A connection that ConnectAttach made among the descriptors gets the same messages as one that was opened."""
+    server = Server(peer)
+    fd = qnx.ConnectAttach(0, server.pid, server.chid, 0)
+    task = start(qnx.dup, fd)
+    seen = server.answer()
+    assert (seen.type, seen.coid) == (IO_DUP, task.result())
+    task = start(qnx.close, fd)
+    seen = server.answer()
+    assert (seen.type, seen.coid) == (IO_CLOSE, fd)
+    assert task.result() == 0
+
+
+@checks("D32")
+def test_a_message_to_an_ordinary_file_is_not_answered(qnx: Any, tmp_path: Path) -> None:
+    """A message of no known type to a file of the host fails with ENOSYS, and nothing is written to the file."""
+    path = tmp_path / "file"
+    fd = qnx.open(path, os.O_RDWR | os.O_CREAT)
+    with fails_with(ENOSYS):
+        qnx.MsgSend(fd, b"message", bytearray(10))
+    assert path.read_bytes() == b""
+
+
+@checks("D32", "B54")
+def test_an_ordinary_file_cannot_be_detached(qnx: Any, tmp_path: Path) -> None:
+    """ConnectDetach on a file of the host fails with EINVAL, and the file stays open."""
+    fd = qnx.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    with fails_with(EINVAL):
+        qnx.ConnectDetach(fd)
+    assert os.write(fd, b"x") == 1

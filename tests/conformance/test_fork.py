@@ -1,0 +1,551 @@
+"""fork, exec and exit: what a child has, and what becomes of connections and channels."""
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from errno import EBADF, EEXIST, EINVAL, EPERM, ESRCH
+from typing import Any, Callable, List, Tuple
+
+import pytest
+
+from ha_qnx import (
+    EOK,
+    IO_CLOSE,
+    IO_DUP,
+    NTO_CHF_DISCONNECT,
+    NTO_COF_CLOEXEC,
+    NTO_COF_DEAD,
+    NTO_SIDE_CHANNEL,
+    PULSE_CODE_DISCONNECT,
+    MessageInfo,
+)
+
+from .expect import fails_with
+from .marks import checks, open_point
+from .peers import Peer
+from .test_descriptors import DupMessage, Seen, Server, Start, StartPeer, answer, refuse, take
+from .waiting import DEADLINE, Task, eventually
+
+SIDE = NTO_SIDE_CHANNEL
+_CHILD_LIMIT = int(2 * DEADLINE)
+
+
+def forked(call: Callable[..., Any], *args: Any) -> Any:
+    """Make a call in a forked child; what it returned, or raise its OSError. The call may be made at the fork itself."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        signal.alarm(_CHILD_LIMIT)
+        outcome: Tuple[str, Any]
+        try:
+            outcome = ("result", call(*args))
+        except OSError as error:
+            outcome = ("errno", error.errno)
+        except BaseException:
+            outcome = ("traceback", traceback.format_exc())
+        os.write(theirs, pickle.dumps(outcome))
+        os._exit(0)
+    os.close(theirs)
+    with open(ours, "rb") as pipe:
+        data = pipe.read()
+    _pid, status = os.waitpid(child, 0)
+    assert data, f"the child ended without a word: {status}"
+    kind, value = pickle.loads(data)  # noqa: S301  # our own child's
+    if kind == "errno":
+        raise OSError(value, os.strerror(value))
+    assert kind == "result", value
+    return value
+
+
+def step(start: Start, qnx: Any, chid: int, how: Callable[..., Seen] = answer, *args: Any) -> Seen:
+    """Take, answer or refuse a message in this process, which is the server."""
+    seen: Seen = start(how, qnx, chid, *args).result()
+    return seen
+
+
+# What is not inherited
+
+
+def use_the_channel_in_a_child(qnx: Any) -> Tuple[int, List[int]]:
+    """In another process: a channel, and the errnos of its uses in a child."""
+    chid = qnx.ChannelCreate(0)
+
+    def errnos() -> List[int]:
+        found = []
+        for call in (lambda: qnx.MsgReceive(chid, bytearray(100)), lambda: qnx.ChannelDestroy(chid)):
+            try:
+                call()
+            except OSError as error:
+                found.append(error.errno or 0)
+        return found
+
+    return chid, forked(errnos)
+
+
+@checks("B269", "D13")
+def test_a_child_has_no_channels(qnx: Any, start: Start, peer: Peer) -> None:
+    """In a child the parent's channel is ESRCH and EINVAL; the parent's own channel is as it was."""
+    chid, errnos = peer.run(use_the_channel_in_a_child)
+    assert errnos == [ESRCH, EINVAL]
+    coid = qnx.ConnectAttach(0, peer.pid, chid)
+    task = start(qnx.MsgSend, coid, b"question", None)
+    assert peer.run(answer, chid, 6).data == b"question"
+    assert task.result() == 6
+
+
+def fork_a_child(_qnx: Any) -> int:
+    """In another process: a child that comes and goes."""
+    result: int = forked(os.getpid)
+    return result
+
+
+@checks("B269", "B277")
+def test_the_clients_of_a_parent_do_not_notice_a_child(qnx: Any, start: Start, peer: Peer) -> None:
+    """A server forks while it holds a request and a client is connected: both go on as if nothing had happened."""
+    server = Server(peer)
+    coid = qnx.ConnectAttach(0, server.pid, server.chid)
+    held = start(qnx.MsgSend, coid, b"held", None)
+    seen = server.take()
+    waiting = start(qnx.MsgSend, coid, b"waiting", None).wait_until_blocked()
+    peer.run(fork_a_child)
+    server.reply(seen, 1)
+    assert held.result() == 1
+    assert server.answer(2).data == b"waiting"
+    assert waiting.result() == 2
+
+
+def fork_and_use_a_side_channel(qnx: Any, pid: int, chid: int) -> List[int]:
+    """In another process: the errnos of a side channel in a child, then what the parent's send returns."""
+    coid = qnx.ConnectAttach(0, pid, chid, SIDE)
+    found = [forked(qnx.MsgSend_r, coid, b"child"), forked(qnx.MsgSendPulse_r, coid, 10, 1, 1)]
+    return [*found, qnx.MsgSend(coid, b"parent")]
+
+
+@checks("B270", "D13")
+def test_a_child_has_no_side_channels(qnx: Any, start: Start, peer: Peer) -> None:
+    """In a child the parent's side channel is EBADF; the parent can go on using it."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    sending = peer.start(fork_and_use_a_side_channel, os.getpid(), chid)
+    assert step(start, qnx, chid, answer, 4).data == b"parent"
+    assert sending.result() == [-EBADF, -EBADF, 4]
+
+
+def attach_in_a_child(qnx: Any, pid: int, chid: int) -> Tuple[int, int]:
+    """In another process: the lowest side channel, in the parent and then in a child."""
+    return qnx.ConnectAttach(0, pid, chid, SIDE), forked(qnx.ConnectAttach, 0, pid, chid, SIDE)
+
+
+@checks("B270")
+def test_the_numbers_of_side_channels_are_free_in_a_child(qnx: Any, peer: Peer) -> None:
+    """A child gets the side-channel numbers that its parent has, since it does not have them."""
+    coid, in_child = peer.run(attach_in_a_child, os.getpid(), qnx.ChannelCreate(0))
+    assert in_child == coid
+
+
+# What is inherited
+
+
+def fork_and_send(qnx: Any, pid: int, chid: int) -> Tuple[int, int, int, int, int]:
+    """In another process: send first from the parent, then from a child, on one descriptor."""
+    fd = qnx.ConnectAttach(0, pid, chid, 0)
+    before = qnx.MsgSend(fd, b"parent")
+
+    def send() -> Tuple[int, int]:
+        buffer = bytearray(5)
+        status = qnx.MsgSend(fd, b"child", buffer)
+        assert buffer == b"reply"
+        return status, os.getpid()
+
+    status, child = forked(send)
+    return fd, before, status, child, qnx.MsgSend(fd, b"parent again")
+
+
+@checks("B271", "B272", "B48", "D13", "D27")
+def test_a_child_has_connections_of_its_own(qnx: Any, start: Start, peer: Peer) -> None:
+    """A child reaches the server under the parent's number, as a client of its own; the server is told by _IO_DUP."""
+    chid = qnx.ChannelCreate(0)
+    sending = peer.start(fork_and_send, os.getpid(), chid)
+    parent = step(start, qnx, chid, answer, 1)
+    dup = step(start, qnx, chid)
+    child = step(start, qnx, chid, answer, 2, b"reply")
+    again = step(start, qnx, chid, answer, 3)
+    fd, *statuses, child_pid, last = sending.result()
+    assert (statuses, last) == ([1, 2], 3)
+
+    assert (dup.type, dup.size, dup.pid, dup.coid) == (IO_DUP, 60, child_pid, fd)
+    message = DupMessage.from_buffer_copy(dup.data)
+    assert (message.combine_len, message.nd, message.pid, message.chid) == (60, 0, peer.pid, chid)
+    assert (message.coid, message.scoid) == (fd, parent.scoid)
+
+    assert (child.data, child.pid, child.coid, child.scoid) == (b"child", child_pid, fd, dup.scoid)
+    assert child.scoid != parent.scoid
+    assert (again.data, again.pid, again.scoid) == (b"parent again", peer.pid, parent.scoid)
+
+
+@checks("B273", "D13")
+def test_a_server_can_refuse_a_child(qnx: Any, start: Start, peer: Peer) -> None:
+    """When the server rejects _IO_DUP, its error reaches the child that uses the connection, or the fork itself."""
+    chid = qnx.ChannelCreate(0)
+    sending = peer.start(fork_and_send, os.getpid(), chid)
+    step(start, qnx, chid)
+    assert step(start, qnx, chid, refuse, EPERM).type == IO_DUP
+    assert sending.errno() == EPERM
+
+
+def fork_with_flags(qnx: Any, pid: int, chid: int) -> Tuple[List[int], List[int]]:
+    """In another process: the flags of two connections, in the parent and in a child."""
+    kept, closed = qnx.ConnectAttach(0, pid, chid, 0), qnx.ConnectAttach(0, pid, chid, 0)
+    qnx.ConnectFlags(0, kept, NTO_COF_CLOEXEC, 0)
+    qnx.ConnectFlags(0, closed, NTO_COF_CLOEXEC, NTO_COF_CLOEXEC)
+
+    def flags() -> List[int]:
+        return [qnx.ConnectFlags(0, coid, 0, 0) & NTO_COF_CLOEXEC for coid in (kept, closed)]
+
+    return flags(), forked(flags)
+
+
+@checks("B275")
+def test_a_child_has_close_on_exec_connections_too(qnx: Any, start: Start, peer: Peer) -> None:
+    """Connections are inherited whether they are close-on-exec or not, and stay what they are."""
+    chid = qnx.ChannelCreate(0)
+    asking = peer.start(fork_with_flags, os.getpid(), chid)
+    assert [step(start, qnx, chid).type for _ in range(2)] == [IO_DUP] * 2
+    assert asking.result() == ([0, NTO_COF_CLOEXEC],) * 2
+
+
+def connect_descriptor(qnx: Any, pid: int, chid: int) -> int:
+    """In another process: a connection among the descriptors."""
+    fd: int = qnx.ConnectAttach(0, pid, chid, 0)
+    return fd
+
+
+def send(qnx: Any, coid: int, message: bytes) -> int:
+    """In another process: send a message."""
+    status: int = qnx.MsgSend(coid, message)
+    return status
+
+
+def send_from_a_child(qnx: Any, coid: int, message: bytes) -> int:
+    """In another process: send a message from a child; the status or the negative errno."""
+    result: int = forked(qnx.MsgSend_r, coid, message)
+    return result
+
+
+@checks("B276")
+def test_a_child_has_no_dead_connections(qnx: Any, peer: Peer) -> None:
+    """A connection whose server was gone before the fork is EBADF in the child."""
+    chid = qnx.ChannelCreate(0)
+    fd = peer.run(connect_descriptor, os.getpid(), chid)
+    qnx.ChannelDestroy(chid)
+    assert peer.run(send_from_a_child, fd, b"message") == -EBADF
+
+
+@checks("B277")
+def test_the_messages_of_a_parent_are_not_its_childs(qnx: Any, start: Start, peer: Peer) -> None:
+    """A thread of the parent waits for a reply while a child sends on the same number: each gets its own reply."""
+    chid = qnx.ChannelCreate(0)
+    fd = peer.run(connect_descriptor, os.getpid(), chid)
+    parents = peer.start(send, fd, b"parent")
+    held = step(start, qnx, chid, take)
+    childs = peer.begin(send_from_a_child, fd, b"child")
+    assert step(start, qnx, chid).type == IO_DUP
+    assert step(start, qnx, chid, answer, 2).data == b"child"
+    assert childs.result() == 2
+    assert not parents.done
+    qnx.MsgReply(held.rcvid, 1)
+    assert parents.result() == 1
+
+
+def close_in_a_child(qnx: Any, fd: int) -> int:
+    """In another process: close a connection in a child."""
+    result: int = forked(qnx.close, fd)
+    return result
+
+
+@checks("B271", "B272", "B328")
+def test_closing_in_a_child_leaves_the_parents_connection(qnx: Any, start: Start, peer: Peer) -> None:
+    """The server can pair a child's _IO_DUP with its _IO_CLOSE; the parent's connection goes on."""
+    chid = qnx.ChannelCreate(0)
+    fd = peer.run(connect_descriptor, os.getpid(), chid)
+    closing = peer.begin(close_in_a_child, fd)
+    dup, close = step(start, qnx, chid), step(start, qnx, chid)
+    assert (dup.type, close.type) == (IO_DUP, IO_CLOSE)
+    assert dup.scoid == close.scoid
+    assert closing.result() == 0
+    sending = peer.start(send, fd, b"parent")
+    assert step(start, qnx, chid, answer, 3).data == b"parent"
+    assert sending.result() == 3
+
+
+def fork_twice_and_send(qnx: Any, fd: int) -> int:
+    """In another process: send from the child of a child."""
+    result: int = forked(forked, qnx.MsgSend_r, fd, b"grandchild")
+    return result
+
+
+@checks("B271", "D13")
+def test_a_grandchild_has_connections_that_its_parent_never_used(qnx: Any, start: Start, peer: Peer) -> None:
+    """A connection is inherited over two generations, also if the one in the middle has not used it."""
+    chid = qnx.ChannelCreate(0)
+    fd = peer.run(connect_descriptor, os.getpid(), chid)
+    sending = peer.begin(fork_twice_and_send, fd)
+    seen = step(start, qnx, chid)
+    while seen.type == IO_DUP:
+        seen = step(start, qnx, chid, answer, 9)
+    assert (seen.data, seen.coid) == (b"grandchild", fd)
+    assert sending.result() == 9
+
+
+# HA-awareness in a child
+
+
+def recover_in_a_child(
+    qnx: Any, old: Tuple[int, int], new: Tuple[int, int], dead_first: bool
+) -> Tuple[int, List[str], int, List[str]]:
+    """In another process: an HA-aware connection whose server dies; a child sends, then the parent does."""
+    calls: List[str] = []
+
+    def recover(coid: int, handle: Any) -> int:
+        calls.append(handle)
+        result: int = qnx.ha_ReConnectAttach(coid, 0, *new, 0, 0)
+        return result
+
+    fd = qnx.ha_ConnectAttach(0, *old, 0, 0, recover, "handle")
+    qnx.MsgSend(fd, b"the parent's first")
+    if dead_first:
+        eventually(lambda: is_dead(qnx, fd), "the death of the server")
+    status, calls_of_child = forked(lambda: (qnx.MsgSend(fd, b"child"), calls))
+    assert calls == []
+    return status, calls_of_child, qnx.MsgSend(fd, b"parent"), calls
+
+
+def is_dead(qnx: Any, coid: int) -> bool:
+    """Whether the server of a connection is gone."""
+    info = MessageInfo()
+    return bool(qnx.ConnectServerInfo(0, coid, info) == coid and info.flags & NTO_COF_DEAD)
+
+
+@checks("B403", "D13")
+@open_point("D13")
+@pytest.mark.parametrize("answers", [0, 1, 2], ids=["before the fork", "at the copying", "at the message"])
+def test_a_child_recovers_its_connections_itself(
+    qnx: Any, start: Start, start_peer: StartPeer, answers: int
+) -> None:
+    """An HA-aware descriptor is HA-aware in a child, whenever its server dies; each process recovers for itself."""
+    first, client = Server(start_peer()), start_peer()
+    chid = qnx.ChannelCreate(0)
+    sending = client.begin(
+        recover_in_a_child, (first.pid, first.chid), (os.getpid(), chid), answers == 0
+    )
+    assert first.answer().data == b"the parent's first"
+    seen = [first.answer() if number < answers else first.take() for number in range(1, answers + 1)]
+    assert [message.type for message in seen] == [IO_DUP, 0][:answers]
+    first.kill()
+    child = step(start, qnx, chid, answer, 2)
+    parent = step(start, qnx, chid, answer, 3)
+    assert (child.data, parent.data, parent.pid) == (b"child", b"parent", client.pid)
+    assert child.pid != client.pid
+    assert sending.result() == (2, ["handle"], 3, ["handle"])
+
+
+def use_attached_side_channel_in_a_child(qnx: Any, pid: int, chid: int) -> Tuple[int, int, int, int]:
+    """In another process: what becomes, in a child, of a side channel that is HA-aware."""
+    calls = []
+
+    def recover(coid: int, _handle: Any) -> int:
+        calls.append(coid)
+        return -1
+
+    coid = qnx.ha_ConnectAttach(0, pid, chid, SIDE, 0, recover)
+
+    def use() -> Tuple[int, int, int]:
+        sent = qnx.MsgSend_r(coid, b"child")
+        try:
+            qnx.ha_detach(coid)
+        except OSError as error:
+            return sent, error.errno or 0, len(calls)
+        return sent, 0, len(calls)
+
+    return (*forked(use), qnx.ha_detach(coid))
+
+
+@checks("B403", "D13")
+@open_point("D13")
+def test_a_child_has_no_attachments_of_side_channels(qnx: Any, peer: Peer) -> None:
+    """A side channel that was HA-aware is neither open nor attached in a child; in the parent it still is."""
+    chid = qnx.ChannelCreate(0)
+    assert peer.run(use_attached_side_channel_in_a_child, os.getpid(), chid) == (-EBADF, EBADF, 0, 0)
+
+
+def fork_during_a_recovery(qnx: Any, pid: int, chid: int) -> Tuple[int, int]:
+    """In another process: fork while another thread is in a recovery function; the child recovers, then the thread."""
+    doomed = qnx.ChannelCreate(0)
+    inside, forked_off = threading.Event(), threading.Event()
+
+    def recover(coid: int, _handle: Any) -> int:
+        if not inside.is_set():
+            inside.set()
+            assert forked_off.wait(DEADLINE)
+        result: int = qnx.ha_ReConnectAttach(coid, 0, pid, chid, 0, 0)
+        return result
+
+    fd = qnx.ha_ConnectAttach(0, 0, doomed, 0, 0, recover)
+    qnx.ChannelDestroy(doomed)
+    sender = Task(qnx.MsgSend, fd, b"parent")
+    assert inside.wait(DEADLINE)
+    child = forked(qnx.MsgSend_r, fd, b"child")
+    forked_off.set()
+    return child, sender.result()
+
+
+@checks("D13", "D9")
+def test_a_fork_during_a_recovery_does_not_lock_the_child(qnx: Any, start: Start, peer: Peer) -> None:
+    """The recovery that a thread of the parent is in is not the child's: the child recovers without waiting for it."""
+    chid = qnx.ChannelCreate(0)
+    sending = peer.begin(fork_during_a_recovery, os.getpid(), chid)
+    assert step(start, qnx, chid, answer, 2).data == b"child"
+    assert step(start, qnx, chid, answer, 1).data == b"parent"
+    assert sending.result() == (2, 1)
+
+
+def restart_by_forking(qnx: Any) -> Tuple[int, int, bytes]:
+    """In another process: a client whose recovery function forks the new server."""
+    doomed = qnx.ChannelCreate(0)
+    children = []
+
+    def recover(coid: int, _handle: Any) -> int:
+        ours, theirs = os.pipe()
+        children.append(os.fork())
+        if not children[-1]:
+            signal.alarm(_CHILD_LIMIT)
+            chid = qnx.ChannelCreate(0)
+            os.write(theirs, chid.to_bytes(4, sys.byteorder))
+            seen = take(qnx, chid)
+            qnx.MsgReply(seen.rcvid, 8, seen.data)
+            os._exit(0)
+        os.close(theirs)
+        with open(ours, "rb") as pipe:
+            chid = int.from_bytes(pipe.read(4), sys.byteorder)
+        result: int = qnx.ha_ReConnectAttach(coid, 0, children[-1], chid, 0, 0)
+        return result
+
+    fd = qnx.ha_ConnectAttach(0, 0, doomed, 0, 0, recover)
+    qnx.ChannelDestroy(doomed)
+    buffer = bytearray(8)
+    status = qnx.MsgSend(fd, b"question", buffer)
+    os.waitpid(children[0], 0)
+    return len(children), status, bytes(buffer)
+
+
+@checks("D13", "B384")
+def test_a_recovery_function_may_fork_the_new_server(peer: Peer) -> None:
+    """Inside a recovery function a client forks a server, connects to it, and is answered by it."""
+    assert peer.begin(restart_by_forking).result() == (1, 8, b"question")
+
+
+# exec
+
+
+def become_another_program(*_args: Any) -> None:
+    """In another process: replace this program by one that does nothing and ends by itself."""
+    code = f"import signal; signal.alarm({_CHILD_LIMIT}); signal.pause()"
+    os.execv(sys.executable, [sys.executable, "-c", code])  # noqa: S606  # our own interpreter
+
+
+def connect_and_exec(qnx: Any, pid: int, chid: int, index: int) -> None:
+    """In another process: connect, say so, and become another program."""
+    coid = qnx.ConnectAttach(0, pid, chid, index)
+    qnx.MsgSend(coid, b"connected")
+    become_another_program()
+
+
+@checks("B279", "B281", "D13")
+@pytest.mark.parametrize("index", [0, SIDE], ids=["descriptor", "side channel"])
+def test_exec_closes_connections(qnx: Any, start: Start, peer: Peer, index: int) -> None:
+    """A process that becomes another program is no client any more: the server gets the disconnect pulse."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    peer.begin(connect_and_exec, os.getpid(), chid, index)
+    assert step(start, qnx, chid).data == b"connected"
+    seen = step(start, qnx, chid, take)
+    if index == 0 and seen.type == IO_CLOSE:  # On QNX exec can send one; a POSIX host has nobody who would.
+        qnx.MsgReply(seen.rcvid, EOK)
+        seen = step(start, qnx, chid, take)
+    assert seen.pulse.code == PULSE_CODE_DISCONNECT
+    assert peer.process.poll() is None
+
+
+def connect_and_exec_sender(qnx: Any, pid: int, chid: int) -> None:
+    """In another process: become a program that sends on a connection it was left, and ends with the status."""
+    fd = qnx.ConnectAttach(0, pid, chid, 0)
+    qnx.ConnectFlags(0, fd, NTO_COF_CLOEXEC, 0)
+    code = f"import os, ha_qnx; os._exit(ha_qnx.backend({qnx.name!r}).MsgSend({fd}, b'after'))"
+    os.execv(sys.executable, [sys.executable, "-c", code])  # noqa: S606  # our own interpreter
+
+
+@checks("B278")
+def test_a_connection_that_is_not_close_on_exec_stays_open(start_peer: StartPeer) -> None:
+    """A connection whose close-on-exec flag was cleared has the same number in the new program; nothing is sent."""
+    server, client = Server(start_peer()), start_peer()
+    serving = server.peer.start(answer, server.chid, 7)
+    client.begin(connect_and_exec_sender, server.pid, server.chid)
+    assert client.process.wait(DEADLINE) == 7
+    assert serving.result().data == b"after"
+
+
+@checks("B280")
+def test_exec_destroys_channels(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+    """The clients of a process that becomes another program: blocked ones get ESRCH, idle ones EBADF."""
+    server = Server(peer, name)
+    coid = qnx.ConnectAttach(0, server.pid, server.chid)
+    held, waiting = start(qnx.MsgSend, coid, b"held", None), None
+    server.take()
+    waiting = start(qnx.MsgSend, coid, b"waiting", None).wait_until_blocked()
+    with fails_with(EEXIST):
+        qnx.name_attach(name)
+    peer.begin(become_another_program)
+    assert held.errno() == ESRCH
+    assert waiting.errno() == ESRCH
+    with fails_with(EBADF):
+        qnx.MsgSend(coid, b"message")
+    assert qnx.name_attach(name).path == name
+    assert peer.process.poll() is None
+
+
+# exit
+
+
+def connect_and_exit(qnx: Any, pid: int, chid: int) -> None:
+    """In another process: connect by a side channel, say so, and end."""
+    qnx.MsgSend(qnx.ConnectAttach(0, pid, chid, SIDE), b"connected")
+    os._exit(0)
+
+
+@checks("B285", "B197")
+@pytest.mark.parametrize("killed", [False, True], ids=["exits", "is killed"])
+def test_a_client_that_ends_with_a_side_channel_says_nothing(
+    qnx: Any, start: Start, peer: Peer, killed: bool
+) -> None:
+    """No _IO_CLOSE comes for a side channel, only the disconnect pulse of a channel that asked for it."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    peer.begin(connect_and_exit, os.getpid(), chid)
+    seen = step(start, qnx, chid, take if killed else answer)
+    if killed:
+        peer.kill()
+    pulse = step(start, qnx, chid, take).pulse
+    assert (pulse.code, pulse.scoid) == (PULSE_CODE_DISCONNECT, seen.scoid)
+
+
+@checks("B285", "B202")
+def test_a_channel_that_did_not_ask_hears_nothing_of_clients_that_end(
+    qnx: Any, start: Start, peer: Peer
+) -> None:
+    """Without NTO_CHF_DISCONNECT the next thing that the server gets is the next message."""
+    chid = qnx.ChannelCreate(0)
+    peer.begin(connect_and_exit, os.getpid(), chid)
+    step(start, qnx, chid)
+    peer.process.wait(DEADLINE)
+    start(qnx.MsgSend, qnx.ConnectAttach(0, 0, chid), b"next", None)
+    assert step(start, qnx, chid).data == b"next"

@@ -1,0 +1,525 @@
+"""Peers that break the protocol: each costs itself its connection, and the server goes on."""
+
+import array
+import contextlib
+import os
+import resource
+import socket
+import tempfile
+import threading
+import time
+from errno import EBADF, ESRCH
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+
+import pytest
+
+from ha_qnx.constants import NTO_CHF_UNBLOCK
+from ha_qnx.fallback import host, wire
+from ha_qnx.fallback.kernel import SocketKernel
+from ha_qnx.fallback.runtime import Runtime
+
+DEADLINE = 10.0
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    end = time.monotonic() + DEADLINE
+    while True:
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < end, f"waited in vain: {what}"
+        time.sleep(0.002)
+
+
+class Server:
+    """A server that sends every message back, in a thread."""
+
+    def __init__(self, flags: int = 0) -> None:
+        self.kernel = SocketKernel()
+        self.chid = self.kernel.ChannelCreate(flags)
+        self.received: List[bytes] = []
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        buffer = bytearray(100_000)
+        while True:
+            try:
+                rcvid = self.kernel.MsgReceive(self.chid, buffer)
+            except ProcessLookupError:
+                return
+            if rcvid:
+                size = self.kernel.MsgInfo(rcvid).srcmsglen
+                self.received.append(bytes(buffer[:size]))
+                with contextlib.suppress(ProcessLookupError):
+                    self.kernel.MsgReply(rcvid, 0, bytes(buffer[:size]))
+
+    def close(self) -> None:
+        self.kernel.ChannelDestroy(self.chid)
+        self.thread.join(DEADLINE)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def honest(server: Server) -> Iterator[Callable[[], None]]:
+    """Exchanges a message with the server as an honest client does; called to see that the server goes on."""
+    kernel = SocketKernel()
+    coid = kernel.ConnectAttach(0, os.getpid(), server.chid)
+
+    def exchange() -> None:
+        reply = bytearray(6)
+        assert kernel.MsgSend(coid, b"honest", reply) == 0
+        assert reply == b"honest"
+
+    exchange()
+    yield exchange
+    kernel.ConnectDetach(coid)
+
+
+class Raw:
+    """A client made of nothing but a socket."""
+
+    def __init__(self, kernel: SocketKernel, chid: int) -> None:
+        runtime = Runtime()
+        address = kernel._channels.entries[chid].address
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(DEADLINE)
+        self.sock.connect(runtime.socket_path(address))
+
+    def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        self.sock.sendmsg([data], ancillary)
+
+    def greet(self) -> None:
+        self.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+        kind, version, _scoid, _flags = wire.welcome.unpack(self.sock.recv(wire.TRUNK_FRAME))
+        assert (kind, version) == (wire.WELCOME, wire.VERSION)
+
+    def open_lane(self, window: Optional[int] = None, size: int = 0) -> Tuple[int, int]:
+        """A lane: what to read replies from, and what to write messages to."""
+        ends = host.open_lane()
+        far = [ends.server_read, ends.server_write] + ([] if window is None else [window])
+        self.send(wire.lane.pack(wire.LANE, wire.LANE_MESSAGES, 7, size), far)
+        os.close(ends.server_read)
+        os.close(ends.server_write)
+        return ends.client_read, ends.client_write
+
+    def is_dropped(self) -> bool:
+        """Whether the server has closed the trunk."""
+        with contextlib.suppress(ConnectionResetError):
+            while self.sock.recv(4096):
+                pass
+        return True
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+@pytest.fixture
+def raw(server: Server) -> Iterator[Raw]:
+    raw = Raw(server.kernel, server.chid)
+    yield raw
+    raw.close()
+
+
+def message(size: int, room: int = 0, kind: int = wire.MESSAGE) -> bytes:
+    """The header of a message."""
+    return wire.message.pack(kind, 10, 1, size, room, time.monotonic_ns())
+
+
+def is_at_end(fd: int) -> bool:
+    """Whether the server has closed its end of a lane."""
+    assert host.wait_readable(fd, time.monotonic() + DEADLINE, False) == 1
+    return os.read(fd, 4096) == b""
+
+
+TRUNK_RUBBISH = {
+    "rubbish": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "zeros": bytes(64),
+    "wrong-magic": wire.hello.pack(wire.HELLO, wire.VERSION, b"QAXH"),
+    "lane-before-hello": wire.lane.pack(wire.LANE, wire.LANE_MESSAGES, 1, 0),
+}
+
+
+@pytest.mark.parametrize("frames", TRUNK_RUBBISH.values(), ids=TRUNK_RUBBISH)
+def test_rubbish_on_a_trunk_costs_the_trunk(server: Server, honest: Callable[[], None], raw: Raw, frames: bytes) -> None:
+    """A peer that does not begin with a greeting is dropped."""
+    raw.send(frames)
+    honest()
+    assert raw.is_dropped()
+    honest()
+
+
+def test_another_version_is_refused(server: Server, honest: Callable[[], None], raw: Raw) -> None:
+    """The answer says which version is spoken here."""
+    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION + 1, wire.MAGIC))
+    honest()
+    assert raw.sock.recv(wire.TRUNK_FRAME) == wire.refused.pack(wire.REFUSED, wire.VERSION)
+    assert raw.is_dropped()
+
+
+def test_a_greeting_may_come_byte_by_byte(server: Server, honest: Callable[[], None], raw: Raw) -> None:
+    """A frame that arrives in pieces is one frame."""
+    for byte in wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC):
+        raw.send(bytes([byte]))
+        honest()
+    assert raw.sock.recv(wire.TRUNK_FRAME)[0] == wire.WELCOME
+
+
+def test_half_a_greeting_holds_nobody_up(server: Server, honest: Callable[[], None], raw: Raw) -> None:
+    """A peer that stops in the middle of a frame waits alone."""
+    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC)[:10])
+    for _ in range(5):
+        honest()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC), b"\xff" * 32, wire.lane.pack(wire.LANE, 0, 1, 0)],
+    ids=["a-second-greeting", "rubbish", "a-lane-without-descriptors"],
+)
+def test_rubbish_after_the_greeting_costs_the_trunk(
+    server: Server, honest: Callable[[], None], raw: Raw, frame: bytes
+) -> None:
+    """Only lanes may follow the greeting, and a lane brings its descriptors."""
+    raw.greet()
+    raw.send(frame)
+    honest()
+    assert raw.is_dropped()
+    honest()
+
+
+def test_descriptors_that_are_no_lane_cost_the_trunk(server: Server, honest: Callable[[], None], raw: Raw) -> None:
+    """A file cannot be waited for, so it is no lane."""
+    raw.greet()
+    with tempfile.TemporaryFile() as file:
+        raw.send(wire.lane.pack(wire.LANE, wire.LANE_MESSAGES, 1, 0), [file.fileno(), file.fileno()])
+    honest()
+    assert raw.is_dropped()
+    honest()
+
+
+def test_passed_descriptors_are_closed_with_their_trunk(server: Server, honest: Callable[[], None]) -> None:
+    """A peer that passes descriptors with nonsense leaves none behind."""
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(50):
+        raw = Raw(server.kernel, server.chid)
+        raw.greet()
+        read, write = os.pipe()
+        raw.send(b"\xff" * 32, [read, write] * 10)
+        os.close(read)
+        os.close(write)
+        honest()
+        assert raw.is_dropped()
+        raw.close()
+    eventually(lambda: len(os.listdir("/dev/fd")) <= before + 2, "the server to close what it was passed")
+
+
+LANE_RUBBISH = {
+    "rubbish": b"\xff" * 64,
+    "a-gigabyte-announced": message(1 << 30) + b"a little",
+    "more-than-announced": message(3) + b"too long",
+    "a-reply-too-large-for-a-frame": message(0, room=wire.INLINE_REPLY + 1),
+    "an-unknown-kind": message(0, kind=99),
+}
+
+
+@pytest.mark.parametrize("frame", LANE_RUBBISH.values(), ids=LANE_RUBBISH)
+def test_rubbish_on_a_lane_costs_the_lane(server: Server, honest: Callable[[], None], raw: Raw, frame: bytes) -> None:
+    """The trunk stays, and another lane of the same client works."""
+    raw.greet()
+    read, write = raw.open_lane()
+    os.write(write, frame)
+    honest()
+    assert is_at_end(read)
+    other_read, other_write = raw.open_lane()
+    os.write(other_write, message(4, room=4) + b"good")
+    assert host.wait_readable(other_read, time.monotonic() + DEADLINE, False) == 1
+    assert os.read(other_read, 100) == wire.reply.pack(wire.REPLY, 0, 0, 0, 4) + b"good"
+    honest()
+    for fd in (read, write, other_read, other_write):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("size", [1, 20, 32, 34])
+def test_a_message_that_stops_in_the_middle_holds_nobody_up(
+    server: Server, honest: Callable[[], None], raw: Raw, size: int
+) -> None:
+    """It is not received before its rest has come, and then it is."""
+    raw.greet()
+    read, write = raw.open_lane()
+    frame = message(4, room=4) + b"good"
+    os.write(write, frame[:size])
+    honest()
+    assert b"good" not in server.received
+    os.write(write, frame[size:])
+    assert host.wait_readable(read, time.monotonic() + DEADLINE, False) == 1
+    assert os.read(read, 100).endswith(b"good")
+    for fd in (read, write):
+        os.close(fd)
+
+
+def test_a_second_message_before_the_answer_costs_the_lane(honest: Callable[[], None], server: Server) -> None:
+    """A lane has one message outstanding at most; the server never sees the second."""
+    slow = SocketKernel()
+    chid = slow.ChannelCreate(0)
+    raw = Raw(slow, chid)
+    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    read, write = raw.open_lane()
+    os.write(write, message(5, room=5) + b"first")
+    rcvid = slow.MsgReceive(chid, bytearray(10))
+    os.write(write, message(6, room=6) + b"second")
+    slow.TimerTimeout(0x20, None)
+    with pytest.raises(TimeoutError):
+        slow.MsgReceive(chid, bytearray(10))
+    with pytest.raises(ProcessLookupError):
+        slow.MsgReply(rcvid, 0)
+    slow.ChannelDestroy(chid)
+    raw.close()
+    for fd in (read, write):
+        os.close(fd)
+    honest()
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20, 1 << 40], ids=["too-small", "larger-than-the-file", "a-terabyte"])
+def test_a_window_has_to_be_as_large_as_announced(
+    server: Server, honest: Callable[[], None], raw: Raw, size: int
+) -> None:
+    """A client that announces more than it passes, or sends more than fits, is dropped."""
+    raw.greet()
+    window = host.Window.create(1 << 16)
+    read, write = raw.open_lane(window.fd, size)
+    with contextlib.suppress(BrokenPipeError):
+        os.write(write, message(1000, room=1000))
+    honest()
+    assert is_at_end(read)
+    honest()
+    window.close()
+    for fd in (read, write):
+        os.close(fd)
+
+
+def test_a_window_that_may_shrink_is_not_mapped(server: Server, honest: Callable[[], None], raw: Raw) -> None:
+    """A client that pulls the memory away loses its message; the server is not killed by SIGBUS."""
+    raw.greet()
+    with tempfile.TemporaryFile() as file:
+        os.ftruncate(file.fileno(), 1 << 20)
+        read, write = raw.open_lane(file.fileno(), 1 << 20)
+        os.ftruncate(file.fileno(), 0)
+        os.write(write, message(500_000, room=0))
+        honest()
+    honest()
+    for fd in (read, write):
+        os.close(fd)
+
+
+def test_a_client_that_never_reads_holds_nobody_up(honest: Callable[[], None], raw: Raw) -> None:
+    """Its answers are lost, not the server's time."""
+    raw.greet()
+    lanes = [raw.open_lane() for _ in range(20)]
+    for _read, write in lanes:
+        os.write(write, message(4000, room=4000) + bytes(4000))
+    honest()
+    for read, write in lanes:
+        os.close(write)
+        os.close(read)
+    honest()
+
+
+def test_a_pulse_that_cannot_be_costs_the_trunk(server: Server, honest: Callable[[], None], raw: Raw) -> None:
+    """A priority that no pulse has, or another kind of frame, is rubbish."""
+    raw.greet()
+    read, write = os.pipe()
+    raw.send(wire.lane.pack(wire.LANE, wire.LANE_PULSES, 0, 0), [read])
+    os.close(read)
+    os.write(write, wire.pulse.pack(wire.PULSE, 0, 1, 2, 3, 4))
+    honest()
+    assert raw.is_dropped()
+    os.close(write)
+    honest()
+
+
+def test_an_unblock_that_crosses_the_answer_is_ignored(server: Server, honest: Callable[[], None], raw: Raw) -> None:
+    """The next message on the lane is received, with or without the late request before it."""
+    raw.greet()
+    read, write = raw.open_lane()
+    for late in (b"", wire.unblock.pack(wire.UNBLOCK, 0, 4)):
+        os.write(write, late + message(4, room=4) + b"good")
+        assert host.wait_readable(read, time.monotonic() + DEADLINE, False) == 1
+        assert os.read(read, 100) == wire.reply.pack(wire.REPLY, 0, 0, 0, 4) + b"good"
+    os.write(write, wire.unblock.pack(wire.UNBLOCK, 0, 4))
+    honest()
+    os.write(write, message(4, room=4) + b"more")
+    assert host.wait_readable(read, time.monotonic() + DEADLINE, False) == 1
+    assert os.read(read, 100).endswith(b"more")
+    for fd in (read, write):
+        os.close(fd)
+
+
+def test_a_flood_of_peers_leaves_nothing_behind(server: Server, honest: Callable[[], None]) -> None:
+    """Descriptors and memory are what they were before."""
+    before = len(os.listdir("/dev/fd"))
+    memory = 0
+    for number in range(600):
+        raw = Raw(server.kernel, server.chid)
+        raw.send(b"\xff" * 32 if number % 2 else wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+        raw.close()
+        if number % 100 == 99:
+            honest()
+            memory = memory or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    eventually(lambda: honest() or len(os.listdir("/dev/fd")) <= before + 2, "the server to close its ends")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 20_000
+
+
+class RawServer:
+    """A server made of nothing but a socket, for a client that is honest."""
+
+    def __init__(self) -> None:
+        runtime = Runtime()
+        from ha_qnx.fallback.runtime import ChannelAddress
+
+        self.address = ChannelAddress(os.getpid(), 77, "0123456789abcdef")
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.settimeout(DEADLINE)
+        self.listener.bind(runtime.socket_path(self.address))
+        self.listener.listen()
+
+    def accept(self) -> Tuple[int, int]:
+        """Take the first lane of the first client: what to read messages from, what to write replies to."""
+        self.trunk, _ = self.listener.accept()
+        self.trunk.settimeout(DEADLINE)
+        fds: List[int] = []
+        while len(fds) < 2:
+            _data, ancillary, _flags, _address = self.trunk.recvmsg(wire.TRUNK_FRAME, socket.CMSG_SPACE(12))
+            for _level, _kind, payload in ancillary:
+                received = array.array("i")
+                received.frombytes(payload)
+                fds += received
+        return fds[0], fds[1]
+
+    def close(self) -> None:
+        self.listener.close()
+        self.trunk.close()
+
+
+@pytest.fixture
+def raw_server() -> Iterator[RawServer]:
+    server = RawServer()
+    yield server
+    server.close()
+
+
+def exchange(raw_server: RawServer, answer: Callable[[int, int], None], room: int = 8) -> Tuple[Any, bytearray]:
+    """Send a message to the raw server; the outcome, and the reply buffer."""
+    kernel = SocketKernel()
+    coid = kernel.ConnectAttach(0, os.getpid(), 77)
+    reply = bytearray(b"." * room)
+    outcome: List[Any] = []
+
+    def send() -> None:
+        try:
+            outcome.append(kernel.MsgSend(coid, b"message", reply))
+        except OSError as error:
+            outcome.append(error.errno)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    read, write = raw_server.accept()
+    assert os.read(read, 4096).endswith(b"message")
+    answer(read, write)
+    for fd in (read, write):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    kernel.ConnectDetach(coid)
+    return outcome[0], reply
+
+
+def frames(*parts: bytes) -> Callable[[int, int], None]:
+    """An answer of these bytes, each written by itself."""
+
+    def answer(_read: int, write: int) -> None:
+        for part in parts:
+            os.write(write, part)
+
+    return answer
+
+
+REPLY = wire.reply.pack(wire.REPLY, 0, 0, 5, 3) + b"abc"
+WRITE = wire.reply.pack(wire.WRITE, 0, 0, 4, 2) + b"xy"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[REPLY], [REPLY[:1], REPLY[1:30][:23], REPLY[24:]], [bytes([byte]) for byte in REPLY]],
+    ids=["whole", "in-pieces", "byte-by-byte"],
+)
+def test_a_reply_may_come_in_pieces(raw_server: RawServer, parts: List[bytes]) -> None:
+    """The client puts them together."""
+    status, reply = exchange(raw_server, frames(*parts))
+    assert (status, reply) == (5, bytearray(b"abc....."))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_written_parts_come_before_the_reply(raw_server: RawServer, together: bool) -> None:
+    """They lie at their offsets, in one piece with the reply or before it."""
+    status, reply = exchange(raw_server, frames(WRITE + REPLY) if together else frames(WRITE, REPLY))
+    assert (status, reply) == (5, bytearray(b"abc.xy.."))
+
+
+def test_a_server_that_answers_more_than_there_is_room_for_overwrites_nothing(raw_server: RawServer) -> None:
+    """What exceeds the client's room is dropped, and the buffer keeps its size."""
+    long = wire.reply.pack(wire.REPLY, 0, 0, 0, 20) + b"0123456789" * 2
+    far = wire.reply.pack(wire.WRITE, 0, 0, 6, 10) + b"wwwwwwwwww"
+    status, reply = exchange(raw_server, frames(far + long))
+    assert (status, reply) == (0, bytearray(b"01234567"))
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"\xff" * 24, wire.reply.pack(wire.REPLY, 0, 0, 0, 1 << 30), wire.reply.pack(99, 0, 0, 0, 0)],
+    ids=["rubbish", "a-gigabyte-announced", "an-unknown-kind"],
+)
+def test_a_server_that_answers_rubbish_is_lost(raw_server: RawServer, rubbish: bytes) -> None:
+    """The client gets ESRCH, and its buffer is untouched."""
+    assert exchange(raw_server, frames(rubbish)) == (ESRCH, bytearray(b"." * 8))
+
+
+def test_a_server_that_stops_in_the_middle_of_a_reply_is_lost(raw_server: RawServer) -> None:
+    """A client does not take half a reply for a whole one."""
+    assert exchange(raw_server, frames(REPLY[:25])) == (ESRCH, bytearray(b"." * 8))
+
+
+def test_a_server_that_refuses_the_version_is_no_server(raw_server: RawServer) -> None:
+    """A client of another version finds the connection dead: EBADF, and the message says why."""
+    kernel = SocketKernel()
+    coid = kernel.ConnectAttach(0, os.getpid(), 77)
+    raw_server.trunk, _ = raw_server.listener.accept()
+    raw_server.trunk.send(wire.refused.pack(wire.REFUSED, wire.VERSION + 1))
+    raw_server.trunk.close()
+    with pytest.raises(OSError, match=f"version {wire.VERSION + 1}") as raised:
+        kernel.MsgSend(coid, b"message")
+    assert raised.value.errno == EBADF
+    kernel.ConnectDetach(coid)
+
+
+def test_a_channel_with_unblock_survives_rubbish_too() -> None:
+    """A lane whose message is outstanding ends like that of a client that was killed."""
+    server = Server(NTO_CHF_UNBLOCK)
+    raw = Raw(server.kernel, server.chid)
+    raw.greet()
+    read, write = raw.open_lane()
+    os.write(write, message(4, room=0) + b"good")
+    eventually(lambda: server.received == [b"good"], "the message to be received")
+    os.write(write, b"\xff" * 40)
+    os.close(write)
+    os.close(read)
+    raw.close()
+    server.close()

@@ -49,7 +49,7 @@ class ChannelAddress(NamedTuple):
 
 
 def directory_path() -> str:
-    """Where the runtime directory is: HA_QNX_RUNTIME, else under XDG_RUNTIME_DIR, else under the temporary directory."""
+    """Where the runtime directory is: HA_QNX_RUNTIME, else under XDG_RUNTIME_DIR, else under the temporary one."""
     chosen = os.environ.get("HA_QNX_RUNTIME")
     if chosen:
         return os.path.abspath(chosen)

@@ -69,6 +69,7 @@ def client(name: str, main_thread: bool, descriptor: bool, messages: int) -> Dic
     They are measured in turn, a few hundred at a time, so that a change of the machine's speed meets both.
     """
     from ha_qnx.fallback.kernel import SocketKernel
+
     from ha_qnx.recovery import Recovery
 
     kernel = SocketKernel()

@@ -34,14 +34,14 @@ def test_one_name_is_one_backend() -> None:
 
 def test_an_unknown_name_is_refused() -> None:
     """It is a ValueError that lists the backends there are."""
-    with pytest.raises(ValueError, match="'pigeon'.*native, hybrid, fallback"):
+    with pytest.raises(ValueError, match=r"'pigeon'.*native, hybrid, fallback"):
         ha_qnx.backend("pigeon")
 
 
 def test_what_the_environment_asks_for_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend that cannot be had is an ImportError that says who asked for it and why it failed."""
     monkeypatch.setenv("HA_QNX_BACKEND", "pigeon")
-    with pytest.raises(ImportError, match="HA_QNX_BACKEND is 'pigeon'.*no such backend"):
+    with pytest.raises(ImportError, match=r"HA_QNX_BACKEND is 'pigeon'.*no such backend"):
         ha_qnx.backend()
 
 

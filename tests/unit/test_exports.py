@@ -4,10 +4,10 @@ import inspect
 from typing import Any, Callable
 
 import pytest
+from ha_qnx.fallback.kernel import SocketKernel
 
 import ha_qnx
 from ha_qnx.api import Backend
-from ha_qnx.fallback.kernel import SocketKernel
 from ha_qnx.kernel import Kernel
 
 

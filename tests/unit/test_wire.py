@@ -12,11 +12,11 @@ from errno import EBADF, ESRCH
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
-
-from ha_qnx.constants import NTO_CHF_UNBLOCK
 from ha_qnx.fallback import host, wire
 from ha_qnx.fallback.kernel import SocketKernel
 from ha_qnx.fallback.runtime import Runtime
+
+from ha_qnx.constants import NTO_CHF_UNBLOCK
 
 DEADLINE = 10.0
 
@@ -148,7 +148,9 @@ TRUNK_RUBBISH = {
 
 
 @pytest.mark.parametrize("frames", TRUNK_RUBBISH.values(), ids=TRUNK_RUBBISH)
-def test_rubbish_on_a_trunk_costs_the_trunk(server: Server, honest: Callable[[], None], raw: Raw, frames: bytes) -> None:
+def test_rubbish_on_a_trunk_costs_the_trunk(
+    server: Server, honest: Callable[[], None], raw: Raw, frames: bytes
+) -> None:
     """A peer that does not begin with a greeting is dropped."""
     raw.send(frames)
     honest()

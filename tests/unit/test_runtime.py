@@ -1,0 +1,250 @@
+"""The runtime directory: where it is, whether it is safe, and who has a name."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any, List
+
+import pytest
+from ha_qnx.fallback import runtime as runtime_module
+from ha_qnx.fallback.runtime import (
+    ChannelAddress,
+    Runtime,
+    UnsafeDirectoryError,
+    directory_path,
+    is_zombie,
+    valid_name,
+)
+
+ADDRESS = ChannelAddress(os.getpid(), 1, "0123456789abcdef")
+
+
+def test_the_environment_names_the_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """HA_QNX_RUNTIME comes first, then XDG_RUNTIME_DIR, then a directory of the user's own below the temporary one."""
+    monkeypatch.setenv("HA_QNX_RUNTIME", str(tmp_path / "chosen"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert directory_path() == str(tmp_path / "chosen")
+    monkeypatch.delenv("HA_QNX_RUNTIME")
+    assert directory_path() == str(tmp_path / "ha_qnx")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert directory_path().endswith(f"ha_qnx-{os.getuid()}")
+
+
+def test_the_directory_is_made_for_its_owner_only(runtime_directory: pathlib.Path) -> None:
+    """Its mode is 0700, whatever the umask."""
+    before = os.umask(0)
+    try:
+        Runtime()
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (runtime_directory, *runtime_directory.iterdir())] == [0o700] * 3
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o702, 0o720])
+def test_a_directory_that_others_can_write_to_is_refused(runtime_directory: pathlib.Path, mode: int) -> None:
+    """The error says what to do."""
+    runtime_directory.mkdir()
+    runtime_directory.chmod(mode)
+    with pytest.raises(UnsafeDirectoryError, match=r"others may write.*chmod 700.*HA_QNX_RUNTIME") as raised:
+        Runtime()
+    assert raised.value.filename == str(runtime_directory)
+
+
+def test_a_directory_that_others_can_only_read_is_accepted(runtime_directory: pathlib.Path) -> None:
+    """What lies in it is private anyway."""
+    runtime_directory.mkdir()
+    runtime_directory.chmod(0o755)
+    Runtime()
+
+
+def test_a_directory_of_somebody_else_is_refused(
+    runtime_directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says whose it is."""
+    runtime_directory.mkdir(mode=0o700)
+    owner = runtime_directory.stat().st_uid
+    monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+    with pytest.raises(UnsafeDirectoryError, match=f"belongs to user {owner}, not to you"):
+        Runtime()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_no_directory_is_refused(runtime_directory: pathlib.Path, tmp_path: pathlib.Path, kind: str) -> None:
+    """A symbolic link might lead anywhere."""
+    if kind == "file":
+        runtime_directory.write_text("")
+    else:
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        runtime_directory.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError) as raised:  # noqa: PT011  # mkdir says it in its own words
+        Runtime()
+    assert raised.value.errno in (errno.ENOTDIR, errno.EEXIST)
+
+
+def test_an_address_is_read_as_it_is_written() -> None:
+    """What is no address is None."""
+    assert ChannelAddress.parse(str(ADDRESS)) == ADDRESS
+    for text in ("", "1.2", "1.2.3.4", "a.2.c", "1.b.c", "1.2.", "1.2./etc", "-1.2.c"):
+        assert ChannelAddress.parse(text) is None
+
+
+def test_an_address_without_a_token_stands_for_its_numbers() -> None:
+    """With one, it stands for one channel only."""
+    assert ChannelAddress(ADDRESS.pid, ADDRESS.chid).matches(ADDRESS)
+    assert not ChannelAddress(ADDRESS.pid, ADDRESS.chid, "00").matches(ADDRESS)
+    assert not ChannelAddress(ADDRESS.pid, ADDRESS.chid + 1).matches(ADDRESS)
+
+
+def test_a_name_is_found_where_it_was_claimed() -> None:
+    """Names with slashes are names too."""
+    runtime = Runtime()
+    claims = [runtime.claim_name(name, ADDRESS) for name in ("plain", "a/b", "ünï.c~d-e_f", "%2F")]
+    assert all(runtime.find_name(name) == ADDRESS for name in ("plain", "a/b", "ünï.c~d-e_f", "%2F"))
+    assert runtime.names() == sorted(["plain", "a/b", "ünï.c~d-e_f", "%2F"])
+    for claim in claims:
+        claim.release()
+    assert runtime.names() == []
+
+
+def test_a_name_has_one_owner() -> None:
+    """A second claim fails until the first is released."""
+    runtime = Runtime()
+    claim = runtime.claim_name("name", ADDRESS)
+    with pytest.raises(FileExistsError):
+        runtime.claim_name("name", ADDRESS)
+    claim.release()
+    runtime.claim_name("name", ADDRESS).release()
+
+
+def test_a_name_that_nobody_claimed_is_not_found() -> None:
+    """Neither is one whose file says nothing."""
+    runtime = Runtime()
+    with pytest.raises(FileNotFoundError):
+        runtime.find_name("name")
+    pathlib.Path(runtime.path, "names", "name").write_bytes(b"\xff rubbish")
+    with pytest.raises(FileNotFoundError):
+        runtime.find_name("name")
+
+
+HOLD_NAME = """
+import os, signal
+from ha_qnx.fallback.runtime import ChannelAddress, Runtime
+claim = Runtime().claim_name("name", ChannelAddress(os.getpid(), 1, "00"))
+print("held", flush=True)
+signal.pause()
+"""
+
+
+def test_the_claim_of_a_killed_process_is_free_at_once() -> None:
+    """Of many that want it then, exactly one gets it."""
+    owner = subprocess.Popen([sys.executable, "-c", HOLD_NAME], stdout=subprocess.PIPE)  # noqa: S603  # ours
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == b"held\n"
+    runtime = Runtime()
+    with pytest.raises(FileExistsError):
+        runtime.claim_name("name", ADDRESS)
+    owner.kill()
+    owner.communicate(timeout=20)
+    claims: List[Any] = []
+    barrier = threading.Barrier(8)
+
+    def claim() -> None:
+        barrier.wait(20)
+        with contextlib.suppress(FileExistsError):
+            claims.append(runtime.claim_name("name", ADDRESS))
+
+    threads = [threading.Thread(target=claim) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(claims) == 1
+    assert runtime.find_name("name") == ADDRESS
+    claims[0].release()
+
+
+def test_a_name_can_be_claimed_while_others_release_it() -> None:
+    """An owner that goes between a successor's look and its claim takes nothing along."""
+    runtime = Runtime()
+    errors: List[BaseException] = []
+
+    def contend() -> None:
+        try:
+            for _ in range(200):
+                try:
+                    claim = runtime.claim_name("name", ADDRESS)
+                except FileExistsError:
+                    continue
+                assert runtime.find_name("name") == ADDRESS
+                claim.release()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=contend) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert errors == []
+    runtime.claim_name("name", ADDRESS).release()
+
+
+def test_the_sockets_of_dead_processes_are_removed() -> None:
+    """Those of live ones stay."""
+    runtime = Runtime()
+    process = subprocess.Popen([sys.executable, "-c", ""])  # ours
+    process.wait(20)
+    dead = ChannelAddress(process.pid, 1, "00")
+    for address in (dead, ADDRESS):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(runtime.socket_path(address))
+        sock.close()
+    runtime.remove_stale_channels()
+    assert runtime.channels() == [ADDRESS]
+
+
+def test_a_long_path_is_no_obstacle_where_the_host_can_shorten_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """Elsewhere the error says what to do."""
+    monkeypatch.setenv("HA_QNX_RUNTIME", str(tmp_path / ("long" * 40)))
+    runtime = Runtime()
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(runtime.socket_path(ADDRESS))
+    sock.close()
+    assert runtime.channels() == [ADDRESS]
+    monkeypatch.setattr(runtime_module.os.path, "isdir", lambda _path: False)
+    with pytest.raises(OSError, match="set HA_QNX_RUNTIME") as raised:
+        runtime.socket_path(ADDRESS)
+    assert raised.value.errno == errno.ENAMETOOLONG
+
+
+@pytest.mark.parametrize("name", [None, "", "/x", "..", "a/../b", "a//b", "a/", "nul\0"], ids=repr)
+def test_what_is_no_name_is_refused(name: Any) -> None:
+    """It is EINVAL."""
+    with pytest.raises(OSError, match="name") as raised:
+        valid_name(name)
+    assert raised.value.errno == errno.EINVAL
+
+
+def test_a_name_is_a_str() -> None:
+    """Anything else is a TypeError."""
+    with pytest.raises(TypeError, match="bytes"):
+        valid_name(b"name")
+
+
+def test_a_zombie_is_told_from_a_live_process() -> None:
+    """It has ended and is not yet reaped."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert is_zombie(child)
+    os.waitpid(child, 0)
+    assert not is_zombie(child)
+    assert not is_zombie(os.getpid())

@@ -6,7 +6,7 @@ from typing import Iterable, List, Optional, Union
 Readable = Union[bytes, bytearray, memoryview, "SupportsBuffer"]
 SupportsBuffer = object  # typing.Buffer came with Python 3.12
 
-_EMPTY = memoryview(b"")
+_EMPTY = memoryview(bytearray())
 
 
 def readable(buffer: object) -> memoryview:

@@ -64,6 +64,7 @@ _ACCEPTED_AT_ONCE = 64
 _PULSES_MAX = 1 << 17
 # How long a client may leave a reply of more than one frame unread before it is given up.
 _SLOW_READER_LIMIT = 1.0
+_TRUNK_READS_MAX = 64
 _PULSE_READS_MAX = 64
 
 # Looked up once, for the path that every message takes.
@@ -269,6 +270,9 @@ class Channel:
         self._muted: List[int] = []
         # Something may lie unread that no news will tell of: a thread was interrupted between hearing and reading.
         self._unsettled = False
+        # What has been accepted, and is not watched before what has come with it is dealt with: watching it would wake
+        # another thread.
+        self._fresh: List[int] = []
         # Whether there is something to be done before a thread waits for news.
         self._look_first = False
         # The threads that wait in MsgReceivePulse: at the poller, or aside while others are in MsgReceive.
@@ -279,20 +283,12 @@ class Channel:
         self._poller = host.open_poller()
         self._wait_for_ever, self._wait_interruptibly = self._poller.wait_for_ever, self._poller.wait_interruptibly
         self._peek = None if host.PORTABLE else host.Peek()
-        self._wake_read, self._wake_write = (host.out_of_the_way(fd) for fd in os.pipe())
-        for fd in (self._wake_read, self._wake_write):
-            os.set_blocking(fd, False)
-        self._poller.register(self._wake_read)
+        self._bell = host.Bell()
+        self._poller.register(self._bell.fd)
         if listener is not None:
             listener.listen(_BACKLOG)
             listener.setblocking(False)
             self._poller.register(listener.fileno())
-
-    def __del__(self) -> None:
-        os.close(self._wake_read)
-        os.close(self._wake_write)
-        if self._peek is not None:
-            self._peek.close()
 
     # Receiving.
 
@@ -374,6 +370,7 @@ class Channel:
                 if kind in _MESSAGE_KINDS and not item.filled:
                     item.filled = _MESSAGE_HEADER + (0 if item.window else sent)
                     item.idle = False
+        self._unpark()
 
     def receive_parts(
         self, sinks: Buffers, info: Optional[MessageInfo], thread: Optional[Thread] = None, news: host.News = ()
@@ -409,6 +406,7 @@ class Channel:
             OSError: ESRCH, the channel is destroyed; ETIMEDOUT.
         """
         if self._is_over(deadline):
+            self._unpark()
             raise failure(ESRCH if self.destroyed else ETIMEDOUT)
 
     def _finish_receive(self, lane: ServerLane, rcvid: int, sinks: Buffers, info: Optional[MessageInfo]) -> int:
@@ -578,9 +576,12 @@ class Channel:
         # A new trunk brings lanes and a lane brings messages, which count as arrived, too.
         for _round in range(4):
             again = False
+            fresh = list(self._fresh)
             for fd, event in news or self._poller.news():
                 again |= self._hear(fd, event)
-            if not again:
+            for fd, event in host.news_of(fresh) if fresh else ():
+                again |= fd in self._fresh and self._hear(fd, event)
+            if not again and len(self._fresh) == len(fresh):
                 return
             news = ()
 
@@ -600,10 +601,9 @@ class Channel:
             return True
         if fd in self._pulse_fds:
             self._read_pulses(fd, event)
-        elif fd == self._wake_read:
+        elif fd == self._bell.fd:
             if not self.destroyed:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_read, 512)
+                self._bell.stop()
         elif fd in self._own_trunks:
             trunk = self._own_trunks[fd]
             if not trunk.read_news():
@@ -622,22 +622,31 @@ class Channel:
             except OSError:
                 return  # Nobody is left, or there is no descriptor for them: they wait.
             with contextlib.suppress(OSError):
-                self.adopt(socket.socket(fileno=host.out_of_the_way(accepted.detach())))
+                trunk = ServerTrunk(self, socket.socket(fileno=host.out_of_the_way(accepted.detach())))
+                self._trunks[trunk.fd] = trunk
+                self._fresh.append(trunk.fd)
 
     def adopt(self, sock: socket.socket) -> None:
-        """Make a connected socket a trunk of this channel."""
+        """Make a connected socket of this process a trunk of this channel."""
         trunk = ServerTrunk(self, sock)
         with self.lock:
             self._trunks[trunk.fd] = trunk
-            self._poller.register(trunk.fd)
+            self._poller.register(trunk.fd, once=True)
             if host.PORTABLE:
-                self._wake()  # poll does not notice a descriptor that is added while it waits.
+                self._bell.ring()  # poll does not notice a descriptor that is added while it waits.
 
     def _read_trunk(self, trunk: ServerTrunk) -> None:
+        for _read in range(_TRUNK_READS_MAX):
+            if trunk.gone or not self._read_frames(trunk):
+                return
+        self._unsettled = True
+
+    def _read_frames(self, trunk: ServerTrunk) -> bool:
+        """Do what the next frames on a trunk ask; whether there may be more."""
         try:
             data, descriptors = host.receive_with_descriptors(trunk.sock, 64 * wire.TRUNK_FRAME, 64 * 3)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data, descriptors = b"", []
         trunk.passed += [host.out_of_the_way(fd) for fd in descriptors]
@@ -649,6 +658,7 @@ class Channel:
             sound = sound and self._obey(trunk, frames[start : start + wire.TRUNK_FRAME])
         if not sound:
             self._trunk_ended(trunk)
+        return sound
 
     def _obey(self, trunk: ServerTrunk, frame: bytes) -> bool:
         """Do what a frame on a trunk asks; whether it was a frame to be expected."""
@@ -680,6 +690,8 @@ class Channel:
 
     def _add_lane(self, trunk: ServerTrunk, carries: int, coid: int, fds: List[int], window_size: int) -> None:
         for fd in fds[:2]:
+            if not host.is_stream(fd):
+                raise ValueError("a lane that is neither a pipe nor a socket")
             os.set_blocking(fd, False)
         if carries == wire.LANE_PULSES:
             (fd,) = fds
@@ -689,9 +701,9 @@ class Channel:
             return
         read_fd, write_fd = fds[:2]
         window = host.Window.adopt(fds[2], window_size) if window_size else None
-        self._poller.register(read_fd, once=True)
         lane = ServerLane(self, trunk, coid, (read_fd, write_fd), window)
         self._lanes[read_fd] = lane
+        self._fresh.append(read_fd)
         trunk.lanes.add(lane)
 
     def _look_at(self, lane: ServerLane) -> None:
@@ -736,6 +748,12 @@ class Channel:
             self.forget(lane)
             self.send(lane, wire.reply.pack(wire.ERROR, 0, reason, 0, 0))
 
+    def hear_client(self, lane: ServerLane) -> None:
+        """Take note of what the client of a received message has done since: it may want to be freed, or be gone."""
+        if not lane.gone:
+            self._read_request(lane)
+            self._leave_queue()
+
     def _request_unblock(self, lane: ServerLane) -> None:
         lane.unusual = True
         if lane.unblock_pulse is None:
@@ -777,17 +795,16 @@ class Channel:
 
     def _leave_queue(self) -> None:
         """Note whether something is left in the queue, and wake a thread that waits for it."""
+        for fd in self._fresh:
+            self._poller.register(fd, once=True)
+        self._fresh.clear()
         self._look_first = bool(self._messages or self._pulses or self._unsettled or self.destroyed)
         self._nudge()
 
     def _nudge(self) -> None:
         """Wake a thread that waits if the queue holds something for it."""
         if (self._pulses and self._pulse_waiters) or ((self._messages or self._pulses) and self._has_receiver()):
-            self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"\0")
+            self._bell.ring()
 
     # Ends.
 
@@ -796,12 +813,17 @@ class Channel:
         if lane.gone:
             return
         lane.gone = True
-        self._poller.unregister(lane.read_fd)
+        self._unwatch(lane.read_fd)
         del self._lanes[lane.read_fd]
         if lane.rcvid and self.flags & NTO_CHF_UNBLOCK:
             self._request_unblock(lane)  # The answer will succeed and go nowhere (D26).
         else:
             self._bury(lane)
+
+    def _unwatch(self, fd: int) -> None:
+        if fd in self._fresh:
+            self._fresh.remove(fd)
+        self._poller.unregister(fd)
 
     def _bury(self, lane: ServerLane) -> None:
         """Close a lane that has ended and whose message nobody will answer any more."""
@@ -845,7 +867,7 @@ class Channel:
         for fd in trunk.passed:
             os.close(fd)
         trunk.passed.clear()
-        self._poller.unregister(trunk.fd)
+        self._unwatch(trunk.fd)
         del self._trunks[trunk.fd]
         trunk.sock.close()
         for lane in list(trunk.lanes):
@@ -871,6 +893,7 @@ class Channel:
             if self._listener is not None:
                 self._poller.unregister(self._listener.fileno())
                 self._listener.close()
+            self._close_lanes()
             for trunk in list(self._trunks.values()):
                 trunk.pulse_fds, doomed = set(), trunk.pulse_fds
                 for fd in doomed:
@@ -887,7 +910,15 @@ class Channel:
             self._messages.clear()
             self._pulses.clear()
             self._look_first = True
-            self._wake()
+            self._bell.ring()
+
+    def _close_lanes(self) -> None:
+        """Let clients see the end at once, though threads that have just answered may still hold lanes open."""
+        with contextlib.suppress(OSError), open(os.devnull, "r+b", buffering=0) as nothing:
+            for lane in self._lanes.values():
+                self._unwatch(lane.read_fd)
+                os.dup2(nothing.fileno(), lane.read_fd, inheritable=False)
+                os.dup2(nothing.fileno(), lane.write_fd, inheritable=False)
 
     def release_client(self, scoid: int) -> bool:
         """Free the number of a client that has left; whether there was one to free (B60, B61)."""

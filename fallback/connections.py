@@ -275,6 +275,8 @@ class Connection:
         # The file position that marks the descriptor under our number as ours (D17); 0 where there is no descriptor.
         self.cookie = 0
         self.detached = False
+        # Whether the main thread must not wait in a read, because no signal handler would end it.
+        self.reads_are_restarted = False
         self._lanes: Set[Lane] = set()
         self._lock = threading.Lock()
         self.idle: Union[List[Lane], _NoMoreLanes] = []
@@ -297,6 +299,7 @@ class Connection:
             self.discard(lane)
         except IndexError:
             pass
+        self.reads_are_restarted = host.restarts_reads()
         window = host.Window.create(max(_WINDOW_MIN, 1 << (size - 1).bit_length())) if size else None
         lane = self.trunk.open_lane(self.coid, window, deadline)
         if not self._keep(lane):
@@ -433,14 +436,18 @@ class Exchange:
             BaseException: what a signal handler raised, once the call has ended.
         """
         try:
-            return self._complete(timeout, count, raised)
+            outcome, raised = self._complete(timeout, count, raised)
         except BaseException:
             self._connection.discard(self._lane)
             raise
+        if raised is not None:
+            raise raised
+        return outcome
 
     def _complete(
         self, timeout: Optional[Timeout], count: Optional[int], raised: Optional[BaseException]
-    ) -> Tuple[int, int]:
+    ) -> Tuple[Tuple[int, int], Optional[BaseException]]:
+        """The outcome, for which the lane was given back, and what a signal handler raised meanwhile."""
         deadline, reply_limit = _limits(timeout)
         if count is not None and count > 0:
             self._lane.filled = count
@@ -470,9 +477,7 @@ class Exchange:
             if count == -ETIMEDOUT:
                 deadline = None
             count = None
-        if raised is not None:
-            raise raised
-        return outcome
+        return outcome, raised
 
     def _is_received(self) -> bool:
         return self._received or host.unread(self._lane.write_fd) == 0

@@ -20,6 +20,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import struct
 import sys
 import tempfile
@@ -117,6 +118,12 @@ def open_lane() -> Ends:
     return Ends(client_read, client_write, server_read, server_write)
 
 
+def is_stream(fd: int) -> bool:
+    """Whether a descriptor can be an end of a lane."""
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
 def wake_reader(fd: int, frame: bytes) -> None:
     """End another thread's blocking read of this end of a lane: it reads ``frame``, or the end of the file."""
     if PORTABLE:
@@ -154,15 +161,38 @@ class Peek:
     """Look at the first bytes of a pipe without taking them, by tee(2) into a pipe of our own."""
 
     def __init__(self) -> None:
-        self._read, self._write = (out_of_the_way(fd) for fd in os.pipe())
+        self._read, self._write = map(out_of_the_way, os.pipe())
 
     def __call__(self, server_read: int, size: int) -> bytes:
         copied = _libc.tee(server_read, self._write, ctypes.c_size_t(size), 2)  # SPLICE_F_NONBLOCK
         return os.read(self._read, size) if copied > 0 else b""
 
-    def close(self) -> None:
-        os.close(self._read)
-        os.close(self._write)
+    def __del__(self) -> None:
+        if hasattr(self, "_read"):
+            os.close(self._read)
+            os.close(self._write)
+
+
+class Bell:
+    """Wakes a thread that waits at a poller: ``fd`` is readable from the ring on until somebody stops it."""
+
+    def __init__(self) -> None:
+        self.fd, self._rope = map(out_of_the_way, os.pipe())
+        for fd in (self.fd, self._rope):
+            os.set_blocking(fd, False)
+
+    def ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # It rings already.
+            os.write(self._rope, b"\0")
+
+    def stop(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.fd, 512)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_rope"):
+            os.close(self.fd)
+            os.close(self._rope)
 
 
 def quiet_write(fd: int, data: bytes) -> int:
@@ -315,6 +345,28 @@ class Window:
 
 # Waiting.
 
+# Where struct sigaction holds the flags, and its size at most.
+_SIGACTION_FLAGS = {"linux": 8 + 128, "darwin": 8 + 4}.get(sys.platform)
+_SIGACTION_SIZE = 256
+_SA_RESTART = {"linux": 0x10000000, "darwin": 0x2}.get(sys.platform, 0)
+
+
+def restarts_reads() -> bool:
+    """Whether a read may start again after one of Python's signal handlers, because of SA_RESTART.
+
+    Python installs its handlers without that; signal.siginterrupt and asyncio's add_signal_handler ask for it. poll(2)
+    never starts again, so it is the longer way that is always open.
+    """
+    if _SIGACTION_FLAGS is None or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return True
+    action = ctypes.create_string_buffer(_SIGACTION_SIZE)
+    for number in range(1, signal.NSIG):
+        if callable(getsignal(number)) and _libc.sigaction(number, None, action) == 0:
+            (flags,) = struct.unpack_from("i", action, _SIGACTION_FLAGS)
+            if flags & _SA_RESTART:
+                return True
+    return False
+
 
 def _milliseconds(deadline: Optional[float]) -> int:
     """What is left until a deadline, as poll wants it: rounded up, so that poll does not end before it."""
@@ -353,6 +405,14 @@ def wait_readable(fd: int, deadline: Optional[float], is_main: bool) -> int:
 
 
 News = Sequence[Tuple[int, int]]
+
+
+def news_of(descriptors: Sequence[int]) -> News:
+    """What there is at the moment at some descriptors that no poller watches yet."""
+    poll = select.poll()
+    for fd in descriptors:
+        poll.register(fd, select.POLLIN | getattr(select, "POLLRDHUP", 0))
+    return poll.poll(0)
 
 
 class EpollPoller:

@@ -5,6 +5,7 @@ The contract of each call is written down once, in ``ha_qnx.kernel.Kernel``; wha
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import secrets
 import socket
@@ -147,7 +148,13 @@ class SocketKernel(Kernel):
             except BaseException:
                 listener.close()
                 raise
-        return Channel(address, flags, listener, self._received, self._scoids, self._threads)
+        try:
+            return Channel(address, flags, listener, self._received, self._scoids, self._threads)
+        except BaseException:
+            if listener is not None:
+                listener.close()
+                self._runtime().remove_channel(address)
+            raise
 
     def ChannelDestroy(self, chid: int) -> int:
         chid = integer("chid", chid, _INT_MIN, _INT_MAX)
@@ -236,6 +243,7 @@ class SocketKernel(Kernel):
             connection.flags = before & ~mask | bits & mask
             if mask and connection.cookie:
                 os.set_inheritable(coid, not connection.flags & NTO_COF_CLOEXEC)
+                self._table.leave_word()
             return before
 
     @staticmethod
@@ -279,7 +287,7 @@ class SocketKernel(Kernel):
 
     def MsgSend(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
         # The path of almost every message: bytes out, a bytearray in, an idle lane, nothing armed. _send does the rest.
-        if type(smsg) is not bytes or type(rmsg) is not bytearray or self._timeouts:
+        if type(smsg) is not bytes or type(rmsg) is not bytearray or type(coid) is not int or self._timeouts:
             return self._send(coid, [readable(smsg)], [writable(rmsg)])
         size, room = len(smsg), len(rmsg)
         if size > _INLINE_SEND or room > _INLINE_REPLY or _getsignal(_SIGPIPE) != _IGNORED:
@@ -300,6 +308,8 @@ class SocketKernel(Kernel):
         buffer = lane.buffer
         if thread.is_main:
             buffer[0] = 0  # So that _finish can tell whether a reply has come when a signal handler raises.
+            if connection.reads_are_restarted:
+                return self._finish(connection, lane, rmsg, coid, smsg, None, None)
             try:
                 count = _c_read(lane.read_fd, lane.address, _FRAME_SIZE)
             except BaseException as error:
@@ -317,7 +327,7 @@ class SocketKernel(Kernel):
         return status  # type: ignore[no-any-return]  # unpack_from is untyped
 
     def _finish(
-        self, connection: Connection, lane: Lane, rmsg: bytearray, coid: int, smsg: bytes, count: int,
+        self, connection: Connection, lane: Lane, rmsg: bytearray, coid: int, smsg: bytes, count: Optional[int],
         raised: Optional[BaseException],
     ) -> int:  # fmt: skip
         """Go on with an exchange that turned out to be unusual after its message was sent."""
@@ -331,6 +341,7 @@ class SocketKernel(Kernel):
         return status
 
     def _send(self, coid: int, sources: Buffers, sinks: Buffers) -> int:
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
         size, room = sum(map(len, sources)), sum(map(len, sinks))
         window = 0 if size <= wire.INLINE_SEND and room <= wire.INLINE_REPLY else wire.reply_area(size) + room
         timeout = self._threads.take_timeout()
@@ -347,12 +358,9 @@ class SocketKernel(Kernel):
                 raise failure(number)
 
     def _connection(self, coid: int) -> Connection:
-        try:
-            return self._table.get(coid)
-        except OSError as error:
-            if error.errno == EBADF and is_host_descriptor(coid):
-                raise failure(ENOSYS) from None  # An ordinary file answers no message of ours (D32).
-            raise
+        if not self._table.is_ours(coid) and is_host_descriptor(coid):
+            raise failure(ENOSYS)  # An ordinary file answers no message of ours (D32).
+        return self._table.get(coid)
 
     def MsgSendv(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
         return self._send(coid, readable_parts(siov), writable_parts(riov))
@@ -370,6 +378,7 @@ class SocketKernel(Kernel):
     MsgSendvsnc = MsgSendvs
 
     def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
         priority = integer("priority", priority, _INT_MIN, _INT_MAX)
         code = integer("code", code, _INT_MIN, _INT_MAX)
         value = integer("value", value, _INT_MIN, _INT_MAX)
@@ -398,34 +407,30 @@ class SocketKernel(Kernel):
         if info is not None:
             _check_info(info)
         channel = self._channel_by_id.get(chid)
-        if channel is None:
-            raise self._no_channel(chid)
+        if channel is None or type(chid) is not int:
+            channel = self._channel(chid)
         return channel.receive(sink, info)
 
     def MsgReceivev(self, chid: int, iov: Optional[Vector], info: Optional[MessageInfo] = None) -> int:
         parts = writable_parts(iov)
         _check_info(info)
-        channel = self._channel_by_id.get(chid)
-        if channel is None:
-            raise self._no_channel(chid)
-        return channel.receive_parts(parts, info)
+        return self._channel(chid).receive_parts(parts, info)
 
     def MsgReceivePulse(self, chid: int, pulse: Optional[BytesLike], info: Optional[MessageInfo] = None) -> int:
         sink = writable(pulse)
         _check_info(info)
-        channel = self._channel_by_id.get(chid)
-        if channel is None:
-            raise self._no_channel(chid)
-        return channel.receive_pulse(sink)
+        return self._channel(chid).receive_pulse(sink)
 
-    def _no_channel(self, chid: int) -> OSError:
-        integer("chid", chid, _INT_MIN, _INT_MAX)
-        self._threads.take_timeout()
-        return failure(ESRCH)
+    def _channel(self, chid: int) -> Channel:
+        channel = self._channel_by_id.get(integer("chid", chid, _INT_MIN, _INT_MAX))
+        if channel is None:
+            self._threads.take_timeout()
+            raise failure(ESRCH)
+        return channel
 
     def MsgReply(self, rcvid: int, status: int, msg: Optional[BytesLike] = None) -> int:
         lane = self._lanes_received.get(rcvid)
-        if lane is None or type(msg) is not bytes or _getsignal(_SIGPIPE) != _IGNORED:
+        if lane is None or type(msg) is not bytes or type(rcvid) is not int or _getsignal(_SIGPIPE) != _IGNORED:
             return self._reply(rcvid, status, [readable(msg)])
         size = len(msg)
         try:
@@ -475,15 +480,23 @@ class SocketKernel(Kernel):
             return lane.channel.answer(lane, _pack_reply(wire.ERROR, 0, error, 0, 0))
 
     @contextlib.contextmanager
+    def _looking_at(self, rcvid: int) -> Iterator[ServerLane]:
+        """The same, once it is known whether the client is still there and still wants to wait (B150, B153)."""
+        with self._answering(rcvid) as lane:
+            lane.channel.hear_client(lane)
+            if lane.rcvid != rcvid:
+                raise failure(ESRCH)
+            yield lane
+
+    @contextlib.contextmanager
     def _answering(self, rcvid: int) -> Iterator[ServerLane]:
         """The lane of a message that waits for an answer, kept as it is meanwhile.
 
         Raises:
             OSError: ESRCH, there is no such message.
         """
-        lane = self._lanes_received.get(rcvid)
+        lane = self._lanes_received.get(integer("rcvid", rcvid, _LONG_MIN, _LONG_MAX))
         if lane is None:
-            integer("rcvid", rcvid, _LONG_MIN, _LONG_MAX)
             raise failure(ESRCH)
         with lane.lock:
             if lane.rcvid != rcvid:
@@ -498,7 +511,7 @@ class SocketKernel(Kernel):
 
     def _read(self, rcvid: int, sinks: Buffers, offset: int) -> int:
         start = offset = integer("offset", offset, 0, _LONG_MAX)
-        with self._answering(rcvid) as lane:
+        with self._looking_at(rcvid) as lane:
             for sink in sinks:
                 offset += lane.read_message(offset, sink)
         return offset - start
@@ -511,14 +524,14 @@ class SocketKernel(Kernel):
 
     def _write_reply(self, rcvid: int, sources: Buffers, offset: int) -> int:
         start = offset = integer("offset", offset, 0, _LONG_MAX)
-        with self._answering(rcvid) as lane:
+        with self._looking_at(rcvid) as lane:
             for source in sources:
                 offset += lane.write_reply(offset, source)
         return offset - start
 
     def MsgInfo(self, rcvid: int) -> MessageInfo:
         info = MessageInfo()
-        with self._answering(rcvid) as lane:
+        with self._looking_at(rcvid) as lane:
             lane.channel.describe(lane, info)
         return info
 
@@ -625,11 +638,14 @@ class SocketKernel(Kernel):
     def _put_at(self, opened: int, at: int) -> int:
         """Move a descriptor of the host under the number of an old connection."""
         with self._table.lock:
-            if self._table.is_ours(at):
-                self._table.release_number(at)
-            elif not is_host_descriptor(at):
+            self._table.make_way(at)
+            if is_host_descriptor(at):
+                return os.dup2(opened, at, inheritable=False)
+            placed = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, at)
+            if placed != at:
+                os.close(placed)
                 raise failure(EBADF)
-            return os.dup2(opened, at, inheritable=False)
+            return at
 
     def close(self, fd: int) -> int:
         fd = integer("fd", fd, _INT_MIN, _INT_MAX)
@@ -708,6 +724,7 @@ class SocketKernel(Kernel):
 
     def _before_fork(self) -> None:
         self._table.lock.acquire()
+        self._table.prepare_fork()
         for channel in self._channels.entries.values():
             channel.lock.acquire()
 

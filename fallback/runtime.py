@@ -13,12 +13,14 @@ import os
 import stat
 import tempfile
 from typing import Iterator, List, NamedTuple, Optional
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from .host import out_of_the_way
 
 NAME_PREFIX = "/dev/name/local/"
 _SOCKET_PATH_MAX = 100
+# What a host allows for the name of a file is less than what a name may have, percent-encoded.
+_NAME_PIECE = 200
 
 
 class UnsafeDirectoryError(PermissionError):
@@ -129,10 +131,6 @@ class Runtime:
         """Every channel that has a socket here, dead ones included."""
         return [address for address in map(ChannelAddress.parse, os.listdir(self._channels)) if address]
 
-    def names(self) -> List[str]:
-        """Every name that has a file here, those of dead servers included."""
-        return sorted(unquote(entry) for entry in os.listdir(self._names))
-
     def remove_stale_channels(self) -> None:
         """Remove the sockets of processes that no longer exist."""
         for address in self.channels():
@@ -180,10 +178,13 @@ class Runtime:
         return address
 
     def _name_path(self, name: str) -> str:
-        return os.path.join(self._names, quote(name, safe=""))
+        encoded = quote(name, safe="")
+        pieces = [encoded[start : start + _NAME_PIECE] for start in range(0, len(encoded), _NAME_PIECE)]
+        return os.path.join(self._names, *(f"{piece}+" for piece in pieces[:-1]), pieces[-1])
 
     @staticmethod
     def _open_until_linked(path: str) -> Iterator[int]:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         for _attempt in range(100):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:

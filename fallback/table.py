@@ -63,12 +63,29 @@ class _Placeholders:
 
 
 class Inherited(NamedTuple):
-    """A connection of the parent, in a forked child that has not used it yet (D13)."""
+    """A connection that this process was left by a fork or an exec and has not used yet (D13, B278)."""
 
     address: ChannelAddress
     flags: int
     cookie: int
-    original: MessageInfo
+    # The parent's connection, of which this one is the copy; None after an exec, which copies nothing.
+    original: Optional[MessageInfo]
+
+
+# Where a process leaves word, for the program it may become, of its connections that are not close-on-exec.
+_LEFT = "HA_QNX_CONNECTIONS"
+
+
+def _left_by_exec() -> Dict[int, Inherited]:
+    """The connections that the program before this one left open."""
+    found = {}
+    for entry in filter(None, os.environ.get(_LEFT, "").split(",")):
+        with contextlib.suppress(ValueError):
+            coid, cookie, flags, place = entry.split(":")
+            address = ChannelAddress.parse(place)
+            if address is not None and _is_marked(int(coid), int(cookie)):
+                found[int(coid)] = Inherited(address, int(flags), int(cookie), None)
+    return found
 
 
 class ConnectionTable:
@@ -88,7 +105,9 @@ class ConnectionTable:
         self.entries: Dict[int, Connection] = {}
         # The channel that wants to hear of servers that go (NTO_CHF_COID_DISCONNECT).
         self.death_channel: Optional[Channel] = None
-        self._inherited: Dict[int, Inherited] = {}
+        self._inherited = _left_by_exec()
+        # Numbers that were connections of ours until they were closed behind our back.
+        self._lost_numbers: Set[int] = set()
         self._trunks: Set[Trunk] = set()
         self._slots = slots
         self._channels = channels
@@ -115,6 +134,7 @@ class ConnectionTable:
         if connection.cookie and not _is_marked(coid, connection.cookie):
             with self.lock:
                 self._forget(connection)
+                self._lost_numbers.add(coid)
                 connection.detach()
             raise failure(EBADF)
         return connection
@@ -166,7 +186,6 @@ class ConnectionTable:
                 but keeps its number.
         """
         with self.lock:
-            self._inherited.pop(coid, None)
             old = self.entries.get(coid)
             if old is not None:
                 self.get(coid)
@@ -227,14 +246,20 @@ class ConnectionTable:
             stale.detach()  # Its descriptor was closed behind our back, or the number would not have been free.
         connection.coid = coid
         self.entries[coid] = connection
+        self._lost_numbers.discard(coid)
 
     def _take_over(self, connection: Connection, coid: int) -> None:
-        old = self.entries.get(coid)
-        if old is None:
+        old = self.entries.get(coid) or self._inherited.get(coid)
+        if old is None or (old.cookie and not _is_marked(coid, old.cookie)):
             self._number(connection, coid, exactly=True)
         else:
             connection.coid, connection.cookie = coid, old.cookie
+            # It lies under the descriptor that is there, which keeps its close-on-exec flag.
+            connection.flags = connection.flags & ~NTO_COF_CLOEXEC | old.flags & NTO_COF_CLOEXEC
+            self._inherited.pop(coid, None)
             self.entries[coid] = connection
+            if not connection.flags & NTO_COF_CLOEXEC:
+                self.leave_word()
 
     def _trunk(self, address: ChannelAddress, flags: int) -> Trunk:
         if not flags & NTO_COF_NOSHARE:
@@ -282,21 +307,50 @@ class ConnectionTable:
             OSError: EBADF, there is none.
         """
         with self.lock:
-            connection = self.get(coid)
+            try:
+                connection = self.get(coid)
+            except OSError:
+                self._drop_inherited(coid)
+                raise
             self._forget(connection)
             if connection.cookie:
                 os.close(coid)
             connection.detach()
 
-    def release_number(self, coid: int) -> None:
+    def _drop_inherited(self, coid: int) -> None:
+        """Free the number of a connection of the parent that cannot be made anew."""
+        inherited = self._inherited.pop(coid, None)
+        if inherited is not None and _is_marked(coid, inherited.cookie):
+            os.close(coid)
+
+    def make_way(self, number: int) -> None:
+        """Free a number for a descriptor of the host that is to replace what is under it.
+
+        Raises:
+            OSError: EBADF, it was a connection of ours and is something else by now.
+        """
+        if self.is_ours(number):
+            self._release_number(number)
+        elif number in self._lost_numbers:
+            self._lost_numbers.discard(number)
+            if is_host_descriptor(number):
+                raise failure(EBADF)
+
+    def _release_number(self, coid: int) -> None:
         """End a connection whose descriptor is about to be replaced by one of the host.
 
         Raises:
             OSError: EBADF, the descriptor is something else by now.
         """
-        connection = self.get(coid)
-        self._forget(connection)
-        connection.detach()
+        with self.lock:
+            inherited = self._inherited.pop(coid, None)
+            if inherited is not None:
+                if not _is_marked(coid, inherited.cookie):
+                    raise failure(EBADF)
+                return
+            connection = self.get(coid)
+            self._forget(connection)
+            connection.detach()
 
     def _forget(self, connection: Connection) -> None:
         del self.entries[connection.coid]
@@ -324,7 +378,24 @@ class ConnectionTable:
                     if trunk.read_news():
                         channel.watch_own_trunk(trunk)
 
-    # Forking.
+    # Forking, and becoming another program.
+
+    def leave_word(self) -> None:
+        """Let the program that this process may become find the connections that are not close-on-exec (B278)."""
+        staying = {
+            coid: (connection.cookie, connection.flags, connection.trunk.address)
+            for coid, connection in self.entries.items()
+            if connection.cookie and not connection.flags & NTO_COF_CLOEXEC
+        }
+        if staying or _LEFT in os.environ:
+            os.environ[_LEFT] = ",".join(
+                f"{coid}:{cookie}:{flags}:{address}" for coid, (cookie, flags, address) in staying.items()
+            )
+
+    def prepare_fork(self) -> None:
+        """Take in what servers have said: what a child read from its parent's trunks would be lost to the parent."""
+        for trunk in self._trunks:
+            trunk.read_news()
 
     def leave_to_child(self, parent: int) -> Dict[int, Inherited]:
         """In a forked child: close all that is the parent's; the connections that the child has, too (D13)."""
@@ -356,9 +427,10 @@ class ConnectionTable:
                 connection = self._add(inherited.address, inherited.flags, lambda _connection: None)
             except OSError:
                 raise failure(EBADF) from None
-            connection.coid, connection.cookie = coid, inherited.cookie
+            connection.coid, connection.cookie, connection.flags = coid, inherited.cookie, inherited.flags
         try:
-            self._announce_copy(connection, inherited.original)
+            if inherited.original is not None:
+                self._announce_copy(connection, inherited.original)
         except BaseException:
             connection.detach()
             raise

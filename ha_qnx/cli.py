@@ -5,6 +5,7 @@ with 2 if it was used wrongly.
 """
 
 import argparse
+import os
 import sys
 from typing import List, Optional, Tuple
 
@@ -24,15 +25,21 @@ examples:
 """
 
 
-def main(arguments: Optional[List[str]] = None) -> int:
+def main(arguments: Optional[List[str]] = None, called: str = "ha-qnx") -> int:
     """Run the command; returns the exit status."""
     own, rest = _split(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser()
+    parser = _parser(called)
     options = parser.parse_args(own)
     options.rest = rest
     if rest and options.run is not suite.run:
         parser.error(f"{options.command} takes nothing after --")
-    status: int = options.run(options)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads what this prints any more; the interpreter must not find that out again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 
@@ -44,8 +51,7 @@ def _split(arguments: List[str]) -> Tuple[List[str], List[str]]:
     return arguments[:border], arguments[border + 1 :]
 
 
-def _parser() -> argparse.ArgumentParser:
-    called = "python -m ha_qnx" if sys.argv[0].endswith("__main__.py") else "ha-qnx"
+def _parser(called: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=called,
         description=_DESCRIPTION,

@@ -1,20 +1,12 @@
 """``ha-qnx demo``: kill a server again and again while clients use it, and count what became of every request.
 
-The server, its clients and this command are processes of their own. Nothing in the result is assumed:
+The server, its clients and this command are processes of their own; what is counted, ``demo_count`` says.
 
-* A *request* carries the number of its client and its own; a client has one under way at a time. A *reply* is right if
-  it repeats both numbers and the checksum of the whole request.
-* A server *records* each request it executes, before it replies, in a file that outlives it.
-* *Lost* is a request without the right reply, or without a record. *Wrong* is a reply that belongs to another request.
-* *Executed twice* is a request with more than one record: libha promises that a request is executed at least once.
-* A *recovery* is a recovery function that brought its connection back. A *retransmission* is a request that the library
-  sent again. A client is one thread, so that each recovery is followed by one retransmission, of the request that met
-  the failure; the client counts them for each request. Either the request had been executed already, and gets a second
-  record, or it *died unexecuted*: its server was killed before it could record it.
-* A record that no sending of a request accounts for is *unasked*: there must be none.
-* Before each kill the server is frozen (SIGSTOP), and is killed if a request is under way that no server has begun to
-  answer; else it goes on, and is frozen again a moment later. To the server this is the same as SIGKILL at the first
-  stop: it never runs again.
+Before each kill the server is frozen (SIGSTOP), and is killed if a request is under way that no server has begun to
+answer; else it goes on, and is frozen again a moment later. To the server this is the same as SIGKILL at the first
+stop: it never runs again.
+
+No process outlives the command: each ends when its stdin does, whose other end is here.
 """
 
 import argparse
@@ -28,10 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 from .backends import NAMES, BackendUnavailableError, backend
-from .demo_shared import ANSWERED, BEGUN, PLAIN_CLIENT, RECORD, RECOVERIES, REPLYING, Board
+from .demo_count import ClientReport, Result, compare, describe, read_records
+from .demo_shared import ANSWERED, BEGUN, PLAIN_CLIENT, RECOVERIES, REPLYING, Board
 
 HELP = "kill a server again and again while clients use it, and count what is lost"
 
@@ -59,202 +52,6 @@ _START_DEADLINE = 30.0
 _KILL_DEADLINE = 20.0
 _REPORT_DEADLINE = 40.0
 _END_DEADLINE = 10.0
-
-
-# What is counted.
-
-
-class ClientReport(NamedTuple):
-    """What a client with the library says of its requests, which it numbers from 1."""
-
-    client: int
-    requests: int
-    wrong: Sequence[int] = ()
-    unanswered: Sequence[int] = ()
-    resent: Mapping[int, int] = {}
-    recoveries: int = 0
-    longest_ms: float = 0.0
-    waited_ms: float = 0.0
-    error: Optional[str] = None
-
-    @classmethod
-    def from_json(cls, text: str) -> "ClientReport":
-        """Read what a client printed.
-
-        Raises:
-            ValueError: it printed something else.
-        """
-        fields = json.loads(text)
-        try:
-            return cls(**{**fields, "resent": dict(fields["resent"])})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"no report of a client: {text!r}") from error
-
-
-class Comparison(NamedTuple):
-    """Requests, replies and records, compared."""
-
-    requests: int
-    replies: int
-    records: int
-    lost: int
-    wrong: int
-    executed_twice: int
-    unasked: int
-    retransmissions: int
-    died_unexecuted: int
-
-
-def compare(reports: Iterable[ClientReport], records: Iterable[Tuple[int, int]]) -> Comparison:
-    """Compare what the clients say with what the servers recorded.
-
-    Args:
-        reports: of the clients.
-        records: client and number of each request that was executed. Those of the plain client don't count.
-    """
-    by_client = {report.client: report for report in reports}
-    executed = {report.client: bytearray(report.requests + 1) for report in by_client.values()}
-    counted = unasked = 0
-    for client, number in records:
-        if client == PLAIN_CLIENT:
-            continue
-        counted += 1
-        counts = executed.get(client)
-        if counts is None or not 0 < number < len(counts):
-            unasked += 1
-            continue
-        if counts[number] > by_client[client].resent.get(number, 0):
-            unasked += 1
-        counts[number] = min(counts[number] + 1, 255)
-
-    lost = twice = died = 0
-    for client, counts in executed.items():
-        report = by_client[client]
-        without_record = counts.count(0, 1)
-        bad = {*report.wrong, *report.unanswered}
-        lost += without_record + sum(1 for number in bad if counts[number])
-        twice += report.requests - without_record - counts.count(1, 1)
-        died += sum(max(1 + again - counts[number], 0) for number, again in report.resent.items())
-    requests = sum(report.requests for report in by_client.values())
-    return Comparison(
-        requests=requests,
-        replies=requests - sum(len(report.unanswered) for report in by_client.values()),
-        records=counted,
-        lost=lost,
-        wrong=sum(len(report.wrong) for report in by_client.values()),
-        executed_twice=twice,
-        unasked=unasked,
-        retransmissions=sum(sum(report.resent.values()) for report in by_client.values()),
-        died_unexecuted=died,
-    )
-
-
-def read_records(path: str) -> Iterator[Tuple[int, int]]:
-    """Client and number of each request that was executed, in order."""
-    with open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(RECORD.size * 4096), b""):
-            for client, _pid, number in RECORD.iter_unpack(chunk):
-                yield client, number
-
-
-class Result(NamedTuple):
-    """What a run has shown."""
-
-    backend: str
-    seconds: float
-    clients: int
-    kills_asked: int
-    kills: int
-    reports: List[ClientReport]
-    comparison: Comparison
-    plain: Dict[str, Any]
-    faults: List[str]
-
-    @property
-    def all_faults(self) -> List[str]:
-        """One sentence for each thing that must not happen."""
-        counts = self.comparison
-        found = list(self.faults)
-        found += [f"client {report.client} failed: {report.error}" for report in self.reports if report.error]
-        if counts.lost:
-            found.append(f"{counts.lost} requests are lost")
-        if counts.wrong:
-            found.append(f"{counts.wrong} replies are wrong")
-        if counts.unasked:
-            found.append(f"{counts.unasked} executions were not asked for")
-        if self.kills != self.kills_asked:
-            found.append(f"only {self.kills} of {self.kills_asked} kills could be made")
-        return found
-
-    @property
-    def exit_status(self) -> int:
-        """0, or 1 if anything went wrong."""
-        return 1 if self.all_faults else 0
-
-    def as_json(self) -> Dict[str, Any]:
-        """Every figure."""
-        counts = self.comparison
-        requests = max(counts.requests, 1)
-        return {
-            "backend": self.backend,
-            "seconds": round(self.seconds, 3),
-            "clients": self.clients,
-            "requests": counts.requests,
-            "replies": counts.replies,
-            "records": counts.records,
-            "kills_asked": self.kills_asked,
-            "kills": self.kills,
-            "recoveries": sum(report.recoveries for report in self.reports),
-            "retransmissions": counts.retransmissions,
-            "lost": counts.lost,
-            "wrong": counts.wrong,
-            "died_unexecuted": counts.died_unexecuted,
-            "executed_twice": counts.executed_twice,
-            "unasked": counts.unasked,
-            "longest_gap_ms": round(max((report.longest_ms for report in self.reports), default=0.0), 3),
-            "mean_ms": round(sum(report.waited_ms for report in self.reports) / requests, 4),
-            "plain_client_failed_after": _rounded(self.plain.get("failed_after")),
-            "plain_client_errors": self.plain.get("errors", []),
-            "faults": self.all_faults,
-        }
-
-
-def _rounded(seconds: Optional[float]) -> Optional[float]:
-    return None if seconds is None else round(seconds, 3)
-
-
-def describe(result: Result) -> str:
-    """The result in words."""
-    figures = result.as_json()
-    lines = [
-        f"The server was killed {figures['kills']} times in {result.seconds:.1f} s, each time while a request was under",
-        "way, and a successor that had been started ahead took over. "
-        f"(Backend: {figures['backend']}. Clients: {figures['clients']}.)",
-        "",
-        "With the library:",
-        f"  requests            {figures['requests']:>10,}",
-        f"  replies             {figures['replies']:>10,}   wrong: {figures['wrong']}",
-        f"  lost                {figures['lost']:>10,}",
-        f"  recoveries          {figures['recoveries']:>10,}",
-        f"  sent again          {figures['retransmissions']:>10,}   {figures['died_unexecuted']} had not been executed before",
-        f"  executed twice      {figures['executed_twice']:>10,}   the promise is: at least once",
-        f"  longest wait        {figures['longest_gap_ms']:>10,.1f}   ms for one reply, death and recovery included",
-        f"  mean wait           {figures['mean_ms']:>10,.3f}   ms",
-        "",
-        "Without the library:",
-        f"  {_plain_client(figures)}",
-        "",
-    ]
-    faults = figures["faults"]
-    lines += [f"FAULT: {fault}." for fault in faults] or ["Nothing was lost."]
-    return "\n".join(lines) + "\n"
-
-
-def _plain_client(figures: Mapping[str, Any]) -> str:
-    after = figures["plain_client_failed_after"]
-    if after is None:
-        return "the plain client did not fail."
-    return f"the plain client failed for good after {after:.2f} s ({'; '.join(figures['plain_client_errors'])})."
 
 
 # The processes.
@@ -325,7 +122,7 @@ class Child:
         os.kill(self.process.pid, signal.SIGSTOP)
         _pid, status = os.waitpid(self.process.pid, os.WUNTRACED)
         if not os.WIFSTOPPED(status):
-            self.process.returncode = status
+            self.process.returncode = status  # It is reaped now, without Popen's knowledge.
             raise DemoError(f"{self.module} ended by itself, with wait status {status}")
 
     def thaw(self) -> None:
@@ -409,7 +206,7 @@ class Demonstration:
             server.expect("ready", _START_DEADLINE)
             server.go()
             server.expect("serving", _START_DEADLINE)
-            self._spare = self._start_server()
+            spare = self._start_server()
             self._clients = [self._start_client(number) for number in range(1 + len(self._rows))]
             for client in self._clients:
                 client.expect("ready", _START_DEADLINE)
@@ -417,7 +214,7 @@ class Demonstration:
             for client in self._clients:
                 client.go()
             try:
-                self._kill_all(server, start)
+                self._kill_all(server, spare, start)
                 self._watch_until(start + self._seconds, start)
             except DemoError as error:
                 self._faults.append(str(error))
@@ -452,17 +249,19 @@ class Demonstration:
     def _start_client(self, number: int) -> Child:
         return self._start("demo_client", str(number))
 
-    def _kill_all(self, server: Child, start: float) -> None:
+    def _kill_all(self, server: Child, spare: Child, start: float) -> None:
         """Kill as often as asked, at a random moment of each equal part of the time."""
         part = self._seconds / max(self._kills_asked, 1)
         for kill in range(self._kills_asked):
-            self._spare.expect("ready", _START_DEADLINE)
+            spare.expect("ready", _START_DEADLINE)
             moment = start + part * (kill + random.random())  # noqa: S311  # no secret depends on it
             self._watch_until(moment, start)
             self._kill_with_request_under_way(server)
+            spare.go()
             self._kills += 1
-            server, self._spare = self._spare, self._start_server()
+            server = spare
             server.expect("serving", _START_DEADLINE)
+            spare = self._start_server()
 
     def _watch_until(self, moment: float, start: float) -> None:
         """Show the progress until then.
@@ -486,7 +285,7 @@ class Demonstration:
         self._progress.show(time.monotonic() - start, replies, recoveries, self._kills, self._kills_asked)
 
     def _kill_with_request_under_way(self, server: Child) -> None:
-        """Kill a server that has not begun to answer some request, and let the successor begin.
+        """Kill a server that has not begun to answer some request.
 
         Raises:
             DemoError: there was never such a request, or the server had ended by itself.
@@ -498,7 +297,6 @@ class Demonstration:
             if any(row[BEGUN] > row[REPLYING] for row in self._rows):
                 server.end()
                 self._board.frozen = 0
-                self._spare.go()
                 return
             server.thaw()
             self._board.frozen = 0

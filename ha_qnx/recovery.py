@@ -110,7 +110,7 @@ class Recovery:
             else:
                 attachment.message_got_through()
                 return result
-        attachment.message_got_through()  # The server answered, if with an error.
+        attachment.call_failed(failure)
         raise failure
 
     def MsgSendv(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:

@@ -19,7 +19,7 @@ recover it. Any other error is the server's or the host's business and goes to t
 """
 
 import threading
-from errno import EBADF, EEXIST, EINVAL, ESRCH
+from errno import EAGAIN, EBADF, EEXIST, EINTR, EINVAL, EMFILE, ENFILE, ENOMEM, ESRCH, ETIMEDOUT
 from typing import Any, Callable, Dict, Optional, Set
 
 from .constants import (
@@ -32,6 +32,8 @@ from .constants import (
 )
 
 LOST = frozenset((EBADF, ESRCH))
+# The errors by which a call can end before any server has its message: they say nothing about the server.
+_WITHOUT_THE_SERVER = frozenset((EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM, ETIMEDOUT))
 
 RecoveryFunction = Callable[[int, Any], int]
 
@@ -101,6 +103,11 @@ class Attachment:
         """Start ``icount`` anew: the server has answered. What is said inside the recovery function does not count."""
         if self.icount and not self.is_recovering_here:
             self.icount = 0
+
+    def call_failed(self, failure: OSError) -> None:
+        """Start ``icount`` anew if the error is the server's answer."""
+        if failure.errno not in _WITHOUT_THE_SERVER:
+            self.message_got_through()
 
     def control(self, command: int, limit: Optional[int]) -> None:
         """Do what ha_connection_ctrl asks (B388 to B395).

@@ -19,7 +19,7 @@ HELP = "check a backend against the specification"
 
 DESCRIPTION = """\
 Runs the conformance suite that is installed with this package: every test checks numbered
-lines of the specification of QNX's calls. It needs pytest: pip install ha_qnx[conformance]
+lines of the specification of QNX's calls. It needs pytest: pip install 'ha_qnx[conformance]'
 """
 
 EPILOG = """\
@@ -111,7 +111,7 @@ def _write_report(path: str, status: int, arguments: List[str], tests: List[Dict
 def _obstacle() -> Optional[str]:
     """Why the suite cannot be run from here; None if it can."""
     if importlib.util.find_spec("pytest") is None:
-        return "pytest is missing: run 'pip install ha_qnx[conformance]'"
+        return "pytest is missing: pip install 'ha_qnx[conformance]'"
     if importlib.util.find_spec("ha_qnx.conformance") is None:
         return "the suite is missing: install the package; a source tree is not enough"
     here = os.path.join(os.getcwd(), "ha_qnx", "__init__.py")
@@ -139,6 +139,12 @@ def run(options: argparse.Namespace) -> int:
     if obstacle is not None:
         sys.stderr.write(f"ha-qnx conformance: {obstacle}\n")
         return _WRONG_USE
+    if options.report is not None:
+        try:
+            open(options.report, "w").close()
+        except OSError as error:
+            sys.stderr.write(f"ha-qnx conformance: the report cannot be written: {error}\n")
+            return _WRONG_USE
     from . import conformance
 
     arguments = [f"--backend={name}" for name in options.backend or []]

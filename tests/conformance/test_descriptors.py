@@ -3,13 +3,15 @@
 The servers of this module, and of those that import them from here, live in other processes and are led step by step.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
 import struct
+import threading
 from errno import EACCES, EBADF, EBUSY, EINTR, EINVAL, EIO, ENOENT, ENOSYS, EPERM, ESRCH
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Tuple
 
 import pytest
 
@@ -25,13 +27,14 @@ from ha_qnx import (
     NTO_SIDE_CHANNEL,
     PULSE_CODE_DISCONNECT,
     MessageInfo,
+    Name,
     Pulse,
 )
 
 from .expect import fails_with
 from .marks import checks
-from .peers import Peer
-from .waiting import Task
+from .peers import Peer, PeerPool
+from .waiting import DEADLINE, Task, eventually
 
 Start = Callable[..., Task]
 StartPeer = Callable[[], Peer]
@@ -110,10 +113,25 @@ class Seen(NamedTuple):
         return Pulse.from_buffer_copy(self.data)
 
 
+_names: Dict[int, Name] = {}
+
+
 def attach(qnx: Any, name: str) -> int:
     """In another process: take a name; its channel."""
-    chid: int = qnx.name_attach(name).chid
+    attached = qnx.name_attach(name)
+    _names[attached.chid] = attached
+    chid: int = attached.chid
     return chid
+
+
+def end_server(qnx: Any, chid: int) -> None:
+    """In another process: give up a channel, and its name."""
+    attached = _names.pop(chid, None)
+    with contextlib.suppress(OSError):
+        if attached is None:
+            qnx.ChannelDestroy(chid)
+        else:
+            qnx.name_detach(attached)
 
 
 def create_channel(qnx: Any, flags: int = 0) -> int:
@@ -152,12 +170,6 @@ def reply(qnx: Any, rcvid: int, status: int, data: bytes) -> int:
     return result
 
 
-def refuse_taken(qnx: Any, rcvid: int, error: int) -> int:
-    """In another process: let a message fail that was taken before."""
-    result: int = qnx.MsgError(rcvid, error)
-    return result
-
-
 def destroy_channel(qnx: Any, chid: int) -> int:
     """In another process: destroy a channel, while the process lives on."""
     result: int = qnx.ChannelDestroy(chid)
@@ -170,35 +182,70 @@ class Server:
     def __init__(self, peer: Peer, name: str = "", flags: int = 0) -> None:
         self.peer = peer
         self.pid = peer.pid
+        self._is_gone = threading.Event()
         self.path = f"/dev/name/local/{name}"
-        self.chid: int = peer.run(attach, name) if name else peer.run(create_channel, flags)
+        self.chid: int = self._run(attach, name) if name else self._run(create_channel, flags)
+
+    def _run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function there in a thread: one that waits in vain does not keep the process from going on."""
+        called = self.peer.start(function, *args)
+        eventually(lambda: called.done, f"{function.__name__} in the other process")
+        return called.result()
 
     def take(self, room: int = 2000) -> Seen:
         """Receive a message or a pulse."""
-        seen: Seen = self.peer.run(take, self.chid, room)
+        seen: Seen = self._run(take, self.chid, room)
         return seen
 
     def answer(self, status: int = EOK, reply: bytes = b"") -> Seen:
         """Receive a message and answer it."""
-        seen: Seen = self.peer.run(answer, self.chid, status, reply)
+        seen: Seen = self._run(answer, self.chid, status, reply)
         return seen
 
     def refuse(self, error: int) -> Seen:
         """Receive a message and let it fail."""
-        seen: Seen = self.peer.run(refuse, self.chid, error)
+        seen: Seen = self._run(refuse, self.chid, error)
         return seen
 
     def reply(self, seen: Seen, status: int = EOK, data: bytes = b"") -> None:
         """Answer a message that was taken."""
-        self.peer.run(reply, seen.rcvid, status, data)
+        self._run(reply, seen.rcvid, status, data)
 
     def destroy_channel(self) -> None:
         """Destroy the channel, and live on."""
-        self.peer.run(destroy_channel, self.chid)
+        self._run(destroy_channel, self.chid)
+
+    def end(self) -> None:
+        """Give up the name and the channel, and live on."""
+        self._run(end_server, self.chid)
 
     def kill(self) -> None:
         """Die by SIGKILL."""
         self.peer.kill()
+        self._is_gone.set()
+
+    def wait_until_gone(self) -> None:
+        """Wait, in another thread than the one that kills it, until nothing is left of the process.
+
+        A client hears of the death while the host still closes what the process had, its name for instance.
+        """
+        assert self._is_gone.wait(DEADLINE), "nobody has killed the server"
+
+
+@pytest.fixture(scope="module")
+def lasting(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Peer]:
+    """A process for those servers of this module that are not killed: to start one for each takes long."""
+    peer = pool.take(backends[1])
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def server(lasting: Peer, name: str) -> Iterator[Server]:
+    """A server with a name, in a process that is not to be harmed."""
+    made = Server(lasting, name)
+    yield made
+    made.end()
 
 
 def opened(qnx: Any, start: Start, server: Server, oflag: int = os.O_RDWR) -> int:
@@ -229,9 +276,8 @@ def is_descriptor(number: int) -> bool:
 
 
 @checks("B310", "B311", "B313")
-def test_open_sends_a_connect_message(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_open_sends_a_connect_message(qnx: Any, start: Start, server: Server, name: str) -> None:
     """The server of a name gets a 40-byte _IO_CONNECT header, followed by what is left of the path: its NUL."""
-    server = Server(peer, name)
     task = start(qnx.open, server.path, os.O_RDWR | os.O_CREAT, 0o640)
     seen = server.answer()
     assert task.result() >= 0
@@ -247,19 +293,15 @@ def test_open_sends_a_connect_message(qnx: Any, start: Start, peer: Peer, name: 
 @pytest.mark.parametrize(
     ("oflag", "expected"), [(os.O_RDONLY, 1), (os.O_WRONLY, 2), (os.O_RDWR, 3)], ids=["rdonly", "wronly", "rdwr"]
 )
-def test_the_access_mode_arrives_plus_one(
-    qnx: Any, start: Start, peer: Peer, name: str, oflag: int, expected: int
-) -> None:
+def test_the_access_mode_arrives_plus_one(qnx: Any, start: Start, server: Server, oflag: int, expected: int) -> None:
     """The access mode is sent as 1, 2 or 3, so that it is a set of bits."""
-    server = Server(peer, name)
     start(qnx.open, server.path, oflag)
     assert ConnectMessage.from_buffer_copy(server.answer().data).ioflag & 0x3FFF == expected
 
 
 @checks("B312")
-def test_close_on_exec_is_not_sent(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_close_on_exec_is_not_sent(qnx: Any, start: Start, server: Server) -> None:
     """O_CLOEXEC is the client's own business: the server does not see it."""
-    server = Server(peer, name)
     start(qnx.open, server.path, os.O_RDONLY)
     plain = ConnectMessage.from_buffer_copy(server.answer().data).ioflag
     start(qnx.open, server.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -273,18 +315,16 @@ def test_close_on_exec_is_not_sent(qnx: Any, start: Start, peer: Peer, name: str
     ids=["append", "nonblock", "creat", "trunc", "excl"],
 )
 def test_open_flags_arrive_as_qnx_numbers_them(
-    qnx: Any, start: Start, peer: Peer, name: str, oflag: int, expected: int
+    qnx: Any, start: Start, server: Server, oflag: int, expected: int
 ) -> None:
     """A server finds each open flag under QNX's number, whatever the client's host calls it."""
-    server = Server(peer, name)
     start(qnx.open, server.path, os.O_WRONLY | oflag)
     assert ConnectMessage.from_buffer_copy(server.answer().data).ioflag & 0x3FFF == 2 | expected
 
 
 @checks("B313")
-def test_open_returns_the_lowest_free_descriptor(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_open_returns_the_lowest_free_descriptor(qnx: Any, start: Start, server: Server) -> None:
     """A connection that is opened gets the number that an ordinary file would get."""
-    server = Server(peer, name)
     lowest = next_number()
     assert opened(qnx, start, server) == lowest
     assert opened(qnx, start, server) > lowest
@@ -307,11 +347,8 @@ def test_a_path_that_is_no_name_is_opened_by_the_host(qnx: Any, tmp_path: Path) 
 
 @checks("B314")
 @pytest.mark.parametrize("error", [EACCES, EBUSY, ENOENT])
-def test_a_refused_open_fails_and_leaves_nothing(
-    qnx: Any, start: Start, peer: Peer, name: str, error: int
-) -> None:
+def test_a_refused_open_fails_and_leaves_nothing(qnx: Any, start: Start, server: Server, error: int) -> None:
     """What the server answers by MsgError is what open fails with; the connection made for the attempt is detached."""
-    server = Server(peer, name)
     lowest = next_number()
     task = start(qnx.open, server.path, os.O_RDWR)
     server.refuse(error)
@@ -326,7 +363,7 @@ def test_a_refused_open_fails_and_leaves_nothing(
 def test_open_fails_when_the_server_dies_before_it_answers(
     qnx: Any, start: Start, peer: Peer, name: str, taken: bool
 ) -> None:
-    """A server that is killed while it has the _IO_CONNECT message makes open fail with ESRCH, and no number is lost."""
+    """A server that is killed while it has the _IO_CONNECT message: open fails with ESRCH, and no number is lost."""
     server = Server(peer, name)
     lowest = next_number()
     task = start(qnx.open, server.path, os.O_RDWR)
@@ -341,9 +378,8 @@ def test_open_fails_when_the_server_dies_before_it_answers(
 
 @checks("D13")
 @pytest.mark.parametrize("oflag", [os.O_RDWR, os.O_RDWR | os.O_CLOEXEC], ids=["plain", "cloexec"])
-def test_descriptors_are_close_on_exec(qnx: Any, start: Start, peer: Peer, name: str, oflag: int) -> None:
+def test_descriptors_are_close_on_exec(qnx: Any, start: Start, server: Server, oflag: int) -> None:
     """Like everything that Python opens, a connection and its duplicates are closed by exec unless that is changed."""
-    server = Server(peer, name)
     fd = opened(qnx, start, server, oflag)
     task = start(qnx.dup, fd)
     server.answer()
@@ -355,9 +391,8 @@ def test_descriptors_are_close_on_exec(qnx: Any, start: Start, peer: Peer, name:
 
 
 @checks("B328")
-def test_close_sends_a_close_message_and_detaches(qnx: Any, start: Start, peer: Peer, name: str) -> None:
-    """close sends 4 bytes of _IO_CLOSE that want no reply data; then the connection ends and its number is free."""
-    server = Server(peer, name)
+def test_close_sends_a_close_message_and_detaches(qnx: Any, start: Start, server: Server) -> None:
+    """A close sends 4 bytes of _IO_CLOSE that want no reply data; then the connection ends and its number is free."""
     fd = opened(qnx, start, server)
     task = start(qnx.close, fd)
     seen = server.answer()
@@ -371,11 +406,8 @@ def test_close_sends_a_close_message_and_detaches(qnx: Any, start: Start, peer: 
 
 @checks("B329")
 @pytest.mark.parametrize("error", [EIO, ENOSYS, EBADF])
-def test_a_refused_close_frees_the_descriptor_all_the_same(
-    qnx: Any, start: Start, peer: Peer, name: str, error: int
-) -> None:
-    """close fails with what the server answers by MsgError, but the descriptor is closed."""
-    server = Server(peer, name)
+def test_a_refused_close_frees_the_descriptor_all_the_same(qnx: Any, start: Start, server: Server, error: int) -> None:
+    """A close fails with what the server answers by MsgError, but the descriptor is closed."""
     fd = opened(qnx, start, server)
     task = start(qnx.close, fd)
     server.refuse(error)
@@ -385,11 +417,8 @@ def test_a_refused_close_frees_the_descriptor_all_the_same(
 
 
 @checks("B330", "B232")
-def test_a_close_that_the_server_interrupts_leaves_the_descriptor_open(
-    qnx: Any, start: Start, peer: Peer, name: str
-) -> None:
+def test_a_close_that_the_server_interrupts_leaves_the_descriptor_open(qnx: Any, start: Start, server: Server) -> None:
     """An _IO_CLOSE that is answered with EINTR makes close fail, and the descriptor is as it was."""
-    server = Server(peer, name)
     fd = opened(qnx, start, server)
     task = start(qnx.close, fd)
     server.refuse(EINTR)
@@ -426,7 +455,7 @@ def test_a_close_that_a_signal_interrupts_leaves_the_descriptor_open(qnx: Any, s
 def test_closing_a_connection_to_a_dead_server_frees_its_descriptor(
     qnx: Any, start: Start, peer: Peer, name: str, killed: bool
 ) -> None:
-    """close of a dead connection fails with EBADF, but the descriptor is closed."""
+    """A close of a dead connection fails with EBADF, but the descriptor is closed."""
     server = Server(peer, name)
     fd = opened(qnx, start, server)
     if killed:
@@ -440,7 +469,7 @@ def test_closing_a_connection_to_a_dead_server_frees_its_descriptor(
 
 @checks("B345", "B329")
 def test_a_server_that_dies_during_close_frees_the_descriptor(qnx: Any, start: Start, peer: Peer, name: str) -> None:
-    """close fails with ESRCH when the server is killed while it has the _IO_CLOSE message; the descriptor is closed."""
+    """A server that is killed while it has the _IO_CLOSE message: close fails with ESRCH, the descriptor is closed."""
     server = Server(peer, name)
     fd = opened(qnx, start, server)
     task = start(qnx.close, fd)
@@ -453,16 +482,15 @@ def test_a_server_that_dies_during_close_frees_the_descriptor(qnx: Any, start: S
 @checks("B332")
 @pytest.mark.parametrize("bad", ["closed", "negative", "side channel"])
 def test_what_is_not_open_cannot_be_closed(qnx: Any, bad: str) -> None:
-    """close of a number that is no descriptor fails with EBADF."""
+    """A close of a number that is no descriptor fails with EBADF."""
     number = {"closed": next_number(), "negative": -1, "side channel": SIDE | 1000}[bad]
     with fails_with(EBADF):
         qnx.close(number)
 
 
 @checks("B332", "B328")
-def test_a_descriptor_can_be_closed_once(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_a_descriptor_can_be_closed_once(qnx: Any, start: Start, server: Server) -> None:
     """A second close fails with EBADF."""
-    server = Server(peer, name)
     fd = opened(qnx, start, server)
     task = start(qnx.close, fd)
     server.answer()
@@ -475,9 +503,8 @@ def test_a_descriptor_can_be_closed_once(qnx: Any, start: Start, peer: Peer, nam
 
 
 @checks("B333", "B341", "D27")
-def test_dup_sends_a_dup_message_on_the_new_connection(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_dup_sends_a_dup_message_on_the_new_connection(qnx: Any, start: Start, server: Server) -> None:
     """The server gets 60 bytes of _IO_DUP from the new connection, which say of which connection it is the copy."""
-    server = Server(peer, name)
     fd = opened(qnx, start, server)
     lowest = next_number()
     task = start(qnx.dup, fd)
@@ -492,9 +519,8 @@ def test_dup_sends_a_dup_message_on_the_new_connection(qnx: Any, start: Start, p
 
 
 @checks("B333")
-def test_a_duplicate_is_a_connection_of_its_own(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_a_duplicate_is_a_connection_of_its_own(qnx: Any, start: Start, server: Server) -> None:
     """A duplicate reaches the same server under its own number, and works on when the original is closed."""
-    server = Server(peer, name)
     fd = opened(qnx, start, server)
     task = start(qnx.dup, fd)
     server.answer()
@@ -506,14 +532,13 @@ def test_a_duplicate_is_a_connection_of_its_own(qnx: Any, start: Start, peer: Pe
     task = start(qnx.MsgSend, copy, b"question", buffer)
     seen = server.answer(7, b"reply")
     assert (seen.data, seen.coid) == (b"question", copy)
-    assert (task.result(), buffer) == (7, b"reply")
+    assert (task.result(), bytes(buffer)) == (7, b"reply")
 
 
 @checks("B334")
 @pytest.mark.parametrize("call", ["dup", "dup2"])
-def test_a_refused_dup_fails_and_leaves_nothing(qnx: Any, start: Start, peer: Peer, name: str, call: str) -> None:
-    """dup fails with what the server answers to _IO_DUP by MsgError; the new connection is detached."""
-    server = Server(peer, name)
+def test_a_refused_dup_fails_and_leaves_nothing(qnx: Any, start: Start, server: Server, call: str) -> None:
+    """What the server answers to _IO_DUP by MsgError is what dup fails with; the new connection is detached."""
     fd = opened(qnx, start, server)
     number = next_number()
     task = start(qnx.dup, fd) if call == "dup" else start(qnx.dup2, fd, number)
@@ -526,7 +551,7 @@ def test_a_refused_dup_fails_and_leaves_nothing(qnx: Any, start: Start, peer: Pe
 @pytest.mark.parametrize("bad", ["closed", "negative", "side channel", "unknown side channel"])
 @pytest.mark.parametrize("call", ["dup", "dup2"])
 def test_what_is_no_descriptor_cannot_be_duplicated(qnx: Any, bad: str, call: str) -> None:
-    """dup and dup2 of a side channel, or of a number that is not open, fail with EBADF."""
+    """A side channel, or a number that is not open, makes dup and dup2 fail with EBADF."""
     coid = qnx.ConnectAttach(0, 0, qnx.ChannelCreate(0))
     lowest = next_number()
     number = {"closed": lowest, "negative": -1, "side channel": coid, "unknown side channel": SIDE | 1000}[bad]
@@ -566,7 +591,7 @@ def test_a_connection_to_a_dead_server_cannot_be_duplicated(
 def test_a_server_that_dies_during_dup_leaves_no_duplicate(
     qnx: Any, start: Start, peer: Peer, name: str, call: str
 ) -> None:
-    """dup and dup2 fail with ESRCH when the server is killed while it has the _IO_DUP message."""
+    """A server that is killed while it has the _IO_DUP message makes dup and dup2 fail with ESRCH."""
     server = Server(peer, name)
     fd = opened(qnx, start, server)
     number = next_number()
@@ -581,9 +606,8 @@ def test_a_server_that_dies_during_dup_leaves_no_duplicate(
 
 
 @checks("B337", "B341")
-def test_dup2_closes_what_it_replaces(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_dup2_closes_what_it_replaces(qnx: Any, start: Start, server: Server) -> None:
     """The server of the number that dup2 takes gets _IO_CLOSE first; then comes the _IO_DUP under that number."""
-    server = Server(peer, name)
     fd, other = opened(qnx, start, server), opened(qnx, start, server)
     task = start(qnx.dup2, fd, other)
     closing = server.answer()
@@ -595,11 +619,8 @@ def test_dup2_closes_what_it_replaces(qnx: Any, start: Start, peer: Peer, name: 
 
 
 @checks("B337")
-def test_dup2_puts_a_connection_in_the_place_of_a_file(
-    qnx: Any, start: Start, peer: Peer, name: str, tmp_path: Path
-) -> None:
+def test_dup2_puts_a_connection_in_the_place_of_a_file(qnx: Any, start: Start, server: Server, tmp_path: Path) -> None:
     """A connection duplicated onto a file of the host: the file is closed, and what is sent reaches the server."""
-    server = Server(peer, name)
     fd = opened(qnx, start, server)
     number = qnx.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     task = start(qnx.dup2, fd, number)
@@ -612,11 +633,8 @@ def test_dup2_puts_a_connection_in_the_place_of_a_file(
 
 
 @checks("B337")
-def test_dup2_puts_a_file_in_the_place_of_a_connection(
-    qnx: Any, start: Start, peer: Peer, name: str, tmp_path: Path
-) -> None:
+def test_dup2_puts_a_file_in_the_place_of_a_connection(qnx: Any, start: Start, server: Server, tmp_path: Path) -> None:
     """A file of the host duplicated onto a connection: the server gets _IO_CLOSE, and the number is the file."""
-    server = Server(peer, name)
     fd = opened(qnx, start, server)
     file = qnx.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     task = start(qnx.dup2, file, fd)
@@ -639,9 +657,8 @@ def test_dup2_replaces_a_dead_connection(qnx: Any, start: Start, start_peer: Sta
 
 
 @checks("B337", "B334")
-def test_dup2_has_closed_the_number_when_it_is_refused(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_dup2_has_closed_the_number_when_it_is_refused(qnx: Any, start: Start, server: Server) -> None:
     """When the server rejects the duplicate, the connection that it was to replace is closed already."""
-    server = Server(peer, name)
     fd, other = opened(qnx, start, server), opened(qnx, start, server)
     task = start(qnx.dup2, fd, other)
     assert server.answer().type == IO_CLOSE
@@ -651,9 +668,8 @@ def test_dup2_has_closed_the_number_when_it_is_refused(qnx: Any, start: Start, p
 
 
 @checks("B339")
-def test_dup2_onto_itself_sends_nothing(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_dup2_onto_itself_sends_nothing(qnx: Any, start: Start, server: Server) -> None:
     """dup2 of a connection onto its own number returns it, and the server hears nothing."""
-    server = Server(peer, name)
     fd = opened(qnx, start, server)
     assert start(qnx.dup2, fd, fd).result() == fd
     start(qnx.MsgSend, fd, b"next", None)
@@ -670,11 +686,8 @@ def test_dup2_of_a_closed_number_onto_itself_fails(qnx: Any) -> None:
 
 @checks("B340")
 @pytest.mark.parametrize("target", [-1, SIDE | 7], ids=["negative", "side channel"])
-def test_dup2_into_what_is_no_descriptor_fails(
-    qnx: Any, start: Start, peer: Peer, name: str, target: int
-) -> None:
+def test_dup2_into_what_is_no_descriptor_fails(qnx: Any, start: Start, server: Server, target: int) -> None:
     """dup2 onto a negative number or a side channel fails with EBADF, and the server hears nothing."""
-    server = Server(peer, name)
     fd = opened(qnx, start, server)
     with fails_with(EBADF):
         start(qnx.dup2, fd, target).result()
@@ -683,14 +696,14 @@ def test_dup2_into_what_is_no_descriptor_fails(
 
 
 @checks("B337")
-def test_dup2_can_take_a_number_that_is_free(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_dup2_can_take_a_number_that_is_free(qnx: Any, start: Start, server: Server) -> None:
     """dup2 onto a number that is not open makes the copy there, and lower free numbers stay free."""
-    server = Server(peer, name)
     fd = opened(qnx, start, server)
     lowest = next_number()
-    task = start(qnx.dup2, fd, lowest + 3)
-    assert server.answer().coid == lowest + 3
-    assert task.result() == lowest + 3
+    free = next(number for number in range(lowest + 3, lowest + 1000) if not is_descriptor(number))
+    task = start(qnx.dup2, fd, free)
+    assert server.answer().coid == free
+    assert task.result() == free
     assert next_number() == lowest
 
 

@@ -1,5 +1,6 @@
 """fork, exec and exit: what a child has, and what becomes of connections and channels."""
 
+import contextlib
 import os
 import pickle
 import signal
@@ -7,7 +8,7 @@ import sys
 import threading
 import traceback
 from errno import EBADF, EEXIST, EINVAL, EPERM, ESRCH
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import pytest
 
@@ -21,12 +22,13 @@ from ha_qnx import (
     NTO_SIDE_CHANNEL,
     PULSE_CODE_DISCONNECT,
     MessageInfo,
+    Name,
 )
 
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
-from .test_descriptors import DupMessage, Seen, Server, Start, StartPeer, answer, refuse, take
+from .test_descriptors import DupMessage, Seen, Server, Start, StartPeer, answer, is_descriptor, refuse, take
 from .waiting import DEADLINE, Task, eventually
 
 SIDE = NTO_SIDE_CHANNEL
@@ -34,7 +36,7 @@ _CHILD_LIMIT = int(2 * DEADLINE)
 
 
 def forked(call: Callable[..., Any], *args: Any) -> Any:
-    """Make a call in a forked child; what it returned, or raise its OSError. The call may be made at the fork itself."""
+    """Make a call in a forked child: what it returned, or raise its OSError, or that of the fork itself."""
     ours, theirs = os.pipe()
     child = os.fork()
     if not child:
@@ -75,9 +77,9 @@ def use_the_channel_in_a_child(qnx: Any) -> Tuple[int, List[int]]:
 
     def errnos() -> List[int]:
         found = []
-        for call in (lambda: qnx.MsgReceive(chid, bytearray(100)), lambda: qnx.ChannelDestroy(chid)):
+        for call, *args in ((qnx.MsgReceive, chid, bytearray(100)), (qnx.ChannelDestroy, chid)):
             try:
-                call()
+                call(*args)
             except OSError as error:
                 found.append(error.errno or 0)
         return found
@@ -243,6 +245,29 @@ def test_a_child_has_no_dead_connections(qnx: Any, peer: Peer) -> None:
     assert peer.run(send_from_a_child, fd, b"message") == -EBADF
 
 
+def close_dead_in_a_child(qnx: Any, fd: int) -> Tuple[int, bool]:
+    """In another process: close a connection in a child; the errno, and whether the number is still open."""
+
+    def close() -> Tuple[int, bool]:
+        try:
+            qnx.close(fd)
+        except OSError as error:
+            return error.errno or 0, is_descriptor(fd)
+        return 0, is_descriptor(fd)
+
+    result: Tuple[int, bool] = forked(close)
+    return result
+
+
+@checks("B276", "B331")
+def test_a_child_does_not_keep_the_number_of_a_dead_connection(qnx: Any, peer: Peer) -> None:
+    """A close of a dead connection in a child is EBADF, and its number is free: it was left out, or is closed now."""
+    chid = qnx.ChannelCreate(0)
+    fd = peer.run(connect_descriptor, os.getpid(), chid)
+    qnx.ChannelDestroy(chid)
+    assert peer.run(close_dead_in_a_child, fd) == (EBADF, False)
+
+
 @checks("B277")
 def test_the_messages_of_a_parent_are_not_its_childs(qnx: Any, start: Start, peer: Peer) -> None:
     """A thread of the parent waits for a reply while a child sends on the same number: each gets its own reply."""
@@ -331,15 +356,11 @@ def is_dead(qnx: Any, coid: int) -> bool:
 @checks("B403", "D13")
 @open_point("D13")
 @pytest.mark.parametrize("answers", [0, 1, 2], ids=["before the fork", "at the copying", "at the message"])
-def test_a_child_recovers_its_connections_itself(
-    qnx: Any, start: Start, start_peer: StartPeer, answers: int
-) -> None:
+def test_a_child_recovers_its_connections_itself(qnx: Any, start: Start, start_peer: StartPeer, answers: int) -> None:
     """An HA-aware descriptor is HA-aware in a child, whenever its server dies; each process recovers for itself."""
     first, client = Server(start_peer()), start_peer()
     chid = qnx.ChannelCreate(0)
-    sending = client.begin(
-        recover_in_a_child, (first.pid, first.chid), (os.getpid(), chid), answers == 0
-    )
+    sending = client.begin(recover_in_a_child, (first.pid, first.chid), (os.getpid(), chid), answers == 0)
     assert first.answer().data == b"the parent's first"
     seen = [first.answer() if number < answers else first.take() for number in range(1, answers + 1)]
     assert [message.type for message in seen] == [IO_DUP, 0][:answers]
@@ -500,7 +521,7 @@ def test_exec_destroys_channels(qnx: Any, start: Start, peer: Peer, name: str) -
     """The clients of a process that becomes another program: blocked ones get ESRCH, idle ones EBADF."""
     server = Server(peer, name)
     coid = qnx.ConnectAttach(0, server.pid, server.chid)
-    held, waiting = start(qnx.MsgSend, coid, b"held", None), None
+    held = start(qnx.MsgSend, coid, b"held", None)
     server.take()
     waiting = start(qnx.MsgSend, coid, b"waiting", None).wait_until_blocked()
     with fails_with(EEXIST):
@@ -508,10 +529,18 @@ def test_exec_destroys_channels(qnx: Any, start: Start, peer: Peer, name: str) -
     peer.begin(become_another_program)
     assert held.errno() == ESRCH
     assert waiting.errno() == ESRCH
-    with fails_with(EBADF):
-        qnx.MsgSend(coid, b"message")
-    assert qnx.name_attach(name).path == name
+    # The host closes one thing after the other.
+    eventually(lambda: start(qnx.MsgSend_r, coid, b"message", None).result() == -EBADF, "the end of the connection")
+    assert eventually(lambda: try_to_attach(qnx, name), "the name").path == name
     assert peer.process.poll() is None
+
+
+def try_to_attach(qnx: Any, name: str) -> Optional[Name]:
+    """Take a name, if it is free."""
+    with contextlib.suppress(FileExistsError):
+        attached: Name = qnx.name_attach(name)
+        return attached
+    return None
 
 
 # exit
@@ -525,9 +554,7 @@ def connect_and_exit(qnx: Any, pid: int, chid: int) -> None:
 
 @checks("B285", "B197")
 @pytest.mark.parametrize("killed", [False, True], ids=["exits", "is killed"])
-def test_a_client_that_ends_with_a_side_channel_says_nothing(
-    qnx: Any, start: Start, peer: Peer, killed: bool
-) -> None:
+def test_a_client_that_ends_with_a_side_channel_says_nothing(qnx: Any, start: Start, peer: Peer, killed: bool) -> None:
     """No _IO_CLOSE comes for a side channel, only the disconnect pulse of a channel that asked for it."""
     chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
     peer.begin(connect_and_exit, os.getpid(), chid)
@@ -539,9 +566,7 @@ def test_a_client_that_ends_with_a_side_channel_says_nothing(
 
 
 @checks("B285", "B202")
-def test_a_channel_that_did_not_ask_hears_nothing_of_clients_that_end(
-    qnx: Any, start: Start, peer: Peer
-) -> None:
+def test_a_channel_that_did_not_ask_hears_nothing_of_clients_that_end(qnx: Any, start: Start, peer: Peer) -> None:
     """Without NTO_CHF_DISCONNECT the next thing that the server gets is the next message."""
     chid = qnx.ChannelCreate(0)
     peer.begin(connect_and_exit, os.getpid(), chid)

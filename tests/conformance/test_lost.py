@@ -6,22 +6,25 @@ import signal
 import sys
 from errno import EBADF, EINVAL, ESRCH, ETIMEDOUT
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple, Union
 
 import pytest
 
-from ha_qnx import NTO_COF_DEAD, NTO_SIDE_CHANNEL, NTO_TIMEOUT_REPLY, MessageInfo
+from ha_qnx import NTO_COF_DEAD, NTO_SIDE_CHANNEL, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND, MessageInfo
 
-from . import test_pulses
+from .clients import Client, Start
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
-from .test_pulses import PATIENCE, Party, receive_message, send
+from .receiving import PATIENCE, receive_message
 from .waiting import DEADLINE, Task, eventually
 
-Start = Callable[..., Task]
 
-party = test_pulses.party
+@pytest.fixture(params=["near", "far"])
+def server(request: pytest.FixtureRequest, qnx: Any, start: Start) -> Client:
+    """A server in this process, and then one in another process; it is told what to do as a client is."""
+    return Client(qnx, start, request.getfixturevalue("peer") if request.param == "far" else None)
+
 
 # Every call that sends a message, with what it sends and where its reply goes.
 SENDS = [
@@ -83,14 +86,25 @@ def answer(qnx: Any, chid: int, count: int) -> None:
         qnx.MsgReply(receive_message(qnx, chid), 0)
 
 
-def connect(qnx: Any, server: Party, chid: int, index: int, used: bool) -> int:
+def connect(qnx: Any, server: Union[Client, Peer], chid: int, index: int, used: bool) -> int:
     """A connection, which has carried a message if it is used."""
     coid: int = qnx.ConnectAttach(0, server.pid, chid, index)
     if used:
         answering = server.start(answer, chid, 1)
+        qnx.TimerTimeout(NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY, PATIENCE)
         qnx.MsgSend(coid, b"hello", None)
         answering.result()
     return coid
+
+
+def connect_twice(qnx: Any, server: Union[Client, Peer], chid: int) -> List[Tuple[int, Sent]]:
+    """For each of the calls that send, a connection that is new and one that was used."""
+    return [(connect(qnx, server, chid, NTO_SIDE_CHANNEL, used), sent) for used in (False, True) for sent in SENDS]
+
+
+def send_every_way(qnx: Any, start: Start, server: Union[Client, Peer], chid: int) -> List[Task]:
+    """Begin to send by each of the calls on such connections."""
+    return [start(send_as, qnx, coid, sent) for coid, sent in connect_twice(qnx, server, chid)]
 
 
 # Ways for a server to end.
@@ -158,11 +172,11 @@ def test_a_negative_number_is_no_connection(qnx: Any, sent: Sent, coid: int) -> 
 @checks("B162", "B171", "B248", "B414")
 @every_index
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
-def test_the_channel_of_an_idle_connection_is_destroyed(qnx: Any, party: Party, index: int, used: bool) -> None:
+def test_the_channel_of_an_idle_connection_is_destroyed(qnx: Any, server: Client, index: int, used: bool) -> None:
     """A connection is dead when its server has destroyed the channel, whether it has been used or not: EBADF."""
-    chid = party.run(create_channel)
-    coid = connect(qnx, party, chid, index, used)
-    party.run(destroy_channel, chid)
+    chid = server.run(create_channel)
+    coid = connect(qnx, server, chid, index, used)
+    server.run(destroy_channel, chid)
     assert_dead(qnx, coid)
 
 
@@ -187,10 +201,11 @@ def test_the_server_of_send_blocked_clients_dies(
     qnx: Any, start: Start, peer: Peer, end: Callable[[Peer], None]
 ) -> None:
     """A message that was not received when the server process ended is ESRCH, in whatever way it was sent."""
-    coid = qnx.ConnectAttach(0, peer.pid, peer.run(create_channel))
-    tasks = [start(send_as, qnx, coid, sent).wait_until_blocked() for sent in SENDS]
+    tasks = send_every_way(qnx, start, peer, peer.run(create_channel))
+    for task in tasks:
+        task.wait_until_blocked()
     end(peer)
-    assert [task.errno() for task in tasks] == [ESRCH] * len(SENDS)
+    assert [task.errno() for task in tasks] == [ESRCH] * len(tasks)
 
 
 @checks("B165", "B179", "B414")
@@ -200,27 +215,25 @@ def test_the_server_of_reply_blocked_clients_dies(
 ) -> None:
     """A message that was received and not answered when the server process ended is ESRCH."""
     chid = peer.run(create_channel)
-    coid = qnx.ConnectAttach(0, peer.pid, chid)
-    tasks = [start(send_as, qnx, coid, sent) for sent in SENDS]
-    peer.run(receive, chid, len(SENDS))
+    tasks = send_every_way(qnx, start, peer, chid)
+    peer.run(receive, chid, len(tasks))
     assert not any(task.done for task in tasks)
     end(peer)
-    assert [task.errno() for task in tasks] == [ESRCH] * len(SENDS)
+    assert [task.errno() for task in tasks] == [ESRCH] * len(tasks)
 
 
 @checks("B166", "B414")
 @pytest.mark.parametrize("received", [False, True], ids=["send-blocked", "reply-blocked"])
-def test_the_channel_of_blocked_clients_is_destroyed(qnx: Any, start: Start, party: Party, received: bool) -> None:
+def test_the_channel_of_blocked_clients_is_destroyed(qnx: Any, start: Start, server: Client, received: bool) -> None:
     """A message that waits, or waits for its answer, when the server destroys the channel is ESRCH."""
-    chid = party.run(create_channel)
-    coid = qnx.ConnectAttach(0, party.pid, chid)
-    tasks = [start(send_as, qnx, coid, sent) for sent in SENDS]
+    chid = server.run(create_channel)
+    tasks = send_every_way(qnx, start, server, chid)
     if received:
-        party.run(receive, chid, len(SENDS))
+        server.run(receive, chid, len(tasks))
     for task in tasks:
         task.wait_until_blocked()
-    party.run(destroy_channel, chid)
-    assert [task.errno() for task in tasks] == [ESRCH] * len(SENDS)
+    server.run(destroy_channel, chid)
+    assert [task.errno() for task in tasks] == [ESRCH] * len(tasks)
 
 
 def send_with_timeout(qnx: Any, coid: int, nanoseconds: int) -> int:
@@ -266,7 +279,7 @@ def send_until_lost(qnx: Any, coid: int, who: int, most: int) -> Tuple[int, int,
 def test_ebadf_means_that_the_message_was_not_sent(
     qnx: Any, start: Start, peer: Peer, tmp_path: Path, _attempt: int
 ) -> None:
-    """When a busy server is killed its clients get EBADF or ESRCH, nothing else: with EBADF it never had the message."""
+    """When a busy server is killed its clients get EBADF or ESRCH, and with EBADF it has never had the message."""
     log = tmp_path / "log"
     chid = peer.run(create_channel)
     for _thread in range(2):
@@ -315,18 +328,20 @@ def test_a_dead_connection_keeps_its_number_until_it_is_detached(
 @checks("B170")
 @pytest.mark.parametrize("received", [False, True], ids=["send-blocked", "reply-blocked"])
 def test_another_thread_detaches_the_connection_of_blocked_clients(
-    qnx: Any, start: Start, party: Party, received: bool
+    qnx: Any, start: Start, server: Client, received: bool
 ) -> None:
     """A message that waits, or waits for its answer, when its connection is detached is EBADF."""
-    chid = party.run(create_channel)
-    coid = qnx.ConnectAttach(0, party.pid, chid)
-    tasks = [start(send_as, qnx, coid, sent) for sent in SENDS]
+    chid = server.run(create_channel)
+    connections = connect_twice(qnx, server, chid)
+    # Two threads on each connection.
+    tasks = [start(send_as, qnx, coid, sent) for coid, sent in connections * 2]
     if received:
-        party.run(receive, chid, len(SENDS))
+        server.run(receive, chid, len(tasks))
     for task in tasks:
         task.wait_until_blocked()
-    assert qnx.ConnectDetach(coid) == 0
-    assert [task.errno() for task in tasks] == [EBADF] * len(SENDS)
+    for coid, _sent in connections:
+        assert qnx.ConnectDetach(coid) == 0
+    assert [task.errno() for task in tasks] == [EBADF] * len(tasks)
 
 
 def attach_name(qnx: Any, name: str) -> int:
@@ -370,8 +385,12 @@ def answer_by(qnx: Any, rcvid: int, call: str) -> Any:
     return getattr(qnx, call)(rcvid, *ANSWERS[call])
 
 
+def send(qnx: Any, pid: int, chid: int) -> None:
+    qnx.MsgSend(qnx.ConnectAttach(0, pid, chid), b"message", None)
+
+
 @checks("B174", "B119")
-@every_answer
+@pytest.mark.parametrize("call", ["MsgReply", "MsgReplyv", "MsgError", "MsgRead", "MsgWrite", "MsgInfo"])
 def test_a_killed_client_cannot_be_answered(qnx: Any, peer: Peer, call: str) -> None:
     """The message of a client that was killed is gone: ESRCH, for whatever is done with it first."""
     chid = qnx.ChannelCreate(0)
@@ -460,9 +479,10 @@ def test_only_a_channel_can_be_received_from(qnx: Any, call: str, kind: str) -> 
 @checks("B175", "B110")
 def test_a_channel_of_another_process_cannot_be_received_from(qnx: Any, peer: Peer) -> None:
     """The number of another process's channel is no channel here: ESRCH."""
-    chid = max(peer.run(create_channel) for _ in range(50))
+    own = qnx.ChannelCreate(0)
+    theirs = next(chid for chid in (peer.run(create_channel) for _ in range(100)) if chid > own)
     with fails_with(ESRCH):
-        qnx.MsgReceive(chid, bytearray(100))
+        qnx.MsgReceive(theirs, bytearray(100))
 
 
 @checks("B176", "B54")

@@ -6,7 +6,7 @@ import signal
 import struct
 from errno import EACCES, EBADF, EBUSY, EEXIST, EINVAL, EIO, ENAMETOOLONG, ENOENT, ENOSYS, ESRCH
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator, Tuple
 
 import pytest
 
@@ -27,9 +27,25 @@ from ha_qnx import (
 
 from .expect import fails_with
 from .marks import checks, open_point
-from .peers import Peer
+from .peers import Peer, PeerPool
 from .test_descriptors import ConnectMessage, Server, Start, StartPeer, answer, attach, take
 from .waiting import DEADLINE, eventually
+
+
+@pytest.fixture(scope="module")
+def lasting(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Peer]:
+    """A process for those servers of this module that are not killed."""
+    peer = pool.take(backends[1])
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def server(lasting: Peer, name: str) -> Iterator[Server]:
+    """A server with a name, in a process that is not to be harmed."""
+    made = Server(lasting, name)
+    yield made
+    made.end()
 
 
 def opened_name(qnx: Any, start: Start, server: Server, name: str) -> int:
@@ -44,9 +60,8 @@ def opened_name(qnx: Any, start: Start, server: Server, name: str) -> int:
 
 
 @checks("B286")
-def test_a_name_leads_to_its_channel(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_a_name_leads_to_its_channel(qnx: Any, start: Start, server: Server, name: str) -> None:
     """A client that opens a name reaches the channel that name_attach has made."""
-    server = Server(peer, name)
     assert server.chid > 0
     coid = opened_name(qnx, start, server, name)
     task = start(qnx.MsgSend, coid, b"question", None)
@@ -63,9 +78,8 @@ def send_for_a_moment(qnx: Any, coid: int) -> int:
 
 
 @checks("B287")
-def test_the_channel_of_a_name_hears_of_clients_that_give_up(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_the_channel_of_a_name_hears_of_clients_that_give_up(qnx: Any, start: Start, server: Server, name: str) -> None:
     """name_attach sets NTO_CHF_UNBLOCK: the server gets a pulse with the rcvid, and its answer is what counts."""
-    server = Server(peer, name)
     coid = opened_name(qnx, start, server, name)
     task = start(send_for_a_moment, qnx, coid)
     seen = server.take()
@@ -204,9 +218,7 @@ def contend(qnx: Any, name: str, witness: str, rounds: int) -> int:
 
 
 @checks("B293", "B296")
-def test_a_name_that_changes_hands_is_never_in_two(
-    start_peer: StartPeer, name: str, tmp_path: Path
-) -> None:
+def test_a_name_that_changes_hands_is_never_in_two(start_peer: StartPeer, name: str, tmp_path: Path) -> None:
     """Three processes that take and release a name as fast as they can never have it at the same time."""
     peers = [start_peer() for _ in range(3)]
     contests = [peer.start(contend, name, str(tmp_path / "witness"), 150) for peer in peers]
@@ -365,9 +377,8 @@ def test_name_detach_can_keep_the_channel(qnx: Any, start: Start, name: str) -> 
 
 
 @checks("B298")
-def test_name_open_returns_the_lowest_free_side_channel(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_name_open_returns_the_lowest_free_side_channel(qnx: Any, start: Start, server: Server, name: str) -> None:
     """The connection has bit 30 set, and a number that was given up is used again."""
-    server = Server(peer, name)
     first, second = opened_name(qnx, start, server, name), opened_name(qnx, start, server, name)
     assert first & NTO_SIDE_CHANNEL
     assert second > first
@@ -377,9 +388,8 @@ def test_name_open_returns_the_lowest_free_side_channel(qnx: Any, start: Start, 
 
 @checks("B300", "B301", "B303", "D25")
 @open_point("D25")
-def test_name_open_asks_the_server(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_name_open_asks_the_server(qnx: Any, start: Start, server: Server, name: str) -> None:
     """The server gets an _IO_CONNECT message of subtype _IO_CONNECT_OPEN; name_open waits for its EOK."""
-    server = Server(peer, name)
     task = start(qnx.name_open, name)
     seen = server.take()
     message = ConnectMessage.from_buffer_copy(seen.data)
@@ -393,9 +403,8 @@ def test_name_open_asks_the_server(qnx: Any, start: Start, peer: Peer, name: str
 @checks("B302", "D25")
 @open_point("D25")
 @pytest.mark.parametrize("error", [EACCES, EIO, EBUSY])
-def test_a_server_can_refuse_a_client(qnx: Any, start: Start, peer: Peer, name: str, error: int) -> None:
+def test_a_server_can_refuse_a_client(qnx: Any, start: Start, server: Server, name: str, error: int) -> None:
     """What the server answers by MsgError is what name_open fails with; no connection is left."""
-    server = Server(peer, name)
     task = start(qnx.name_open, name)
     coid = server.refuse(error).coid
     assert task.errno() == error
@@ -407,10 +416,9 @@ def test_a_server_can_refuse_a_client(qnx: Any, start: Start, peer: Peer, name: 
 @open_point("D25")
 @pytest.mark.parametrize("status", [1, -1, ENOSYS])
 def test_a_server_that_does_not_know_the_question_is_found(
-    qnx: Any, start: Start, peer: Peer, name: str, status: int
+    qnx: Any, start: Start, server: Server, name: str, status: int
 ) -> None:
     """A status other than EOK says that the server took _IO_CONNECT for a message of its own: EBADFSYS."""
-    server = Server(peer, name)
     task = start(qnx.name_open, name)
     server.answer(status)
     assert task.errno() == EBADFSYS
@@ -418,9 +426,8 @@ def test_a_server_that_does_not_know_the_question_is_found(
 
 @checks("B304", "D25")
 @open_point("D25")
-def test_the_type_of_a_connect_message_fits_into_4_bytes(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_the_type_of_a_connect_message_fits_into_4_bytes(qnx: Any, start: Start, server: Server, name: str) -> None:
     """A server with a small buffer gets type and subtype, and can tell _IO_CONNECT from its own messages."""
-    server = Server(peer, name)
     task = start(qnx.name_open, name)
     seen = server.take(4)
     assert struct.unpack("=HH", seen.data) == (IO_CONNECT, IO_CONNECT_OPEN)
@@ -447,9 +454,7 @@ def test_a_name_has_a_longest_length(qnx: Any, call: str) -> None:
 
 @checks("B316", "D25")
 @open_point("D25")
-def test_name_open_fails_when_the_server_dies_before_it_answers(
-    qnx: Any, start: Start, peer: Peer, name: str
-) -> None:
+def test_name_open_fails_when_the_server_dies_before_it_answers(qnx: Any, start: Start, peer: Peer, name: str) -> None:
     """A server that is killed while it has the _IO_CONNECT message makes name_open fail with ESRCH."""
     server = Server(peer, name)
     task = start(qnx.name_open, name)
@@ -461,9 +466,8 @@ def test_name_open_fails_when_the_server_dies_before_it_answers(
 
 
 @checks("B307")
-def test_name_close_says_nothing_to_the_server(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_name_close_says_nothing_to_the_server(qnx: Any, start: Start, server: Server, name: str) -> None:
     """name_close is ConnectDetach: no _IO_CLOSE comes, only the disconnect pulse."""
-    server = Server(peer, name)
     task = start(qnx.name_open, name)
     seen = server.answer()
     assert qnx.name_close(task.result()) == 0
@@ -482,10 +486,9 @@ def test_what_is_not_open_cannot_be_closed_by_name_close(qnx: Any, start: Start,
 
 @checks("B308")
 def test_a_process_is_one_client_however_often_it_opens_a_name(
-    qnx: Any, start: Start, peer: Peer, name: str
+    qnx: Any, start: Start, server: Server, name: str
 ) -> None:
     """Several connections of a process to one name have numbers of their own, and one scoid at the server."""
-    server = Server(peer, name)
     tasks, seen = [], []
     for _ in range(3):
         tasks.append(start(qnx.name_open, name))
@@ -499,12 +502,11 @@ def test_a_process_is_one_client_however_often_it_opens_a_name(
 
 
 @checks("B309")
-def test_a_server_gets_exactly_what_is_sent_to_its_name(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_a_server_gets_exactly_what_is_sent_to_its_name(qnx: Any, start: Start, server: Server, name: str) -> None:
     """Nothing is added to a message, whatever it begins with; the reply comes back as it is, too."""
-    server = Server(peer, name)
     coid = opened_name(qnx, start, server, name)
     buffer = bytearray(3)
     task = start(qnx.MsgSend, coid, b"\x00\x02\x00\xffmessage", buffer)
     seen = server.answer(2, b"\x16\x01\x00")
     assert (seen.data, seen.size, seen.room) == (b"\x00\x02\x00\xffmessage", 11, 3)
-    assert (task.result(), buffer) == (2, b"\x16\x01\x00")
+    assert (task.result(), bytes(buffer)) == (2, b"\x16\x01\x00")

@@ -1,80 +1,34 @@
 """Pulses: MsgSendPulse, MsgReceivePulse, and the order in which pulses and messages are received."""
 
-import ctypes
 import os
 import threading
 from errno import EBADF, EFAULT, EINVAL, ESRCH, ETIMEDOUT
-from typing import Any, Callable, List, Optional, Tuple, Union
+from typing import Any, Iterator, List, Tuple
 
 import pytest
 
 from ha_qnx import NTO_CHF_FIXED_PRIORITY, NTO_SIDE_CHANNEL, NTO_TIMEOUT_RECEIVE, MessageInfo, Pulse
 
+from .clients import Client, Start
 from .expect import fails_with
 from .marks import checks, open_point
-from .peers import Peer
-from .waiting import DEADLINE, Task, eventually
-
-Start = Callable[..., Task]
-
-PULSE_SIZE = ctypes.sizeof(Pulse)
-
-# The DEADLINE as TimerTimeout takes it: a test of something that does not arrive fails rather than hangs.
-PATIENCE = int(DEADLINE * 1e9)
+from .peers import Peer, PeerPool
+from .receiving import PULSE_SIZE, assert_nothing_waits, receive_message, receive_pulse, receive_values
+from .waiting import DEADLINE, eventually
 
 
-class Here:
-    """This process in the part of another one."""
-
-    def __init__(self, qnx: Any, start: Start) -> None:
-        self.pid = os.getpid()
-        self._qnx = qnx
-        self._start = start
-
-    def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """As Peer.run."""
-        return function(self._qnx, *args)
-
-    def start(self, function: Callable[..., Any], *args: Any) -> Task:
-        """As Peer.start."""
-        return self._start(function, self._qnx, *args)
+@pytest.fixture(scope="module")
+def other(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Peer]:
+    """One other process for all these tests, which leave nothing in it but connections."""
+    peer = pool.take(backends[1])
+    yield peer
+    peer.close()
 
 
-Party = Union[Here, Peer]
-
-
-@pytest.fixture(params=["same-process", "other-process"])
-def party(request: pytest.FixtureRequest, qnx: Any, start: Start, start_peer: Callable[[], Peer]) -> Party:
-    """Who plays the other part: this process itself, or another one."""
-    return Here(qnx, start) if request.param == "same-process" else start_peer()
-
-
-def receive_message(qnx: Any, chid: int, msg: Any = None, info: Optional[MessageInfo] = None) -> int:
-    """The rcvid of the next item of a channel, which has to be a message."""
-    qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, PATIENCE)
-    rcvid: int = qnx.MsgReceive(chid, bytearray(PULSE_SIZE) if msg is None else msg, info)
-    assert rcvid > 0, "a pulse rather than a message"
-    return rcvid
-
-
-def receive_pulse(qnx: Any, chid: int) -> Pulse:
-    """The next item of a channel, which has to be a pulse."""
-    pulse = Pulse()
-    qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, PATIENCE)
-    assert qnx.MsgReceive(chid, pulse) == 0, "a message rather than a pulse"
-    return pulse
-
-
-def receive_values(qnx: Any, chid: int, count: int) -> List[int]:
-    """The values of the next pulses of a channel."""
-    return [receive_pulse(qnx, chid).value.sival_int for _ in range(count)]
-
-
-def assert_nothing_waits(qnx: Any, chid: int) -> None:
-    """Neither a message nor a pulse waits on a channel."""
-    qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, None)
-    with fails_with(ETIMEDOUT):
-        qnx.MsgReceive(chid, bytearray(PULSE_SIZE))
+@pytest.fixture(params=["near", "far"])
+def client(request: pytest.FixtureRequest, qnx: Any, start: Start, other: Peer) -> Client:
+    """A client in this process, and then one in another process."""
+    return Client(qnx, start, other if request.param == "far" else None)
 
 
 def send_pulses(qnx: Any, pid: int, chid: int, *pulses: Tuple[int, int, int]) -> List[int]:
@@ -93,11 +47,11 @@ def send(qnx: Any, pid: int, chid: int, message: bytes = b"message") -> int:
 
 
 @checks("B234", "B243", "B244")
-def test_a_pulse_carries_a_code_and_a_value(qnx: Any, party: Party) -> None:
+def test_a_pulse_carries_a_code_and_a_value(qnx: Any, client: Client) -> None:
     """A pulse arrives with type and subtype 0, its code, and its value, any signed number of 32 bits."""
     chid = qnx.ChannelCreate(0)
     sent = [(5, 0), (6, 1), (0, -1), (127, 2**31 - 1), (7, -(2**31))]
-    assert party.run(send_pulses, os.getpid(), chid, *((10, *pulse) for pulse in sent)) == [0] * len(sent)
+    assert client.run(send_pulses, os.getpid(), chid, *((10, *pulse) for pulse in sent)) == [0] * len(sent)
     pulses = [receive_pulse(qnx, chid) for _ in sent]
     assert [(pulse.type, pulse.subtype) for pulse in pulses] == [(0, 0)] * len(sent)
     assert [(pulse.code, pulse.value.sival_int) for pulse in pulses] == sent
@@ -122,23 +76,23 @@ def send_message_and_pulse(qnx: Any, pid: int, chid: int) -> None:
 
 
 @checks("B234")
-def test_a_pulse_names_its_client_as_a_message_does(qnx: Any, party: Party) -> None:
+def test_a_pulse_names_its_client_as_a_message_does(qnx: Any, client: Client) -> None:
     """The scoid of a pulse is that of the messages on the same connection."""
     chid, info = qnx.ChannelCreate(0), MessageInfo()
-    client = party.start(send_message_and_pulse, os.getpid(), chid)
+    sending = client.start(send_message_and_pulse, os.getpid(), chid)
     qnx.MsgReply(receive_message(qnx, chid, None, info), 0)
-    client.result()
+    sending.result()
     assert receive_pulse(qnx, chid).scoid == info.scoid
     assert info.scoid & NTO_SIDE_CHANNEL
 
 
 @checks("B233", "B234", "B257")
 @pytest.mark.parametrize("call", ["MsgReceive", "MsgReceivev", "MsgReceivePulse"])
-def test_a_pulse_ends_the_wait_of_a_receiver(qnx: Any, start: Start, party: Party, call: str) -> None:
+def test_a_pulse_ends_the_wait_of_a_receiver(qnx: Any, start: Start, client: Client, call: str) -> None:
     """Each call that receives returns 0 for a pulse that arrives while it waits."""
     chid, pulse = qnx.ChannelCreate(0), Pulse()
     receiver = start(getattr(qnx, call), chid, [pulse] if call == "MsgReceivev" else pulse).wait_until_blocked()
-    assert party.run(send_pulses, os.getpid(), chid, (10, 3, 4)) == [0]
+    assert client.run(send_pulses, os.getpid(), chid, (10, 3, 4)) == [0]
     assert receiver.result() == 0
     assert (pulse.code, pulse.value.sival_int) == (3, 4)
 
@@ -168,18 +122,18 @@ def test_a_pulse_cannot_be_answered(qnx: Any) -> None:
 
 
 @checks("B233", "B235")
-def test_pulses_wait_until_they_are_received(qnx: Any, party: Party) -> None:
+def test_pulses_wait_until_they_are_received(qnx: Any, client: Client) -> None:
     """MsgSendPulse returns at once though nobody receives; the channel keeps the pulses."""
     chid = qnx.ChannelCreate(0)
-    assert party.run(send_pulses, os.getpid(), chid, *((10, 1, value) for value in range(100))) == [0] * 100
+    assert client.run(send_pulses, os.getpid(), chid, *((10, 1, value) for value in range(100))) == [0] * 100
     assert receive_values(qnx, chid, 100) == list(range(100))
 
 
 @checks("B239")
-def test_equal_pulses_are_counted(qnx: Any, party: Party) -> None:
+def test_equal_pulses_are_counted(qnx: Any, client: Client) -> None:
     """A pulse that is sent five times is received five times."""
     chid = qnx.ChannelCreate(0)
-    party.run(send_pulses, os.getpid(), chid, *[(10, 1, 7)] * 5)
+    client.run(send_pulses, os.getpid(), chid, *[(10, 1, 7)] * 5)
     assert receive_values(qnx, chid, 5) == [7] * 5
     assert_nothing_waits(qnx, chid)
 
@@ -203,11 +157,11 @@ def receive_in_order(qnx: Any, chid: int, count: int) -> None:
 
 
 @checks("B233", "B235", "B250")
-def test_a_refused_pulse_is_eagain_and_no_accepted_one_is_lost(qnx: Any, start: Start, party: Party) -> None:
+def test_a_refused_pulse_is_eagain_and_no_accepted_one_is_lost(qnx: Any, start: Start, client: Client) -> None:
     """If more pulses wait than can be held, MsgSendPulse fails with EAGAIN, and works again when they are received."""
     chid = qnx.ChannelCreate(0)
     coid = qnx.ConnectAttach(0, 0, chid)
-    accepted = party.run(send_until_refused, os.getpid(), chid, 50_000)
+    accepted = client.run(send_until_refused, os.getpid(), chid, 50_000)
     assert accepted >= 100
     start(receive_in_order, qnx, chid, accepted).result(4 * DEADLINE)
     assert_nothing_waits(qnx, chid)
@@ -250,10 +204,10 @@ def send_from_threads(qnx: Any, pid: int, chid: int, threads: int, each: int) ->
 
 
 @checks("B235", "B237")
-def test_no_pulse_of_several_threads_is_lost(qnx: Any, party: Party) -> None:
+def test_no_pulse_of_several_threads_is_lost(qnx: Any, client: Client) -> None:
     """Threads send pulses on one connection at the same time: all arrive, those of each thread in their order."""
     chid = qnx.ChannelCreate(0)
-    party.run(send_from_threads, os.getpid(), chid, 4, 200)
+    client.run(send_from_threads, os.getpid(), chid, 4, 200)
     values = receive_values(qnx, chid, 800)
     assert sorted(values) == list(range(800))
     by_thread = [[value for value in values if value // 200 == number] for number in range(4)]
@@ -264,21 +218,21 @@ def test_no_pulse_of_several_threads_is_lost(qnx: Any, party: Party) -> None:
 
 
 @checks("B236")
-def test_the_highest_priority_is_received_first(qnx: Any, party: Party) -> None:
+def test_the_highest_priority_is_received_first(qnx: Any, client: Client) -> None:
     """Of the pulses that wait, the one of the highest priority is received next."""
     chid = qnx.ChannelCreate(NTO_CHF_FIXED_PRIORITY)
-    party.run(send_pulses, os.getpid(), chid, (10, 1, 10), (255, 1, 255), (1, 1, 1), (11, 1, 11), (9, 1, 9))
+    client.run(send_pulses, os.getpid(), chid, (10, 1, 10), (255, 1, 255), (1, 1, 1), (11, 1, 11), (9, 1, 9))
     assert receive_values(qnx, chid, 5) == [255, 11, 10, 9, 1]
 
 
 @checks("B237")
-def test_equal_priorities_are_received_in_the_order_they_were_sent(qnx: Any, party: Party) -> None:
+def test_equal_priorities_are_received_in_the_order_they_were_sent(qnx: Any, client: Client) -> None:
     """Pulses of one priority keep their order, also if they come on different connections."""
     chid = qnx.ChannelCreate(0)
     coid = qnx.ConnectAttach(0, 0, chid)
     for value in range(0, 20, 2):
         qnx.MsgSendPulse(coid, 10, 1, value)
-        party.run(send_pulses, os.getpid(), chid, (10, 2, value + 1))
+        client.run(send_pulses, os.getpid(), chid, (10, 2, value + 1))
     assert receive_values(qnx, chid, 20) == list(range(20))
 
 
@@ -289,19 +243,19 @@ def send_twice(qnx: Any, pid: int, chid: int) -> None:
 
 
 @checks("B238", "D14")
-def test_messages_and_pulses_wait_in_one_queue(qnx: Any, party: Party) -> None:
+def test_messages_and_pulses_wait_in_one_queue(qnx: Any, client: Client) -> None:
     """A pulse passes a message of lower priority; at the same priority, what was sent first is received first."""
     chid, info = qnx.ChannelCreate(NTO_CHF_FIXED_PRIORITY), MessageInfo()
-    client = party.start(send_twice, os.getpid(), chid)
+    sending = client.start(send_twice, os.getpid(), chid)
     rcvid = receive_message(qnx, chid, None, info)
     priority = info.priority
     send_pulses(qnx, 0, chid, (priority, 1, 1))
     qnx.MsgReply(rcvid, 0)
-    client.wait_until_blocked()
+    sending.wait_until_blocked()
     send_pulses(qnx, 0, chid, (priority - 1, 1, 2), (priority, 1, 3), (priority + 1, 1, 4))
     assert receive_values(qnx, chid, 2) == [4, 1]
     qnx.MsgReply(receive_message(qnx, chid), 0)
-    client.result()
+    sending.result()
     assert receive_values(qnx, chid, 2) == [3, 2]
 
 
@@ -314,13 +268,13 @@ def send_message_and_three_pulses(qnx: Any, pid: int, chid: int) -> None:
 
 
 @checks("B245")
-def test_the_priority_of_the_calling_thread_can_be_asked_for(qnx: Any, party: Party) -> None:
+def test_the_priority_of_the_calling_thread_can_be_asked_for(qnx: Any, client: Client) -> None:
     """Priority -1 sends a pulse with the priority that the thread's messages have."""
     chid, info = qnx.ChannelCreate(NTO_CHF_FIXED_PRIORITY), MessageInfo()
-    client = party.start(send_message_and_three_pulses, os.getpid(), chid)
+    sending = client.start(send_message_and_three_pulses, os.getpid(), chid)
     rcvid = receive_message(qnx, chid, None, info)
     qnx.MsgReply(rcvid, info.priority)
-    client.result()
+    sending.result()
     assert receive_values(qnx, chid, 3) == [2, 1, 0]
 
 
@@ -329,9 +283,9 @@ def test_the_priority_of_the_calling_thread_can_be_asked_for(qnx: Any, party: Pa
 def test_a_thread_has_priority_10(qnx: Any, peer: Peer) -> None:
     """The messages of a thread that nobody gave another priority have that of QNX's user threads, 10."""
     chid, info = qnx.ChannelCreate(0), MessageInfo()
-    client = peer.start(send, os.getpid(), chid)
+    sending = peer.start(send, os.getpid(), chid)
     qnx.MsgReply(receive_message(qnx, chid, None, info), 0)
-    client.result()
+    sending.result()
     assert info.priority == 10
 
 
@@ -377,11 +331,11 @@ def test_a_pulse_that_has_no_room_is_lost(qnx: Any, call: str, room: int) -> Non
 
 
 @checks("B252")
-def test_a_waiting_receiver_without_room_loses_the_pulse(qnx: Any, start: Start, party: Party) -> None:
+def test_a_waiting_receiver_without_room_loses_the_pulse(qnx: Any, start: Start, client: Client) -> None:
     """The same holds for a pulse that arrives while the receiver waits; its sender notices nothing."""
     chid = qnx.ChannelCreate(0)
     receiver = start(qnx.MsgReceive, chid, bytearray(4)).wait_until_blocked()
-    assert party.start(send_pulses, os.getpid(), chid, (10, 1, 1)).result() == [0]
+    assert client.start(send_pulses, os.getpid(), chid, (10, 1, 1)).result() == [0]
     assert receiver.errno() == EFAULT
     assert_nothing_waits(qnx, chid)
 
@@ -395,32 +349,32 @@ def test_a_pulse_goes_into_the_first_part(qnx: Any) -> None:
         qnx.MsgReceivev(chid, [bytearray(PULSE_SIZE - 1), bytearray(100)])
     pulse, rest = Pulse(), bytearray(b"untouched")
     assert qnx.MsgReceivev(chid, [pulse, rest]) == 0
-    assert (pulse.value.sival_int, rest) == (2, b"untouched")
+    assert (pulse.value.sival_int, bytes(rest)) == (2, b"untouched")
 
 
 @checks("B256", "B258")
 @pytest.mark.parametrize("first", ["message", "receiver"])
-def test_messages_wait_for_another_call(qnx: Any, start: Start, party: Party, first: str) -> None:
+def test_messages_wait_for_another_call(qnx: Any, start: Start, client: Client, first: str) -> None:
     """MsgReceivePulse waits though messages are queued, which stay for MsgReceive; the client is SEND-blocked."""
     chid, pulse, message = qnx.ChannelCreate(0), Pulse(), bytearray(20)
     if first == "message":
-        client = party.start(send, os.getpid(), chid, b"for MsgReceive").wait_until_blocked()
+        sending = client.start(send, os.getpid(), chid, b"for MsgReceive").wait_until_blocked()
         receiver = start(qnx.MsgReceivePulse, chid, pulse).wait_until_blocked()
     else:
         receiver = start(qnx.MsgReceivePulse, chid, pulse).wait_until_blocked()
-        client = party.start(send, os.getpid(), chid, b"for MsgReceive").wait_until_blocked()
+        sending = client.start(send, os.getpid(), chid, b"for MsgReceive").wait_until_blocked()
     receiver.wait_until_blocked()
     send_pulses(qnx, 0, chid, (1, 1, 5))
     assert (receiver.result(), pulse.value.sival_int) == (0, 5)
     rcvid = receive_message(qnx, chid, message)
     assert message.startswith(b"for MsgReceive")
     qnx.MsgReply(rcvid, 3)
-    assert client.result() == 3
+    assert sending.result() == 3
 
 
 @checks("B259")
 @pytest.mark.parametrize("first", ["MsgReceive", "MsgReceivePulse"])
-def test_who_receives_everything_is_served_first(qnx: Any, start: Start, party: Party, first: str) -> None:
+def test_who_receives_everything_is_served_first(qnx: Any, start: Start, client: Client, first: str) -> None:
     """A pulse goes to a thread in MsgReceive, if there is one, and only then to one in MsgReceivePulse."""
     chid = qnx.ChannelCreate(0)
     pulses = {"MsgReceive": Pulse(), "MsgReceivePulse": Pulse()}
@@ -428,23 +382,67 @@ def test_who_receives_everything_is_served_first(qnx: Any, start: Start, party: 
         call: start(getattr(qnx, call), chid, pulses[call]).wait_until_blocked()
         for call in sorted(pulses, reverse=first == "MsgReceivePulse")
     }
-    party.run(send_pulses, os.getpid(), chid, (10, 1, 1))
+    client.run(send_pulses, os.getpid(), chid, (10, 1, 1))
     assert receivers["MsgReceive"].result() == 0
     receivers["MsgReceivePulse"].wait_until_blocked()
-    party.run(send_pulses, os.getpid(), chid, (10, 1, 2))
+    client.run(send_pulses, os.getpid(), chid, (10, 1, 2))
     assert receivers["MsgReceivePulse"].result() == 0
     assert [pulses[call].value.sival_int for call in ("MsgReceive", "MsgReceivePulse")] == [1, 2]
 
 
+def send_pulse(qnx: Any, coid: int) -> None:
+    qnx.MsgSendPulse(coid, 10, 1, 1)
+
+
+def receive_into(qnx: Any, chid: int, room: int) -> int:
+    rcvid: int = qnx.MsgReceive(chid, bytearray(room))
+    return rcvid
+
+
+def receive_with_limit(qnx: Any, chid: int, room: int) -> int:
+    qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, 300_000_000)
+    rcvid: int = qnx.MsgReceive(chid, bytearray(room))
+    return rcvid
+
+
+@checks("B256", "B259")
+@pytest.mark.parametrize("end", ["message", "pulse", "no-room", "timeout"])
+def test_who_receives_pulses_is_served_when_the_other_has_left(
+    qnx: Any, start: Start, client: Client, end: str
+) -> None:
+    """In whatever way a call to MsgReceive ends, the next pulse goes to the thread in MsgReceivePulse beside it."""
+    chid = qnx.ChannelCreate(0)
+    coid = client.attach(chid)
+    room = 0 if end == "no-room" else PULSE_SIZE
+    other = start(receive_with_limit if end == "timeout" else receive_into, qnx, chid, room).wait_until_blocked()
+    pulse = Pulse()
+    receiver = start(qnx.MsgReceivePulse, chid, pulse).wait_until_blocked()
+    if end == "message":
+        sending = client.send(coid)
+        qnx.MsgReply(other.result(), 0)
+        sending.result()
+    elif end == "timeout":
+        assert other.errno() == ETIMEDOUT
+    else:
+        client.run(send_pulse, coid)
+        if end == "pulse":
+            assert other.result() == 0
+        else:
+            assert other.errno() == EFAULT
+    receiver.wait_until_blocked()
+    client.run(send_pulse, coid)
+    assert receiver.result() == 0
+
+
 @checks("B256", "B262")
-def test_a_pulse_is_received_once(qnx: Any, start: Start, party: Party) -> None:
+def test_a_pulse_is_received_once(qnx: Any, start: Start, client: Client) -> None:
     """Of several threads in MsgReceivePulse, each pulse ends the wait of exactly one."""
     chid = qnx.ChannelCreate(0)
     pulses = [Pulse() for _ in range(3)]
     receivers = [start(qnx.MsgReceivePulse, chid, pulse).wait_until_blocked() for pulse in pulses]
-    party.run(send_pulses, os.getpid(), chid, (10, 1, 1), (10, 1, 2))
+    client.run(send_pulses, os.getpid(), chid, (10, 1, 1), (10, 1, 2))
     eventually(lambda: sum(receiver.done for receiver in receivers) >= 2, "two pulses to be received")
     (last,) = (receiver.wait_until_blocked() for receiver in receivers if not receiver.done)
-    party.run(send_pulses, os.getpid(), chid, (10, 1, 3))
+    client.run(send_pulses, os.getpid(), chid, (10, 1, 3))
     assert last.result() == 0
     assert sorted(pulse.value.sival_int for pulse in pulses) == [1, 2, 3]

@@ -77,7 +77,6 @@ def test_looking_takes_nothing() -> None:
     assert peek(read, 3) == peek(read, 3) == b"abc"
     assert os.read(read, 100) == b"abcdef"
     assert peek(read, 3) == b""
-    peek.close()
     os.close(read)
     os.close(write)
 

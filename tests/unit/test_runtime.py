@@ -101,14 +101,17 @@ def test_an_address_without_a_token_stands_for_its_numbers() -> None:
 
 
 def test_a_name_is_found_where_it_was_claimed() -> None:
-    """Names with slashes are names too."""
+    """Names with slashes are names too, and so are names longer than a host's file names."""
     runtime = Runtime()
-    claims = [runtime.claim_name(name, ADDRESS) for name in ("plain", "a/b", "ünï.c~d-e_f", "%2F")]
-    assert all(runtime.find_name(name) == ADDRESS for name in ("plain", "a/b", "ünï.c~d-e_f", "%2F"))
-    assert runtime.names() == sorted(["plain", "a/b", "ünï.c~d-e_f", "%2F"])
+    names = ("plain", "a/b", "ünï.c~d-e_f", "%2F", "l" * 200, "l" * 201, "ü" * 300)
+    addresses = {name: ChannelAddress(1, number, "ab") for number, name in enumerate(names)}
+    claims = [runtime.claim_name(name, addresses[name]) for name in names]
+    assert {name: runtime.find_name(name) for name in names} == addresses
     for claim in claims:
         claim.release()
-    assert runtime.names() == []
+    for name in names:
+        with pytest.raises(FileNotFoundError):
+            runtime.find_name(name)
 
 
 def test_a_name_has_one_owner() -> None:

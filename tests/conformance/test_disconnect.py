@@ -1,0 +1,366 @@
+"""What a process hears of others that leave: clients, servers, and threads of its own."""
+
+import signal
+import sys
+from errno import EBADF, EINVAL, ESRCH
+from typing import Any, Callable, List, Tuple
+
+import pytest
+
+from ha_qnx import (
+    NTO_CHF_COID_DISCONNECT,
+    NTO_CHF_DISCONNECT,
+    NTO_CHF_THREAD_DEATH,
+    NTO_CHF_UNBLOCK,
+    NTO_COF_DEAD,
+    NTO_SIDE_CHANNEL,
+    PULSE_CODE_COIDDEATH,
+    PULSE_CODE_DISCONNECT,
+    PULSE_CODE_THREADDEATH,
+    PULSE_CODE_UNBLOCK,
+    MessageInfo,
+)
+
+from .clients import Client, Start
+from .expect import fails_with
+from .marks import checks
+from .peers import Peer
+from .receiving import assert_nothing_waits, receive_message, receive_pulse
+from .waiting import DEADLINE, Task
+
+INDEXES = [NTO_SIDE_CHANNEL, 0]
+
+
+@pytest.fixture(params=["near", "far"])
+def client(request: pytest.FixtureRequest, qnx: Any, start: Start) -> Client:
+    """A client in this process, and then one in another process."""
+    return Client(qnx, start, request.getfixturevalue("peer") if request.param == "far" else None)
+
+
+@pytest.fixture(params=["near", "far"])
+def server(request: pytest.FixtureRequest, qnx: Any, start: Start) -> Client:
+    """A server in this process, and then one in another process; it is told what to do as a client is."""
+    return Client(qnx, start, request.getfixturevalue("peer") if request.param == "far" else None)
+
+
+def exchange(qnx: Any, client: Client, coid: int, chid: int) -> MessageInfo:
+    """Send a message, and answer it; what is known about it."""
+    info = MessageInfo()
+    sending = client.send(coid)
+    qnx.MsgReply(receive_message(qnx, chid, None, info), 0)
+    sending.result()
+    return info
+
+
+def receive_disconnect(qnx: Any, chid: int) -> int:
+    """The scoid of the client that has left, which has to be the next thing the channel tells."""
+    pulse = receive_pulse(qnx, chid)
+    assert pulse.code == PULSE_CODE_DISCONNECT
+    scoid: int = pulse.scoid
+    return scoid
+
+
+# Clients that leave.
+
+
+@checks("B196")
+@pytest.mark.parametrize("index", INDEXES, ids=["side-channel", "descriptor"])
+def test_the_server_hears_of_a_client_that_detaches(qnx: Any, client: Client, index: int) -> None:
+    """When a client detaches its only connection, the server gets one disconnect pulse with the client's scoid."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    coid = client.attach(chid, index)
+    scoid = exchange(qnx, client, coid, chid).scoid
+    assert_nothing_waits(qnx, chid)
+    client.detach(coid)
+    assert receive_disconnect(qnx, chid) == scoid
+    assert_nothing_waits(qnx, chid)
+
+
+@checks("B196")
+def test_the_server_hears_of_a_client_that_never_sent_anything(qnx: Any, client: Client) -> None:
+    """A client that connects and detaches is told of, too."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    client.detach(client.attach(chid))
+    assert receive_disconnect(qnx, chid) & NTO_SIDE_CHANNEL
+    assert_nothing_waits(qnx, chid)
+
+
+@checks("B196")
+def test_a_receiver_that_waits_hears_of_a_client_that_leaves(qnx: Any, start: Start, client: Client) -> None:
+    """The pulse ends the wait of a receiver."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    coid = client.attach(chid)
+    scoid = exchange(qnx, client, coid, chid).scoid
+    receiving = start(receive_disconnect, qnx, chid).wait_until_blocked()
+    client.detach(coid)
+    assert receiving.result() == scoid
+
+
+def exit_on_sigterm(_qnx: Any) -> None:
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit())
+
+
+@checks("B197")
+@pytest.mark.parametrize("killed", [False, True], ids=["exit", "kill"])
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+def test_the_server_hears_of_a_client_that_ends(qnx: Any, start: Start, peer: Peer, killed: bool, used: bool) -> None:
+    """A client process that exits or is killed gives one disconnect pulse, however many connections it had."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    client = Client(qnx, start, peer)
+    coids = [client.attach(chid, index) for index in INDEXES]
+    scoids = {exchange(qnx, client, coid, chid).scoid for coid in coids if used}
+    if killed:
+        peer.kill()
+    else:
+        peer.run(exit_on_sigterm)
+        peer.signal(signal.SIGTERM)
+        peer.process.wait(DEADLINE)
+    assert {receive_disconnect(qnx, chid)} >= scoids
+    assert_nothing_waits(qnx, chid)
+
+
+@checks("B198", "B59", "B46")
+def test_a_client_leaves_with_its_last_connection(qnx: Any, client: Client) -> None:
+    """While one of a client's connections is left there is no pulse, and that connection works; then there is one."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    first, second = (client.attach(chid, index) for index in INDEXES)
+    scoid = exchange(qnx, client, first, chid).scoid
+    client.detach(first)
+    assert_nothing_waits(qnx, chid)
+    assert exchange(qnx, client, second, chid).scoid == scoid
+    client.detach(second)
+    assert receive_disconnect(qnx, chid) == scoid
+    assert_nothing_waits(qnx, chid)
+
+
+@checks("B199", "B57")
+def test_a_client_whose_connection_is_detached_while_it_waits_has_left(qnx: Any, client: Client) -> None:
+    """Without NTO_CHF_UNBLOCK the waiting message fails with EBADF, and then the disconnect pulse comes."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    coid = client.attach(chid)
+    sending, info = client.send(coid), MessageInfo()
+    rcvid = receive_message(qnx, chid, None, info)
+    sending.wait_until_blocked()
+    client.detach(coid)
+    assert sending.errno() == EBADF
+    assert receive_disconnect(qnx, chid) == info.scoid
+    with fails_with(ESRCH):
+        qnx.MsgReply(rcvid, 0)
+
+
+@checks("B199", "B58")
+def test_a_client_that_still_waits_has_not_left(qnx: Any, client: Client) -> None:
+    """With NTO_CHF_UNBLOCK a message of a detached connection waits for its answer; the disconnect pulse comes then."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT | NTO_CHF_UNBLOCK)
+    coid = client.attach(chid)
+    scoid = exchange(qnx, client, coid, chid).scoid
+    sending = client.send(coid)
+    rcvid = receive_message(qnx, chid)
+    sending.wait_until_blocked()
+    client.detach(coid)
+    pulse = receive_pulse(qnx, chid)
+    assert (pulse.code, pulse.value.sival_int, pulse.scoid) == (PULSE_CODE_UNBLOCK, rcvid, scoid)
+    assert_nothing_waits(qnx, chid)
+    sending.wait_until_blocked()
+    qnx.MsgReply(rcvid, 7)
+    assert sending.result()[0] == 7
+    assert receive_disconnect(qnx, chid) == scoid
+    assert_nothing_waits(qnx, chid)
+
+
+def send_pulse(qnx: Any, coid: int, priority: int) -> None:
+    qnx.MsgSendPulse(coid, priority, 1, 1)
+
+
+@checks("B200")
+def test_a_client_that_leaves_is_told_of_before_everything_else(
+    qnx: Any, start: Start, client: Client, start_peer: Callable[[], Peer]
+) -> None:
+    """The disconnect pulse is received before messages and pulses that waited already, whatever their priority."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    other = Client(qnx, start, start_peer())
+    leaving, staying = client.attach(chid), other.attach(chid)
+    scoid = exchange(qnx, client, leaving, chid).scoid
+    sending = other.send(staying).wait_until_blocked()
+    other.run(send_pulse, staying, 255)
+    client.detach(leaving)
+    assert receive_disconnect(qnx, chid) == scoid
+    assert receive_pulse(qnx, chid).code == 1
+    qnx.MsgReply(receive_message(qnx, chid), 7)
+    assert sending.result()[0] == 7
+
+
+@checks("B201", "B61", "B60")
+def test_the_number_of_a_client_that_has_left_is_kept_until_it_is_released(
+    qnx: Any, start: Start, start_peer: Callable[[], Peer]
+) -> None:
+    """Nobody gets the scoid of a client that has left before the server detaches it, once; the lowest is used again."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+
+    def come_and_go() -> int:
+        client = Client(qnx, start, start_peer())
+        coid = client.attach(chid)
+        scoid = exchange(qnx, client, coid, chid).scoid
+        with fails_with(EINVAL):
+            qnx.ConnectDetach(scoid)
+        client.detach(coid)
+        left = receive_disconnect(qnx, chid)
+        assert left == scoid
+        return left
+
+    first, second = come_and_go(), come_and_go()
+    assert first != second
+    for scoid in (second, first):
+        assert qnx.ConnectDetach(scoid) == 0
+        with fails_with(EINVAL):
+            qnx.ConnectDetach(scoid)
+    assert come_and_go() == min(first, second)
+
+
+@checks("B202")
+def test_a_server_that_does_not_ask_is_not_told_of_clients_that_leave(qnx: Any, client: Client) -> None:
+    """Without NTO_CHF_DISCONNECT there is no pulse, and the client's number is free without a word of the server."""
+    chid = qnx.ChannelCreate(0)
+    scoids = []
+    for _ in range(2):
+        coid = client.attach(chid)
+        scoids.append(exchange(qnx, client, coid, chid).scoid)
+        client.detach(coid)
+        assert_nothing_waits(qnx, chid)
+    assert scoids[0] == scoids[1]
+
+
+@checks("B202")
+def test_a_server_that_does_not_ask_is_not_told_of_clients_that_die(qnx: Any, start: Start, peer: Peer) -> None:
+    """Nor is there a pulse for a client that was killed while it waited."""
+    chid = qnx.ChannelCreate(0)
+    client = Client(qnx, start, peer)
+    coid = client.attach(chid)
+    client.send(coid)
+    rcvid = receive_message(qnx, chid)
+    peer.kill()
+    assert_nothing_waits(qnx, chid)
+    with fails_with(ESRCH):
+        qnx.MsgReply(rcvid, 0)
+
+
+# Servers that leave.
+
+
+def create_channel(qnx: Any) -> int:
+    chid: int = qnx.ChannelCreate(0)
+    return chid
+
+
+def destroy_channel(qnx: Any, chid: int) -> None:
+    qnx.ChannelDestroy(chid)
+
+
+def receive_deaths(qnx: Any, chid: int, count: int) -> List[Tuple[int, int, int]]:
+    """Code, value and scoid of the next pulses, in the order of the values."""
+    pulses = [receive_pulse(qnx, chid) for _ in range(count)]
+    return sorted((pulse.value.sival_int, pulse.code, pulse.scoid) for pulse in pulses)
+
+
+@checks("B203", "B204", "B205")
+@pytest.mark.parametrize("asked", ["before", "after"])
+def test_a_client_hears_of_a_channel_that_is_destroyed(qnx: Any, server: Client, asked: str) -> None:
+    """Of every connection to a channel that is destroyed, a client that asked gets a pulse: its coid, and scoid -1.
+
+    The connection is dead, but its number is taken until it is detached. It does not matter whether the client asked
+    before it connected or after.
+    """
+    chid = server.run(create_channel)
+    own = qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT) if asked == "before" else 0
+    coids = sorted(qnx.ConnectAttach(0, server.pid, chid, index) for index in INDEXES * 2)
+    own = own or qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT)
+    assert_nothing_waits(qnx, own)
+    server.run(destroy_channel, chid)
+    assert receive_deaths(qnx, own, 4) == [(coid, PULSE_CODE_COIDDEATH, -1) for coid in coids]
+    assert_nothing_waits(qnx, own)
+    info = MessageInfo()
+    for coid in coids:
+        assert qnx.ConnectServerInfo(0, coid, info) == coid
+        assert info.flags & NTO_COF_DEAD
+        with fails_with(EBADF):
+            qnx.MsgSend(coid, b"message", None)
+        assert qnx.ConnectDetach(coid) == 0
+
+
+def receive(qnx: Any, chid: int) -> int:
+    return receive_message(qnx, chid)
+
+
+@checks("B203", "B204")
+@pytest.mark.parametrize("blocked", [False, True], ids=["idle", "reply-blocked"])
+def test_a_client_hears_of_a_server_that_dies(qnx: Any, start: Start, peer: Peer, blocked: bool) -> None:
+    """When a server is killed, a client that asked gets a pulse, also if it waits for an answer, which is ESRCH."""
+    chid = peer.run(create_channel)
+    own = qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT)
+    coids = sorted(qnx.ConnectAttach(0, peer.pid, chid, index) for index in INDEXES)
+    sending = start(qnx.MsgSend, coids[0], b"message", None) if blocked else None
+    if sending:
+        peer.run(receive, chid)
+    waiting = start(receive_deaths, qnx, own, 2).wait_until_blocked()
+    peer.kill()
+    assert waiting.result() == [(coid, PULSE_CODE_COIDDEATH, -1) for coid in coids]
+    if sending:
+        assert sending.errno() == ESRCH
+    assert_nothing_waits(qnx, own)
+
+
+@checks("B203")
+def test_only_connections_that_exist_are_told_of(qnx: Any, server: Client) -> None:
+    """A connection that was detached before, or goes to a channel that lives on, gives no pulse."""
+    chid, living = server.run(create_channel), server.run(create_channel)
+    own = qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT)
+    detached, coid, _alive = (qnx.ConnectAttach(0, server.pid, number) for number in (chid, chid, living))
+    qnx.ConnectDetach(detached)
+    server.run(destroy_channel, chid)
+    assert receive_deaths(qnx, own, 1) == [(coid, PULSE_CODE_COIDDEATH, -1)]
+    assert_nothing_waits(qnx, own)
+
+
+@checks("B206")
+def test_a_client_that_does_not_ask_is_not_told_of_a_server_that_dies(qnx: Any, peer: Peer) -> None:
+    """Without NTO_CHF_COID_DISCONNECT a client learns that its server is dead when it next sends: EBADF."""
+    chid = peer.run(create_channel)
+    own = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    coid = qnx.ConnectAttach(0, peer.pid, chid)
+    peer.kill()
+    assert_nothing_waits(qnx, own)
+    with fails_with(EBADF):
+        qnx.MsgSend(coid, b"message", None)
+
+
+# Threads that end.
+
+
+def tell_of_threads(qnx: Any, flags: int) -> List[Tuple[int, List[Tuple[int, int, int]]]]:
+    """The tids of threads that send a message and end, and what a channel with these flags is told of each."""
+    deaths, chid = qnx.ChannelCreate(flags), qnx.ChannelCreate(0)
+    coid = qnx.ConnectAttach(0, 0, chid)
+    told = []
+    for _ in range(3):
+        info = MessageInfo()
+        task = Task(qnx.MsgSend, coid, b"message", None)
+        rcvid = receive_message(qnx, chid, None, info)
+        assert_nothing_waits(qnx, deaths)
+        qnx.MsgReply(rcvid, 0)
+        task.result()
+        told.append((info.tid, receive_deaths(qnx, deaths, 1) if flags else []))
+    assert_nothing_waits(qnx, deaths)
+    return told
+
+
+@checks("B207", "B103")
+def test_a_process_hears_of_its_threads_that_end(qnx: Any, peer: Peer) -> None:
+    """With NTO_CHF_THREAD_DEATH, a thread of the process that ends gives a pulse with its tid, and scoid -1."""
+    for tid, deaths in peer.run(tell_of_threads, NTO_CHF_THREAD_DEATH):
+        assert deaths == [(tid, PULSE_CODE_THREADDEATH, -1)]
+
+
+@checks("B207")
+def test_a_process_that_does_not_ask_is_not_told_of_its_threads(qnx: Any, peer: Peer) -> None:
+    """Without NTO_CHF_THREAD_DEATH the end of a thread gives no pulse."""
+    assert [deaths for _tid, deaths in peer.run(tell_of_threads, 0)] == [[], [], []]

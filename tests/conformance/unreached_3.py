@@ -1,0 +1,25 @@
+"""Lines of the third part that no test checks, and why."""
+
+REASONS = {
+    "B274": "a fork cannot hang here: a child makes its copy of a connection when it first uses it (D13)",
+    "B282": "QNX's spawn is no call of this interface",
+    "B283": "no code runs in a process that is killed on a host; what its servers see instead is B197 and B285",
+    "B284": "the same: no _IO_CLOSE is sent at exit, so there is no limit of time for its answer",
+    "B299": "decided otherwise: name_open asks the server on every backend (D25)",
+    "B315": "decided otherwise: a descriptor stays close-on-exec, as everywhere in Python (D13)",
+    "B317": "read, in a later version",
+    "B318": "read, in a later version",
+    "B319": "read, in a later version",
+    "B320": "read, in a later version",
+    "B321": "read, in a later version",
+    "B322": "write, in a later version",
+    "B323": "write, in a later version",
+    "B324": "write, in a later version",
+    "B325": "lseek, in a later version",
+    "B326": "lseek, in a later version",
+    "B327": "fstat, in a later version",
+    "B338": "nothing outside can hold dup2 between its closing and its copying, when the number would have to be taken",
+    "B343": "QNX's resource manager library is no part of this interface",
+    "B404": "which release of QNX has a libha is nothing that a program could check",
+    "B405": "how C programs are linked; a Python program gets the covers from the backend that it asks for",
+}

@@ -1,0 +1,87 @@
+"""The command line: what it takes, what it refuses, and what it says about itself."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from typing import List
+
+import pytest
+
+from ha_qnx.cli import main
+
+COMMANDS = ["demo", "doctor", "conformance"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["demo", "--seconds", "0"],
+        ["demo", "--seconds", "nan"],
+        ["demo", "--seconds", "soon"],
+        ["demo", "--kills", "-1"],
+        ["demo", "--kills", "2.5"],
+        ["demo", "--clients", "0"],
+        ["demo", "--backend", "pigeon"],
+        ["demo", "more"],
+        ["demo", "--", "more"],
+        ["doctor", "--backend", "pigeon"],
+        ["doctor", "more"],
+        ["conformance", "--backend", "pigeon"],
+        ["conformance", "--server-backend", "pigeon"],
+        ["conformance", "-k", "for pytest, but not behind --"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_is_refused(arguments: List[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What the command does not know ends it with status 2 and a word about its usage, before anything is done."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    output = capsys.readouterr()
+    assert end.value.code == 2
+    assert output.out == ""
+    assert "usage: ha-qnx" in output.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_each_command_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The help says what the command does, shows examples, and explains the exit status."""
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert f"  ha-qnx {command} " in text
+    assert "exit status: 0" in text
+
+
+def test_the_general_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command stands in the general help, with a line of its own."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [command for command in COMMANDS if not any(line.split()[:1] == [command] for line in lines)] == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[sys.executable, "-m", "ha_qnx"], [os.path.join(os.path.dirname(sys.executable), "ha-qnx")]],
+    ids=["module", "script"],
+)
+def test_the_command_can_be_run(command: List[str], tmp_path: pathlib.Path) -> None:
+    """The script and the module are the same command, and pass its exit status on."""
+    right = subprocess.run([*command, "doctor"], cwd=tmp_path, stdout=subprocess.PIPE, timeout=60)  # noqa: S603  # ours
+    wrong = subprocess.run([*command, "dance"], cwd=tmp_path, stderr=subprocess.PIPE, timeout=60)  # noqa: S603  # ours
+    assert (right.returncode, wrong.returncode) == (0, 2)
+    assert b"No fault found" in right.stdout
+
+
+def test_a_command_can_be_piped_into_one_that_stops_reading(tmp_path: pathlib.Path) -> None:
+    """When nobody reads the output any more, the command ends without a traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "ha_qnx", "doctor"]
+    ended = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, timeout=60)  # noqa: S603  # ours
+    os.close(write)
+    assert b"Traceback" not in ended.stderr

@@ -1,7 +1,8 @@
 """Break the rules of recovery and of the kernel one at a time, and see that the conformance suite notices each.
 
-Each mutant is a copy of the installed package with one rule broken. The suite runs on it until the first failure. A
-mutant that no test notices is a hole in the suite, and this program fails. It takes a few minutes:
+Each mutant is a copy of the installed package with one rule broken. The suite runs on it until the first failure: first
+the modules that are likely to notice, then all of it. A mutant that no test notices is a hole in the suite, and this
+program fails. It takes some minutes:
 
     python ci/mutants.py [--only NAME ...] [--jobs N]
 
@@ -17,21 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 import ha_qnx
 
 TIME_LIMIT = 300
-
-
-class Mutant(NamedTuple):
-    """A broken rule: in a file of the package, one text replaced by another."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-
 
 RULES = "rules.py"
 RECOVERY = "recovery.py"
@@ -39,77 +30,624 @@ KERNEL = "fallback/kernel.py"
 CLIENT = "fallback/connections.py"
 SERVER = "fallback/channels.py"
 TABLE = "fallback/table.py"
+THREADS = "fallback/threads.py"
+RUNTIME = "fallback/runtime.py"
+HOST = "fallback/host.py"
+
+
+class Mutant(NamedTuple):
+    """A broken rule: in a file of the package, one text replaced by another."""
+
+    name: str
+    #: The modules of the suite that run first, without "test_".
+    first: str
+    file: str
+    old: str
+    new: str
+
 
 MUTANTS = (
-    # Recovery.
-    Mutant("recovers from any error", RULES, "LOST = frozenset((EBADF, ESRCH))", "LOST = frozenset(range(1, 200))"),
-    Mutant("recovers from EBADF only", RULES, "LOST = frozenset((EBADF, ESRCH))", "LOST = frozenset((EBADF,))"),
-    Mutant("takes any number for a recovery", RULES, "if not isinstance(result, int) or result != coid:", "if not isinstance(result, int) or result < 0:"),
-    Mutant("swallows what the recovery function raises", RULES, "                raise failure from error\n", "                raise failure from None\n"),
-    Mutant("never starts ICOUNT anew", RULES, "        if self.icount and not self.is_recovering_here:\n            self.icount = 0\n", "        pass\n"),
-    Mutant("makes the call that exceeds the limit", RULES, "0 <= self._icount_limit <= self.icount or", "0 <= self._icount_limit < self.icount or"),
-    Mutant("does not bound the calls in all", RULES, " or 0 <= self._acount_limit <= self.acount", ""),
-    Mutant("recovers once for every thread", RULES, "            if generation != self.generation:\n                return\n", ""),
-    Mutant("recovers while suspended", RULES, "if self.suspended or coid not in self.coids", "if coid not in self.coids"),
-    Mutant("recurses into the recovery function", RULES, "        if self.is_recovering_here:\n            raise failure\n", "        if self.is_recovering_here:\n            self.function(coid, self.handle)\n            return\n"),
-    Mutant("keeps the attachment of an ended connection", RECOVERY, "        attachment = self._attachments.take(coid)\n        try:\n            return call()", "        attachment = None\n        try:\n            return call()"),
-    Mutant("gives duplicates an attachment of their own", RULES, "            self._enter(duplicate, self.get(coid))", "            original = self.get(coid)\n            self._enter(duplicate, Attachment(original.function, original.handle))"),
-    Mutant("closes what is not HA-aware", RECOVERY, "        self._attachments.get(operator.index(fd))\n        return self.close(fd)", "        return self.close(fd)"),
-    Mutant("does not cover pulses", RECOVERY, "        return self._cover(self._kernel.MsgSendPulse, coid, priority, code, value)", "        return self._kernel.MsgSendPulse(coid, priority, code, value)"),
-    # The kernel.
-    Mutant("ESRCH for EBADF", KERNEL, "            connection.discard(lane)\n            raise failure(EBADF) from None", "            connection.discard(lane)\n            raise failure(ESRCH) from None"),
-    Mutant("EBADF for ESRCH", CLIENT, "outcome = (EBADF if self._connection.detached else ESRCH, 0)", "outcome = (EBADF, 0)"),
-    Mutant("writes to whatever has the number", KERNEL, "            if connection.cookie and _lseek(coid, 0, 1) != connection.cookie:\n                raise failure(EBADF)\n", ""),
-    Mutant("receives without regard to priority", SERVER, "heapq.heappush(self._messages, (-priority, sent_at,", "heapq.heappush(self._messages, (0, sent_at,"),
-    Mutant("receives without regard to time", SERVER, "heapq.heappush(self._messages, (-priority, sent_at,", "heapq.heappush(self._messages, (-priority, -sent_at,"),
-    Mutant("answers twice", KERNEL, "        if self._lanes_received.pop(rcvid, None) is None:", "        if self._lanes_received.get(rcvid, None) is None:"),
-    Mutant("sends no unblock pulse", SERVER, "            self._queue_pulse(lane.unblock_pulse)\n", ""),
-    Mutant("frees an unblocked client at once", CLIENT, "if flags is not None and flags & NTO_CHF_UNBLOCK:", "if flags is None:"),
-    Mutant("sends no disconnect pulse", SERVER, "if self.flags & NTO_CHF_DISCONNECT and not self.destroyed:", "if not self.flags:"),
-    Mutant("disconnects before blocked sends have ended", SERVER, "if not trunk.gone or trunk.lanes or not trunk.scoid:", "if not trunk.gone or not trunk.scoid:"),
-    Mutant("leaves a timeout armed", "fallback/threads.py", "return self.timeouts.pop(get_ident(), None) if self.timeouts else None", "return self.timeouts.get(get_ident())"),
-    Mutant("forgets the parts that MsgWrite wrote", KERNEL, 'frames = lane.written.frames() if lane.written else b""', 'frames = b""'),
-    Mutant("restarts nothing", KERNEL, "            if number != ERESTART:\n                raise failure(number)", "            raise failure(number)"),
-    Mutant("lets two servers have a name", "fallback/runtime.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB"),
-    Mutant("shares lanes with a forked child", TABLE, "        for coid, connection in self.entries.items():\n            if connection.cookie and not connection.detached:", "        for coid, connection in []:\n            if connection.cookie and not connection.detached:"),
-    Mutant("goes on after a signal handler", "fallback/host.py", "    return found if found >= 0 else -get_errno()", "    return found if found >= 0 else _interruptible_poll(entries, count, deadline)"),
-)  # fmt: skip
+    # When to recover.
+    Mutant(
+        "recovers from any error",
+        "recovery",
+        RULES,
+        "LOST = frozenset((EBADF, ESRCH))",
+        "LOST = frozenset(range(1, 200))",
+    ),
+    Mutant("recovers from EIO", "recovery", RULES, "LOST = frozenset((EBADF, ESRCH))", "LOST = {EBADF, ESRCH, 5}"),
+    Mutant("recovers from EBADF only", "recovery", RULES, "LOST = frozenset((EBADF, ESRCH))", "LOST = {EBADF}"),
+    Mutant("recovers from ESRCH only", "recovery", RULES, "LOST = frozenset((EBADF, ESRCH))", "LOST = {ESRCH}"),
+    Mutant(
+        "takes any number for a recovery",
+        "recovery",
+        RULES,
+        "if not isinstance(result, int) or result != coid:",
+        "if not isinstance(result, int) or result < 0:",
+    ),
+    Mutant(
+        "swallows what the recovery function raises",
+        "recovery",
+        RULES,
+        "                raise failure from error\n",
+        "                raise failure from None\n",
+    ),
+    Mutant(
+        "takes SystemExit for -1",
+        "recovery",
+        RULES,
+        "            except Exception as error:\n",
+        "            except BaseException as error:\n",
+    ),
+    Mutant(
+        "never starts ICOUNT anew",
+        "recovery_limits",
+        RULES,
+        "        if self.icount and not self.is_recovering_here:\n            self.icount = 0\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "makes the call that exceeds the limit",
+        "recovery_limits",
+        RULES,
+        "0 <= self._icount_limit <= self.icount or",
+        "0 <= self._icount_limit < self.icount or",
+    ),
+    Mutant(
+        "makes the call that exceeds the limit of all",
+        "recovery_limits",
+        RULES,
+        "or 0 <= self._acount_limit <= self.acount",
+        "or 0 <= self._acount_limit < self.acount",
+    ),
+    Mutant(
+        "does not bound the calls in all",
+        "recovery_limits",
+        RULES,
+        " or 0 <= self._acount_limit <= self.acount",
+        "",
+    ),
+    Mutant(
+        "starts the count of all calls anew",
+        "recovery_limits",
+        RULES,
+        "        if self.icount and not self.is_recovering_here:\n            self.icount = 0\n",
+        "        if self.icount and not self.is_recovering_here:\n            self.icount = self.acount = 0\n",
+    ),
+    Mutant(
+        "forgets the limits when recovery is switched on again",
+        "recovery_limits",
+        RULES,
+        "            self.suspended = False\n        elif",
+        "            self.suspended = False\n            self._icount_limit = _NO_LIMIT\n        elif",
+    ),
+    Mutant(
+        "recovers once for every thread",
+        "recovery_threads",
+        RULES,
+        "            if generation != self.generation:\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "recovers in two threads at once",
+        "recovery_threads",
+        RULES,
+        "        with self._lock:\n            if generation",
+        "        if True:\n            if generation",
+    ),
+    Mutant(
+        "recovers while suspended",
+        "recovery_limits",
+        RULES,
+        "if self.suspended or coid not in self.coids",
+        "if coid not in self.coids",
+    ),
+    Mutant(
+        "recovers a connection that was detached meanwhile",
+        "recovery_threads recovery attachments",
+        RULES,
+        "if self.suspended or coid not in self.coids",
+        "if self.suspended",
+    ),
+    Mutant(
+        "recurses into the recovery function",
+        "recovery",
+        RULES,
+        "        if self.is_recovering_here:\n            raise failure\n",
+        "        if self.is_recovering_here:\n            self.function(coid, self.handle)\n            return\n",
+    ),
+    # What is HA-aware.
+    Mutant(
+        "replaces a recovery function unasked",
+        "attachments",
+        RULES,
+        "            elif replace:\n",
+        "            elif True:\n",
+    ),
+    Mutant(
+        "keeps the attachment of an ended connection",
+        "attachments",
+        RECOVERY,
+        "        attachment = self._attachments.take(coid)\n",
+        "        attachment = None\n",
+    ),
+    Mutant(
+        "loses the attachment of a connection that did not end",
+        "attachments",
+        RECOVERY,
+        "                self._attachments.give_back(coid, attachment)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "gives a new connection the attachment of an old one",
+        "attachments",
+        RECOVERY,
+        '        """A new connection is an ordinary one, whatever had its number before."""\n'
+        "        self._attachments.take(coid)\n",
+        "",
+    ),
+    Mutant(
+        "gives duplicates an attachment of their own",
+        "attachments",
+        RULES,
+        "            self._enter(duplicate, self.get(coid))",
+        "            original = self.get(coid)\n"
+        "            self._enter(duplicate, Attachment(original.function, original.handle))",
+    ),
+    Mutant(
+        "closes what is not HA-aware",
+        "attachments",
+        RECOVERY,
+        "        self._attachments.get(operator.index(fd))\n        return self.close(fd)",
+        "        return self.close(fd)",
+    ),
+    Mutant(
+        "attaches what is not open",
+        "attachments",
+        RECOVERY,
+        "        if not self._kernel.is_open(coid):\n            raise OSError(EBADF, os.strerror(EBADF))\n",
+        "",
+    ),
+    Mutant(
+        "leaves open what could not be attached",
+        "attachments",
+        RECOVERY,
+        "        _check_attachment(rfn, haflags)\n        coid = self.ConnectAttach(nd, pid, chid, index, flags)\n"
+        "        return self._attach_new(coid, self.ConnectDetach, rfn, rhdl, haflags)\n",
+        "        coid = self.ConnectAttach(nd, pid, chid, index, flags)\n"
+        "        self.ha_attach(coid, rfn, rhdl, haflags)\n        return coid\n",
+    ),
+    Mutant(
+        "does not cover pulses",
+        "recovery",
+        RECOVERY,
+        "        return self._cover(self._kernel.MsgSendPulse, coid, priority, code, value)",
+        "        return self._kernel.MsgSendPulse(coid, priority, code, value)",
+    ),
+    Mutant(
+        "does not cover MsgSendvsnc",
+        "recovery",
+        RECOVERY,
+        "        return self._cover(self._kernel.MsgSendvsnc, coid, siov, rmsg)",
+        "        return self._kernel.MsgSendvsnc(coid, siov, rmsg)",
+    ),
+    Mutant(
+        "keeps side channels HA-aware in a forked child",
+        "fork",
+        RECOVERY,
+        "target.after_fork(keeps=lambda coid: not coid & NTO_SIDE_CHANNEL)",
+        "target.after_fork(keeps=lambda coid: True)",
+    ),
+    Mutant(
+        "forgets all attachments in a forked child",
+        "fork",
+        RECOVERY,
+        "target.after_fork(keeps=lambda coid: not coid & NTO_SIDE_CHANNEL)",
+        "target.after_fork(keeps=lambda coid: False)",
+    ),
+    # Connections.
+    Mutant(
+        "ESRCH for EBADF",
+        "lost",
+        KERNEL,
+        "            connection.discard(lane)\n            raise failure(EBADF) from None",
+        "            connection.discard(lane)\n            raise failure(ESRCH) from None",
+    ),
+    Mutant(
+        "EBADF for ESRCH",
+        "lost",
+        CLIENT,
+        "outcome = (EBADF if self._connection.detached else ESRCH, 0)",
+        "outcome = (EBADF, 0)",
+    ),
+    Mutant(
+        "EBADF for EINVAL when what is detached is no connection",
+        "connections errors",
+        KERNEL,
+        "raise failure(EINVAL if error.errno == EBADF else error.errno or EINVAL) from None",
+        "raise",
+    ),
+    Mutant(
+        "sends on a number that is another's",
+        "attachments",
+        KERNEL,
+        "            if connection.cookie and _lseek(coid, 0, 1) != connection.cookie:\n"
+        "                raise failure(EBADF)\n",
+        "",
+    ),
+    Mutant(
+        "takes the number of another for its own",
+        "attachments",
+        TABLE,
+        "if connection.cookie and not _is_marked(coid, connection.cookie):\n            with",
+        "if False:\n            with",
+    ),
+    Mutant(
+        "puts a recovered connection over a number that is another's",
+        "attachments",
+        TABLE,
+        "            if old is not None:\n                self.get(coid)\n",
+        "            if old is not None:\n",
+    ),
+    Mutant(
+        "forgets numbers that were closed behind its back",
+        "descriptors",
+        TABLE,
+        "                self._lost_numbers.add(coid)\n",
+        "",
+    ),
+    Mutant(
+        "shares what was to be separate",
+        "connections",
+        TABLE,
+        "        if not flags & NTO_COF_NOSHARE:\n            for",
+        "        if True:\n            for",
+    ),
+    Mutant(
+        "is a new client with every connection",
+        "connections",
+        TABLE,
+        "        if not flags & NTO_COF_NOSHARE:\n            for",
+        "        if False:\n            for",
+    ),
+    Mutant(
+        "announces no duplicate",
+        "descriptors",
+        KERNEL,
+        "            self._announce_copy(connection, original.describe(os.getpid()))\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "announces a duplicate as itself",
+        "descriptors",
+        KERNEL,
+        "            self._announce_copy(connection, original.describe(os.getpid()))\n",
+        "            self._announce_copy(connection, connection.describe(os.getpid()))\n",
+    ),
+    Mutant(
+        "announces no copy of a forked child",
+        "fork",
+        TABLE,
+        "            if inherited.original is not None:\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "shares lanes with a forked child",
+        "fork",
+        TABLE,
+        "        for coid, connection in self.entries.items():\n"
+        "            if connection.cookie and not connection.detached:",
+        "        for coid, connection in []:\n            if connection.cookie and not connection.detached:",
+    ),
+    Mutant(
+        "says nothing to the server when a descriptor is closed",
+        "descriptors",
+        KERNEL,
+        "            self._send(fd, [memoryview(iomessages.close_message())], [])\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "opens whatever it is for reading only",
+        "descriptors",
+        KERNEL,
+        "iomessages.open_message(oflag, mode)",
+        "iomessages.open_message(oflag & ~os.O_ACCMODE, mode)",
+    ),
+    Mutant(
+        "does not report the death of a server",
+        "disconnect",
+        SERVER,
+        "                    self._queue_pulse(Pulse(PULSE_CODE_COIDDEATH, connection.coid, -1, DEFAULT_PRIORITY))\n",
+        "                    pass\n",
+    ),
+    # Messages.
+    Mutant(
+        "receives without regard to priority",
+        "exchange pulses",
+        SERVER,
+        "heapq.heappush(self._messages, (-priority, sent_at,",
+        "heapq.heappush(self._messages, (0, sent_at,",
+    ),
+    Mutant(
+        "receives without regard to time",
+        "exchange pulses",
+        SERVER,
+        "heapq.heappush(self._messages, (-priority, sent_at,",
+        "heapq.heappush(self._messages, (-priority, -sent_at,",
+    ),
+    Mutant(
+        "receives pulses before messages",
+        "pulses",
+        SERVER,
+        "if self._messages and not (self._pulses and self._pulses[0][:3] < self._messages[0][:3]):",
+        "if self._messages and not self._pulses:",
+    ),
+    Mutant(
+        "keeps the receiver's priority",
+        "pulses channels exchange",
+        SERVER,
+        "        if not self._fixed_priority:\n            thread.priority = priority\n        return rcvid",
+        "        return rcvid",
+    ),
+    Mutant(
+        "answers twice",
+        "rcvid",
+        KERNEL,
+        "        if self._lanes_received.pop(rcvid, None) is None:",
+        "        if self._lanes_received.get(rcvid, None) is None:",
+    ),
+    Mutant(
+        "gives the rcvid of an answered message to the next",
+        "rcvid",
+        SERVER,
+        "self._next_rcvid = received.lanes, received.next_rcvid",
+        "self._next_rcvid = received.lanes, lambda: min({*range(1, len(received.lanes) + 2)} - {*received.lanes})",
+    ),
+    Mutant(
+        "forgets the parts that MsgWrite wrote",
+        "answers",
+        KERNEL,
+        'frames = lane.written.frames() if lane.written else b""',
+        'frames = b""',
+    ),
+    Mutant(
+        "reads a message from its beginning only",
+        "answers",
+        SERVER,
+        "                    start = wire.MESSAGE_HEADER + offset\n",
+        "                    start = wire.MESSAGE_HEADER\n",
+    ),
+    Mutant("restarts nothing", "answers", KERNEL, "            if number != ERESTART:\n", "            if True:\n"),
+    Mutant(
+        "takes as much as was sent for what was received",
+        "exchange",
+        SERVER,
+        "        lane.received = count\n        if info is not None:",
+        "        lane.received = lane.sent\n        if info is not None:",
+    ),
+    # Blocked clients, and clients that leave.
+    Mutant(
+        "sends no unblock pulse",
+        "unblock",
+        SERVER,
+        "            self._queue_pulse(lane.unblock_pulse)\n",
+        "",
+    ),
+    Mutant(
+        "sends an unblock pulse that says nothing",
+        "unblock",
+        SERVER,
+        "Pulse(PULSE_CODE_UNBLOCK, lane.rcvid, lane.trunk.scoid, lane.priority)",
+        "Pulse(PULSE_CODE_UNBLOCK, 0, lane.trunk.scoid, lane.priority)",
+    ),
+    Mutant(
+        "sends a second unblock pulse",
+        "unblock",
+        CLIENT,
+        "        if self._unblock_reason:\n            return False\n",
+        "",
+    ),
+    Mutant(
+        "delivers an unblock pulse after the answer",
+        "answers",
+        SERVER,
+        "            lane.unblock_pulse.withdrawn = True\n",
+        "",
+    ),
+    Mutant(
+        "takes the next message for a request, too",
+        "unblock",
+        SERVER,
+        "            lane.unblock_pulse.withdrawn = True\n            lane.unblock_pulse = None\n",
+        "            lane.unblock_pulse.withdrawn = True\n",
+    ),
+    Mutant(
+        "does not mark a client that wants to be freed",
+        "unblock",
+        SERVER,
+        "(NTO_MI_UNBLOCK_REQ if lane.unblock_pulse is not None else 0)",
+        "0",
+    ),
+    Mutant(
+        "frees an unblocked client at once",
+        "unblock",
+        CLIENT,
+        "if flags is not None and flags & NTO_CHF_UNBLOCK:",
+        "if flags is None:",
+    ),
+    Mutant(
+        "forgets why a client wants to be freed",
+        "unblock answers",
+        CLIENT,
+        "return (self._unblock_reason or EINTR) if number == -1 else number, 0",
+        "return EINTR if number == -1 else number, 0",
+    ),
+    Mutant(
+        "sends no disconnect pulse",
+        "disconnect",
+        SERVER,
+        "if self.flags & NTO_CHF_DISCONNECT and not self.destroyed:",
+        "if not self.flags:",
+    ),
+    Mutant(
+        "sends disconnect pulses unasked",
+        "disconnect",
+        SERVER,
+        "if self.flags & NTO_CHF_DISCONNECT and not self.destroyed:",
+        "if not self.destroyed:",
+    ),
+    Mutant(
+        "disconnects before blocked sends have ended",
+        "disconnect unblock",
+        SERVER,
+        "if not trunk.gone or trunk.lanes or not trunk.scoid:",
+        "if not trunk.gone or not trunk.scoid:",
+    ),
+    Mutant(
+        "gives the number of a client that has left to the next",
+        "disconnect",
+        SERVER,
+        "            self._departed.add(trunk.scoid)\n            self._leave_queue()\n",
+        "            self._scoids.remove(trunk.scoid)\n            self._leave_queue()\n",
+    ),
+    # Timeouts and signals.
+    Mutant(
+        "leaves a timeout armed",
+        "timeouts",
+        THREADS,
+        "return self.timeouts.pop(get_ident(), None) if self.timeouts else None",
+        "return self.timeouts.get(get_ident())",
+    ),
+    Mutant(
+        "limits the wait for the answer, too",
+        "timeouts",
+        CLIENT,
+        "            return False  # Only the wait for a receiver was limited (B209).\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "takes a point in time for a duration",
+        "timeouts",
+        THREADS,
+        "        if self.flags & TIMER_ABSTIME:\n            return self.nanoseconds / 1e9\n",
+        "",
+    ),
+    Mutant(
+        "goes on after a signal handler",
+        "signals",
+        HOST,
+        "    return found if found >= 0 else -get_errno()",
+        "    return found if found >= 0 else _interruptible_poll(entries, count, deadline)",
+    ),
+    # Pulses.
+    Mutant(
+        "sends pulses of any priority",
+        "pulses",
+        KERNEL,
+        "        if not 1 <= priority <= 255:\n            raise failure(EINVAL)\n",
+        "        priority = min(max(priority, 1), 255)\n",
+    ),
+    Mutant(
+        "keeps a pulse for which there was no room",
+        "pulses",
+        SERVER,
+        "            pulse.withdrawn = True  # It is lost (B252, B254).\n",
+        "",
+    ),
+    # Names.
+    Mutant(
+        "lets two servers have a name",
+        "names",
+        RUNTIME,
+        "fcntl.LOCK_EX | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+    ),
+    Mutant(
+        "asks no server whether it wants the client",
+        "names",
+        KERNEL,
+        "            if self._send(coid, [memoryview(message)], []):\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "keeps the channel of a name that is taken",
+        "names",
+        KERNEL,
+        "                self.ChannelDestroy(chid)\n                raise\n            name = Name(path, chid)",
+        "                raise\n            name = Name(path, chid)",
+    ),
+)
+
+UNBROKEN = Mutant("nothing broken", "", RULES, "", "")
 
 
-def notice(mutant: Mutant) -> Tuple[Mutant, Optional[str], float]:
-    """The test that notices a mutant, or None; and the seconds it took."""
+class Outcome(NamedTuple):
+    """What the suite says to a mutant: the test that notices it, or None."""
+
+    test: Optional[str]
+    seconds: float
+
+
+def notice(mutant: Mutant) -> Outcome:
+    """Run the suite on a mutant until a test notices."""
     started = time.monotonic()
+    test = None
     with tempfile.TemporaryDirectory() as directory:
         package = pathlib.Path(directory, "ha_qnx")
         shutil.copytree(pathlib.Path(ha_qnx.__file__).parent, package)
-        source = package / mutant.file
-        text = source.read_text()
-        if text.count(mutant.old) != 1:
-            raise SystemExit(f"{mutant.name!r}: its text stands {text.count(mutant.old)} times in {mutant.file}")
-        source.write_text(text.replace(mutant.old, mutant.new))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "--pyargs"]
-        environment = {**os.environ, "PYTHONPATH": directory}
-        process = subprocess.Popen(  # noqa: S603  # pytest, on our own suite
-            [*command, "ha_qnx.conformance"],
-            cwd=directory,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        if mutant.old:
+            source = package / mutant.file
+            source.write_text(source.read_text().replace(mutant.old, mutant.new))
+        likely = [f"test_{module}.py" for module in mutant.first.split()]
+        for modules in filter(None, (likely, [""])):
+            test = first_failure(directory, modules)
+            if test is not None:
+                break
+    return Outcome(test, time.monotonic() - started)
+
+
+def first_failure(directory: str, modules: List[str]) -> Optional[str]:
+    """The first test that fails with the package of a directory, or None."""
+    suite = os.path.join(directory, "ha_qnx", "conformance")
+    # As ha-qnx conformance runs it: no configuration but the suite's own.
+    fixed = [f"--config-file={os.devnull}", f"--rootdir={suite}", f"--confcutdir={suite}", "--import-mode=append"]
+    options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", *fixed]
+    process = subprocess.Popen(  # noqa: S603  # pytest, on our own suite
+        [sys.executable, "-m", "pytest", *options, *(os.path.join(suite, module) for module in modules)],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": directory},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output = process.communicate(timeout=TIME_LIMIT)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.communicate()
+        return f"a test that does not end within {TIME_LIMIT} s"
+    failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if process.returncode == 1 and failed:
+        return failed[0].split(" - ")[0].partition(" ")[2]
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(modules)}: pytest itself failed\n{output}")
+    return None
+
+
+def misplaced(mutants: Tuple[Mutant, ...]) -> Iterator[str]:
+    """A sentence for each mutant that cannot be made of the package, which has moved on."""
+    package = pathlib.Path(ha_qnx.__file__).parent
+    for mutant in mutants:
+        text = (package / mutant.file).read_text()
+        count = text.count(mutant.old)
+        if count != 1:
+            yield f"{mutant.name!r}: its text stands {count} times in {mutant.file}"
+            continue
         try:
-            output = process.communicate(timeout=TIME_LIMIT)[0]
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.communicate()
-            return mutant, f"no test ends within {TIME_LIMIT} s", time.monotonic() - started
-        failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        if process.returncode == 1 and failed:
-            return mutant, failed[0].split(" - ")[0].split(" ", 1)[1], time.monotonic() - started
-        if process.returncode != 0:
-            raise SystemExit(f"{mutant.name!r}: pytest itself failed\n{output}")
-        return mutant, None, time.monotonic() - started
+            compile(text.replace(mutant.old, mutant.new), mutant.file, "exec")
+        except SyntaxError as error:
+            yield f"{mutant.name!r}: line {error.lineno} of {mutant.file} is no Python any more"
 
 
 def main() -> int:
@@ -120,11 +658,22 @@ def main() -> int:
     chosen = [mutant for mutant in MUTANTS if not options.only or mutant.name in options.only]
     if not chosen:
         parser.error("there is no such mutant: " + ", ".join(mutant.name for mutant in MUTANTS))
+    wrong = list(misplaced(MUTANTS))
+    if wrong:
+        print("\n".join(wrong))
+        return 1
+    if not options.only:
+        # A suite that fails without a mutant would notice every one.
+        failing = notice(UNBROKEN).test
+        if failing is not None:
+            print(f"the suite fails with nothing broken: {failing}")
+            return 1
     survivors: List[str] = []
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as executor:
-        for number, (mutant, test, seconds) in enumerate(executor.map(notice, chosen), 1):
-            print(f"[{number}/{len(chosen)}] {mutant.name}: {test or 'NOT NOTICED'} ({seconds:.0f} s)", flush=True)
-            if test is None:
+        for number, (mutant, outcome) in enumerate(zip(chosen, executor.map(notice, chosen)), 1):
+            found = outcome.test or "NOT NOTICED"
+            print(f"[{number}/{len(chosen)}] {mutant.name}: {found} ({outcome.seconds:.0f} s)", flush=True)
+            if outcome.test is None:
                 survivors.append(mutant.name)
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} broken rules were noticed")
     return 1 if survivors else 0

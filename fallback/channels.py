@@ -18,6 +18,7 @@ last of all, and the replier learns it from the write.
 """
 
 import contextlib
+import ctypes
 import heapq
 import io
 import itertools
@@ -43,18 +44,21 @@ from ha_qnx.constants import (
     PULSE_CODE_DISCONNECT,
     PULSE_CODE_UNBLOCK,
 )
+from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
 from . import host, wire
-from .connections import Buffers, Trunk, failure
+from .connections import Buffers, Trunk
 from .numbers import Numbers
 from .runtime import ChannelAddress
 from .threads import DEFAULT_PRIORITY, Thread, Threads, Timeout
 
-_pulse_record = struct.Struct("=HHb3xi4xi4x")  # struct _pulse
-_info_record = struct.Struct("=IIiiiiihhqqqII")  # struct _msg_info64
+_IS_64 = ctypes.sizeof(ctypes.c_void_p) == 8
+_pulse_record = struct.Struct("=HHb3xi4xi4x" if _IS_64 else "=HHb3xii")  # struct _pulse
+_info_record = struct.Struct("=IIiiiiihhqqqII" if _IS_64 else "=IIiiiiiiiihhI")  # struct _msg_info
 _ENDIAN_FLAG = NTO_MI_ENDIAN_BIG if sys.byteorder == "big" else 0
 PULSE_SIZE = _pulse_record.size
+_INT_MAX = 2**31 - 1
 
 _RCVID_MAX = 0x7FFF_FFFF
 _BEFORE_EVERYTHING = 1 << 16
@@ -974,10 +978,13 @@ class Channel:
         """Fill in what is known about a message and its sender (B98 to B104, B153)."""
         flags = _ENDIAN_FLAG | (NTO_MI_UNBLOCK_REQ if lane.unblock_pulse is not None else 0)
         trunk = lane.trunk
-        _info_record.pack_into(
-            info, 0, 0, 0, trunk.credentials.pid, lane.tid, self.chid, trunk.scoid, lane.coid, lane.priority, flags,
-            lane.received, lane.sent, lane.room, 0, 0,
-        )  # fmt: skip
+        who = trunk.credentials.pid, lane.tid, self.chid, trunk.scoid, lane.coid
+        if _IS_64:
+            lengths = lane.received, lane.sent, lane.room
+            _info_record.pack_into(info, 0, 0, 0, *who, lane.priority, flags, *lengths, 0, 0)
+        else:
+            narrow = (min(length, _INT_MAX) for length in (lane.received, lane.sent, lane.room))
+            _info_record.pack_into(info, 0, 0, 0, *who, *narrow, lane.priority, flags, 0)
 
     # The client side of the same process.
 

@@ -21,6 +21,7 @@ from errno import EAGAIN, EBADF, EINTR, ESRCH, ETIMEDOUT
 from typing import Callable, List, Optional, Sequence, Set, Tuple, Union
 
 from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND
+from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
 from . import host, wire
@@ -35,12 +36,6 @@ _SERVER_BUSY_LIMIT = 30.0
 _RECEIVER_GRACE = 0.05
 
 Buffers = Sequence[memoryview]
-
-
-def failure(number: int) -> OSError:
-    """The OSError of an errno."""
-    text = "interrupted by a signal handler" if number == EINTR else os.strerror(number)
-    return OSError(number, text)
 
 
 class Trunk:

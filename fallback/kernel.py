@@ -28,6 +28,8 @@ from errno import (
 )  # fmt: skip
 from typing import Callable, Dict, Iterator, List, Optional
 
+from ha_qnx import iomessages
+from ha_qnx.buffers import integer, readable, readable_parts, writable, writable_parts
 from ha_qnx.constants import (
     EBADFSYS,
     ENOREMOTE,
@@ -54,13 +56,13 @@ from ha_qnx.constants import (
     SYSMGR_COID,
     TIMER_ABSTIME,
 )
+from ha_qnx.errors import failure
 from ha_qnx.kernel import BytesLike, Kernel, Name, Vector
 from ha_qnx.structures import ClientInfo, MessageInfo
 
-from . import host, iomessages, wire
-from .buffers import integer, readable, readable_parts, writable, writable_parts
+from . import host, wire
 from .channels import Channel, Received, ServerLane, ServerTrunk
-from .connections import Buffers, Connection, Exchange, Lane, failure
+from .connections import Buffers, Connection, Exchange, Lane
 from .numbers import Numbers, Slots
 from .runtime import NAME_PREFIX, ChannelAddress, NameClaim, Runtime, valid_name
 from .table import ConnectionTable, is_host_descriptor
@@ -628,7 +630,7 @@ class SocketKernel(Kernel):
                 raise failure(ENOENT) from None
             return self._open_name(name, 0, iomessages.open_message(oflag, mode), at)
         opened = os.open(text, oflag, mode)
-        if at is None:
+        if at is None or (at == opened and not self._table.is_ours(at)):
             return opened
         try:
             return self._put_at(opened, at)

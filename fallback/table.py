@@ -19,11 +19,12 @@ from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENXIO, ESRCH
 from typing import Callable, Dict, NamedTuple, Optional, Set, Tuple
 
 from ha_qnx.constants import NTO_COF_CLOEXEC, NTO_COF_NOSHARE, NTO_SIDE_CHANNEL
+from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
 from . import host
 from .channels import Channel
-from .connections import Connection, Trunk, failure
+from .connections import Connection, Trunk
 from .numbers import Slots
 from .runtime import ChannelAddress, Runtime, is_zombie
 
@@ -382,10 +383,13 @@ class ConnectionTable:
 
     def leave_word(self) -> None:
         """Let the program that this process may become find the connections that are not close-on-exec (B278)."""
+        known = {
+            coid: (inherited.cookie, inherited.flags, inherited.address) for coid, inherited in self._inherited.items()
+        }
+        for coid, connection in self.entries.items():
+            known[coid] = (connection.cookie, connection.flags, connection.trunk.address)
         staying = {
-            coid: (connection.cookie, connection.flags, connection.trunk.address)
-            for coid, connection in self.entries.items()
-            if connection.cookie and not connection.flags & NTO_COF_CLOEXEC
+            coid: (cookie, flags, place) for coid, (cookie, flags, place) in known.items() if _stays(cookie, flags)
         }
         if staying or _LEFT in os.environ:
             os.environ[_LEFT] = ",".join(
@@ -440,6 +444,11 @@ class ConnectionTable:
                 return self.get(coid)
             self.entries[coid] = connection
             return connection
+
+
+def _stays(cookie: int, flags: int) -> bool:
+    """Whether a connection is there when the process has become another program."""
+    return bool(cookie) and not flags & NTO_COF_CLOEXEC
 
 
 def _is_marked(fd: int, cookie: int) -> bool:

@@ -8,6 +8,7 @@ underscores, and the structures that messages and pulses are read with. The call
 ``ha_qnx.api``; ``help(ha_qnx.MsgSend)`` shows each.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any, List
 
 from . import constants
@@ -29,6 +30,7 @@ __all__ = [
     "ConnectDetach",
     "ConnectFlags",
     "ConnectServerInfo",
+    "Connection",
     "Credentials",
     "MessageInfo",
     "MsgError",
@@ -63,13 +65,17 @@ __all__ = [
     "Name",
     "Pulse",
     "RecoveryFunction",
+    "Service",
     "SigVal",
     "TimerTimeout",
+    "aio",
     "backend",
     "backend_name",
     "close",
+    "connect",
     "dup",
     "dup2",
+    "fstat",
     "ha_ConnectAttach",
     "ha_ConnectAttach_r",
     "ha_ConnectDetach",
@@ -82,18 +88,43 @@ __all__ = [
     "ha_creat64",
     "ha_detach",
     "ha_dup",
+    "ha_fclose",
+    "ha_fopen",
     "ha_open",
     "ha_open64",
     "ha_reopen",
+    "lseek",
     "name_attach",
     "name_close",
     "name_detach",
     "name_open",
+    "on_event",
     "open",
+    "read",
+    "readinto",
+    "stats",
+    "strategies",
+    "write",
 ]
 __all__ += constants.__all__
 
+# Where the names are that most programs do not use: their modules are loaded when they are.
+_LATER = {
+    "Connection": "connection",
+    "Service": "service",
+    "aio": "aio",
+    "connect": "connection",
+    "on_event": "watching",
+    "stats": "watching",
+    "strategies": "strategies",
+}
+
 if TYPE_CHECKING:
+    from . import aio, strategies
+    from .connection import Connection, connect
+    from .service import Service
+    from .watching import on_event, stats
+
     _default = backend()
     ChannelCreate = _default.ChannelCreate
     ChannelDestroy = _default.ChannelDestroy
@@ -146,6 +177,13 @@ if TYPE_CHECKING:
     ha_ReConnectAttach = _default.ha_ReConnectAttach
     ha_close = _default.ha_close
     ha_dup = _default.ha_dup
+    read = _default.read
+    readinto = _default.readinto
+    write = _default.write
+    lseek = _default.lseek
+    fstat = _default.fstat
+    ha_fopen = _default.ha_fopen
+    ha_fclose = _default.ha_fclose
     MsgSend_r = _default.MsgSend_r
     MsgSendv_r = _default.MsgSendv_r
     MsgSendsv_r = _default.MsgSendsv_r
@@ -162,8 +200,12 @@ else:
         if name in CALLS:
             found = globals()[name] = getattr(backend(), name)
             return found
+        if name in _LATER:
+            module = importlib.import_module(f".{_LATER[name]}", __name__)
+            found = globals()[name] = module if _LATER[name] == name else getattr(module, name)
+            return found
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> List[str]:
-    return sorted({*globals(), *CALLS})
+    return sorted({*globals(), *CALLS, *_LATER})

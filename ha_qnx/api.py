@@ -3,7 +3,8 @@
 ``ha_qnx.backend(name)`` returns an object with these attributes; the module's own names are those of the default one.
 """
 
-from typing import Any, Callable, Optional, Protocol
+import os
+from typing import IO, Any, Callable, Optional, Protocol
 
 from .kernel import BytesLike, Kernel, StrPath, Vector
 
@@ -17,8 +18,8 @@ RecoveryFunction = Callable[[int, Any], int]
 class Backend(Kernel, Protocol):
     """A kernel whose calls recover, and libha's functions that say how.
 
-    The MsgSend family and MsgSendPulse are *covers*: on an HA-aware connection they survive the death of the server. On
-    any other connection they are the plain calls.
+    The MsgSend family, MsgSendPulse, read, readinto, write, lseek and fstat are *covers*: on an HA-aware connection
+    they survive the death of the server. On any other connection they are the plain calls.
 
     The forms with ``_r`` do not raise OSError: they return what the others return, or the negative errno. (All of them;
     QNX has some that return it positive, B6.) They do raise for bad arguments.
@@ -252,6 +253,188 @@ class Backend(Kernel, Protocol):
             OSError: EBADF, it is not HA-aware; else as dup.
 
         Follows ha_dup(), B380 to B382.
+        """
+
+    # Reading and writing.
+    #
+    # Each of these is one message to a server, and the host's own call on an ordinary descriptor. A connection that is
+    # lost while the server has the message is recovered, and the message is sent again: at least once, never exactly
+    # once. The docstrings say what that means for each.
+
+    def read(self, fd: int, n: int) -> bytes:
+        """Read from a descriptor: an _IO_READ message, or the host's read.
+
+        After a recovery, the new server gets the message anew, and reads from where *it* stands: most begin at the
+        start of what was opened. It is safe to send a read twice if the recovery function puts the position back: after
+        ha_reopen, ``lseek(fd, position, SEEK_SET)`` to where the last read that returned has ended. It is safe without
+        that for servers that have no position, such as a sensor's. What a server hands out only once, such as the items
+        of a queue, is lost if it dies on the way.
+
+        Args:
+            fd: a descriptor.
+            n: how many bytes at most. One call reads 2 GiB less 4 KiB at most.
+
+        Returns:
+            The data, never more than ``n`` bytes, whatever the server says (D31); empty at the end of the file.
+
+        Raises:
+            ValueError: ``n`` is negative.
+            OSError: EBADF, the descriptor is not open, its server is gone, or it is not open for reading; ESRCH, the
+                server went while it had the message; EISDIR; EAGAIN, there is nothing yet and the descriptor does not
+                block; EIO, the server answered with a negative number; EINTR and ETIMEDOUT as MsgSend; what the server
+                answers by MsgError. (On an HA-aware connection a server that answers EBADF, for instance because it was
+                not opened for reading, is taken for one that is lost (B368): HA_RECOVERY_ICOUNT bounds what follows. An
+                ordinary file that is open but not for reading is not.)
+
+        Follows read(), B317 to B320, B344, B345.
+        """
+
+    def readinto(self, fd: int, buf: BytesLike) -> int:
+        """Read from a descriptor into a buffer. What it says about recovery is what read says.
+
+        Args:
+            fd: a descriptor.
+            buf: where the data goes; what is not read into stays as it was, unless the connection was lost meanwhile.
+
+        Returns:
+            How many bytes were read, never more than there is room (D31); 0 at the end of the file.
+
+        Raises:
+            OSError: as read.
+
+        Follows read(), B317 to B320.
+        """
+
+    def write(self, fd: int, data: BytesLike) -> int:
+        """Write to a descriptor: an _IO_WRITE message with the data behind it, or the host's write.
+
+        After a recovery the data is sent again, though the server that died may have written all of it, part of it, or
+        nothing. It is safe to write twice if the recovery function puts the position back, as for read, and the data
+        replaces what is there; or if the server has no position and the last word counts, such as the set point of a
+        thermostat. It is not safe to append twice, or to send a command that does something each time: number such
+        records, and let the server drop the numbers that it has had.
+
+        Args:
+            fd: a descriptor.
+            data: what to write. One call writes 2 GiB less 4 KiB at most.
+
+        Returns:
+            How many bytes the server took, which can be fewer than there are.
+
+        Raises:
+            OSError: EBADF, ESRCH, EAGAIN, EIO, EINTR, ETIMEDOUT as read; EPIPE, ENOSPC and what else the host's write
+                knows; what the server answers by MsgError.
+
+        Follows write(), B322 to B324, B344, B345.
+        """
+
+    def lseek(self, fd: int, offset: int, whence: int) -> int:
+        """Move the position of a descriptor: an _IO_LSEEK message, or the host's lseek.
+
+        SEEK_SET and SEEK_END are safe to send twice. SEEK_CUR is not: the server that died may have moved already, and
+        the new one starts elsewhere. With a recovery function that puts the position back, it is.
+
+        Args:
+            fd: a descriptor.
+            offset: bytes, relative to what ``whence`` says.
+            whence: os.SEEK_SET, the start; os.SEEK_CUR, the position now; os.SEEK_END, the end.
+
+        Returns:
+            The new position, in bytes from the start.
+
+        Raises:
+            OSError: EBADF, ESRCH, EINTR, ETIMEDOUT as read; ESPIPE, there are no positions; EINVAL, an unknown
+                ``whence``, or a position before the start; EIO, the server's answer has no position in it; what the
+                server answers by MsgError.
+
+        Follows lseek(), B325, B326.
+        """
+
+    def fstat(self, fd: int) -> os.stat_result:
+        """Tell what is known about an open file: an _IO_STAT message, or the host's fstat. It is safe to send twice.
+
+        Args:
+            fd: a descriptor.
+
+        Returns:
+            What the server tells. Of the host's fields, there are those that QNX's struct stat has. A server whose
+            answer is that of 6.x has told no fractions of seconds.
+
+        Raises:
+            OSError: EBADF, ESRCH as read; ENOSYS, the server does not know; EIO, it answered without a status; what the
+                server answers by MsgError.
+
+        Follows fstat(), B327.
+        """
+
+    def ha_fopen(
+        self,
+        path: StrPath,
+        mode: str,
+        rfn: RecoveryFunction,
+        rhdl: object = None,
+        haflags: int = 0,
+        buffering: int = -1,
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+        newline: Optional[str] = None,
+    ) -> IO[Any]:
+        """Open a path as a file object whose connection is HA-aware.
+
+        It is what open() makes, with the same buffers and the same text layer, on read, write and lseek of this
+        interface. Whatever is done with it can be recovered, and each of its transfers is sent at least once; see
+        there. Because of the buffers, a program does not know how far the connection has been read or written: the raw
+        file does. A recovery function that puts the position back reads it there::
+
+            def recover(fd, opened):
+                ha.ha_reopen(fd, "/dev/name/local/journal", os.O_RDONLY)
+                ha.lseek(fd, opened[0].buffer.raw.position, os.SEEK_SET)
+                return fd
+
+            opened = []
+            opened.append(ha.ha_fopen("/dev/name/local/journal", "r", recover, opened))
+
+        A flush whose connection is lost and not recovered fails, and what is not written yet stays in the buffer.
+        close() makes the connection an ordinary one before it closes it, like ha_fclose.
+
+        Args:
+            path: as for open.
+            mode: as for Python's open(), which takes what C's fopen takes: "r", "w", "a", "x", each with "+", "b", "t".
+            rfn: as for ha_attach. A file that was created or emptied is not to be created or emptied again: it reopens
+                without O_TRUNC and O_EXCL.
+            rhdl: as for ha_attach.
+            haflags: as ``flags`` of ha_attach.
+            buffering: as for Python's open(), like the rest: 0 for none, 1 for lines, else bytes.
+            encoding: of a text file.
+            errors: what to do about what cannot be encoded or decoded.
+            newline: what ends a line.
+
+        Returns:
+            The file object. It can be used in a with statement.
+
+        Raises:
+            TypeError: ``rfn`` is not callable; as Python's open().
+            ValueError: as Python's open(), about the mode.
+            OSError: as ha_open; EISDIR, a directory of the host.
+
+        Follows ha_fopen(), B378.
+        """
+
+    def ha_fclose(self, file: IO[Any]) -> int:
+        """Write out what is buffered, make the connection of a file object an ordinary one, and close the file.
+
+        Args:
+            file: what ha_fopen returned.
+
+        Returns:
+            0.
+
+        Raises:
+            TypeError: it is no file object.
+            OSError: EBADF, it is closed already; or it is not HA-aware, and stays open (D3); else as write and close,
+                and it is closed.
+
+        Follows ha_fclose(), B376.
         """
 
     # The forms that return errors.

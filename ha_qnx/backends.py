@@ -10,6 +10,7 @@ import threading
 from typing import Callable, Dict, List, NamedTuple, Optional
 
 from .api import Backend
+from .platforms import is_qnx
 from .recovery import Recovery
 
 NAMES = ("native", "hybrid", "fallback")
@@ -44,11 +45,17 @@ def _make_fallback() -> Backend:
 
 
 def _make_native() -> Backend:
-    raise ImportError("the binding to libha is not part of this version")
+    from .libraries import Libraries
+    from .native import Native
+
+    return Native(Libraries(with_libha=True))
 
 
 def _make_hybrid() -> Backend:
-    raise ImportError("the binding to libc's kernel calls is not part of this version")
+    from .libraries import Libraries
+    from .native_kernel import NativeKernel
+
+    return Recovery("hybrid", NativeKernel(Libraries(with_libha=False)))
 
 
 _MAKERS: Dict[str, Callable[[], Backend]] = {
@@ -59,11 +66,6 @@ _MAKERS: Dict[str, Callable[[], Backend]] = {
 
 _lock = threading.RLock()
 _made: Dict[str, Backend] = {}
-
-
-def is_qnx() -> bool:
-    """Whether this is a QNX target."""
-    return sys.platform.startswith(("qnx", "nto"))
 
 
 def candidates_of_platform() -> List[str]:

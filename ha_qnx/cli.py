@@ -9,7 +9,7 @@ import os
 import sys
 from typing import List, Optional, Tuple
 
-from . import demo, doctor, suite
+from . import demo, doctor, run, suite
 
 _DESCRIPTION = """\
 QNX's client recovery library (libha) and message passing for Python.
@@ -19,6 +19,7 @@ _EPILOG = """\
 examples:
   ha-qnx demo            see clients survive the death of their server
   ha-qnx doctor          find out what this machine can do, and what is wrong with it
+  ha-qnx run SCRIPT      run a program as it is, with connections that recover
   ha-qnx conformance     check it, line by line of the specification
 
 "ha-qnx COMMAND --help" tells more about each.
@@ -27,14 +28,18 @@ examples:
 
 def main(arguments: Optional[List[str]] = None, called: str = "ha-qnx") -> int:
     """Run the command; returns the exit status."""
-    own, rest = _split(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    own, rest = _split(arguments)
     parser = _parser(called)
     options = parser.parse_args(own)
-    options.rest = rest
+    options.arguments, options.rest = arguments, rest
+    if options.run is run.run:
+        status: int = options.run(options)  # What goes wrong in the program is the program's.
+        return status
     if rest and options.run is not suite.run:
         parser.error(f"{options.command} takes nothing after --")
     try:
-        status: int = options.run(options)
+        status = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
         # Nobody reads what this prints any more; the interpreter must not find that out again when it ends.
@@ -44,7 +49,9 @@ def main(arguments: Optional[List[str]] = None, called: str = "ha-qnx") -> int:
 
 
 def _split(arguments: List[str]) -> Tuple[List[str], List[str]]:
-    """What stands before "--", and what stands behind it."""
+    """What is for us, and what is for another program: behind "--", or behind the name of a program to run."""
+    if arguments[:1] == ["run"]:
+        return run.split(arguments)
     if "--" not in arguments:
         return arguments, []
     border = arguments.index("--")
@@ -60,7 +67,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ha_qnx {doctor.package_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in (("demo", demo), ("doctor", doctor), ("conformance", suite)):
+    for name, module in (("demo", demo), ("doctor", doctor), ("run", run), ("conformance", suite)):
         command = commands.add_parser(
             name,
             help=module.HELP,

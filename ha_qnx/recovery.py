@@ -8,37 +8,29 @@ in ``ha_qnx.api``.
 import operator
 import os
 import weakref
-from errno import EBADF, EINVAL, EIO
-from typing import Callable, Optional, Type, TypeVar
+from errno import EBADF, EINVAL
+from typing import Callable, Optional, Set, TypeVar
 
 from .api import Backend, RecoveryFunction
 from .constants import HA_RECOVERY_ACOUNT, HA_RECOVERY_ICOUNT, HAREPLACERECOVERYFN, NTO_SIDE_CHANNEL
+from .documenting import documented_by
+from .files import Files
 from .kernel import BytesLike, Kernel, StrPath, Vector
+from .returning import ReturningErrors, returning_errors
 from .rules import LOST, Attachment, Attachments
 
 T = TypeVar("T")
 
 
-def _documented_by(contract: type) -> Callable[[Type[T]], Type[T]]:
-    """Give the methods of a class the docstrings of its contract, where they are written once."""
-
-    def document(implementation: Type[T]) -> Type[T]:
-        for name, method in vars(implementation).items():
-            if not name.startswith("_") and callable(method) and not method.__doc__:
-                method.__doc__ = getattr(contract, name).__doc__
-        return implementation
-
-    return document
-
-
-@_documented_by(Backend)
-class Recovery:
+@documented_by(Backend)
+class Recovery(ReturningErrors, Files):
     """A backend: a kernel whose calls recover, and libha's functions."""
 
     def __init__(self, name: str, kernel: Kernel) -> None:
         self.name = name
         self._kernel = kernel
         self._send = kernel.MsgSend
+        self.descriptors: Set[int] = set()
         self._attachments = Attachments()
         self._attached = self._attachments.by_coid
         _follow_forks(self._attachments)
@@ -83,7 +75,7 @@ class Recovery:
             attachment.message_got_through()
         return status
 
-    def _cover(self, call: Callable[..., int], coid: int, *args: object) -> int:
+    def _cover(self, call: Callable[..., T], coid: int, *args: object) -> T:
         """Make a call on a connection; if the connection is lost and HA-aware, recover it and make the call again."""
         attachment = self._attached.get(coid)
         if attachment is None:
@@ -96,10 +88,17 @@ class Recovery:
         attachment.message_got_through()
         return result
 
+    # What reads and writes is recovered in the same way.
+    _recovered = _cover
+
+    @property
+    def _plain(self) -> Kernel:
+        return self._kernel
+
     @staticmethod
     def _call_again(
-        attachment: Attachment, generation: int, failure: OSError, call: Callable[..., int], coid: int, *args: object
-    ) -> int:
+        attachment: Attachment, generation: int, failure: OSError, call: Callable[..., T], coid: int, *args: object
+    ) -> T:
         while failure.errno in LOST:
             attachment.recover(coid, generation, failure)
             generation = attachment.generation
@@ -137,34 +136,8 @@ class Recovery:
     def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
         return self._cover(self._kernel.MsgSendPulse, coid, priority, code, value)
 
-    # The forms that return errors.
-
-    def MsgSend_r(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
-        return _returning_errors(self.MsgSend, coid, smsg, rmsg)
-
-    def MsgSendv_r(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
-        return _returning_errors(self.MsgSendv, coid, siov, riov)
-
-    def MsgSendsv_r(self, coid: int, smsg: BytesLike, riov: Optional[Vector]) -> int:
-        return _returning_errors(self.MsgSendsv, coid, smsg, riov)
-
-    def MsgSendvs_r(self, coid: int, siov: Optional[Vector], rmsg: Optional[BytesLike]) -> int:
-        return _returning_errors(self.MsgSendvs, coid, siov, rmsg)
-
-    def MsgSendnc_r(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
-        return _returning_errors(self.MsgSendnc, coid, smsg, rmsg)
-
-    def MsgSendvnc_r(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
-        return _returning_errors(self.MsgSendvnc, coid, siov, riov)
-
-    def MsgSendsvnc_r(self, coid: int, smsg: BytesLike, riov: Optional[Vector]) -> int:
-        return _returning_errors(self.MsgSendsvnc, coid, smsg, riov)
-
-    def MsgSendvsnc_r(self, coid: int, siov: Optional[Vector], rmsg: Optional[BytesLike]) -> int:
-        return _returning_errors(self.MsgSendvsnc, coid, siov, rmsg)
-
     def MsgSendPulse_r(self, coid: int, priority: int, code: int, value: int) -> int:
-        return _returning_errors(self.MsgSendPulse, coid, priority, code, value)
+        return returning_errors(self.MsgSendPulse, coid, priority, code, value)
 
     # Which connections recover, and how.
 
@@ -237,7 +210,7 @@ class Recovery:
         rhdl: object = None,
         haflags: int = 0,
     ) -> int:
-        return _returning_errors(self.ha_ConnectAttach, nd, pid, chid, index, flags, rfn, rhdl, haflags)
+        return returning_errors(self.ha_ConnectAttach, nd, pid, chid, index, flags, rfn, rhdl, haflags)
 
     def _attach_new(
         self, coid: int, undo: Callable[[int], int], rfn: RecoveryFunction, rhdl: object, haflags: int
@@ -254,7 +227,7 @@ class Recovery:
         return self.ConnectDetach(coid)
 
     def ha_ConnectDetach_r(self, coid: int) -> int:
-        return _returning_errors(self.ha_ConnectDetach, coid)
+        return returning_errors(self.ha_ConnectDetach, coid)
 
     def ha_close(self, fd: int) -> int:
         self._attachments.get(operator.index(fd))
@@ -294,7 +267,9 @@ class Recovery:
     def dup2(self, fd: int, fd2: int) -> int:
         if fd == fd2:
             return self._kernel.dup2(fd, fd2)
-        return self._end(fd2, lambda: self._kernel.dup2(fd, fd2))
+        copy = self._end(fd2, lambda: self._kernel.dup2(fd, fd2))
+        self.descriptors.add(copy)
+        return copy
 
     def ConnectDetach(self, coid: int) -> int:
         return self._end(coid, lambda: self._kernel.ConnectDetach(coid))
@@ -308,14 +283,19 @@ class Recovery:
     def _made(self, coid: int) -> int:
         """A new connection is an ordinary one, whatever had its number before."""
         self._attachments.take(coid)
+        self.descriptors.add(coid)
         return coid
 
     def _end(self, coid: int, call: Callable[[], int]) -> int:
         """Detach from the library first, then end the connection (B376): its number may be another's at once."""
         attachment = self._attachments.take(coid)
+        is_known = coid in self.descriptors
+        self.descriptors.discard(coid)
         try:
             return call()
         except BaseException:
+            if is_known and self._kernel.is_open(coid):
+                self.descriptors.add(coid)
             if attachment is not None and self._kernel.is_open(coid):
                 self._attachments.give_back(coid, attachment)
             raise
@@ -327,14 +307,6 @@ def _check_attachment(rfn: RecoveryFunction, flags: int) -> None:
         raise TypeError(f"a recovery function must be callable, and {type(rfn).__name__} is not")
     if operator.index(flags) not in (0, HAREPLACERECOVERYFN):
         raise OSError(EINVAL, "unknown flag of ha_attach")
-
-
-def _returning_errors(call: Callable[..., int], *args: object) -> int:
-    """Make a call and return its errno, negative, if it fails."""
-    try:
-        return call(*args)
-    except OSError as error:
-        return -(error.errno or EIO)
 
 
 def _follow_forks(attachments: Attachments) -> None:

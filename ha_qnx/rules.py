@@ -22,6 +22,7 @@ import threading
 from errno import EAGAIN, EBADF, EEXIST, EINTR, EINVAL, EMFILE, ENFILE, ENOMEM, ESRCH, ETIMEDOUT
 from typing import Any, Callable, Dict, Optional, Set
 
+from . import watching
 from .constants import (
     HA_RECOVERY_ACOUNT,
     HA_RECOVERY_ENABLE,
@@ -79,14 +80,16 @@ class Attachment:
             raise failure
         with self._lock:
             if generation != self.generation:
+                watching.sent_again(coid, failure)
                 return
             if self.suspended or coid not in self.coids or self._is_used_up:
+                watching.given_up(coid, failure)
                 raise failure
             self.icount += 1
             self.acount += 1
             self._recovering_thread = threading.get_ident()
             try:
-                result: object = self.function(coid, self.handle)
+                result = watching.observed(coid, failure, self.function, self.handle)
             except Exception as error:
                 raise failure from error
             finally:
@@ -216,6 +219,7 @@ class Attachments:
             attachment.after_fork()
 
     def _enter(self, coid: int, attachment: Attachment) -> None:
+        watching.begin(coid)
         self.by_coid[coid] = attachment
         attachment.coids.add(coid)
 

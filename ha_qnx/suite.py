@@ -8,7 +8,7 @@ import importlib.util
 import json
 import os
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import ha_qnx
 
@@ -47,24 +47,38 @@ class Reporter:
     def __init__(self) -> None:
         self.tests: Dict[str, Dict[str, Any]] = {}
 
+    def pytest_itemcollected(self, item: Any) -> None:
+        """Let each report carry what the test checks, also from another process that ran it (pytest-xdist)."""
+        item.user_properties.append(("lines", _arguments_of_markers(item, "checks")))
+        item.user_properties.append(("open_points", _arguments_of_markers(item, "open_point")))
+
     def pytest_collection_finish(self, session: Any) -> None:
         for item in session.items:
-            self.tests[item.nodeid] = {
-                "id": item.nodeid,
-                "outcome": "not run",
-                "lines": _arguments_of_markers(item, "checks"),
-                "open_points": _arguments_of_markers(item, "open_point"),
-                "seconds": 0.0,
-            }
+            self._test(item.nodeid, item.user_properties)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Note one phase of a test: it has passed if all three have."""
-        test = self.tests[report.nodeid]
+        test = self._test(report.nodeid, report.user_properties)
         test["seconds"] = round(test["seconds"] + report.duration, 4)
         if report.when == "call" and test["outcome"] == "not run":
             test["outcome"] = report.outcome
         elif not report.passed:
             test["outcome"] = report.outcome if report.skipped else "error"
+        if not report.passed:
+            test["failure"] = report.longreprtext
+
+    def _test(self, name: str, properties: Sequence[Tuple[str, Any]]) -> Dict[str, Any]:
+        known = dict(properties)
+        return self.tests.setdefault(
+            name,
+            {
+                "id": name,
+                "outcome": "not run",
+                "lines": known.get("lines", []),
+                "open_points": known.get("open_points", []),
+                "seconds": 0.0,
+            },
+        )
 
 
 def _arguments_of_markers(item: Any, name: str) -> List[str]:

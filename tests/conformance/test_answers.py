@@ -22,6 +22,7 @@ from ha_qnx import (
 from .clients import BLANK, Client, Start, expect_nothing_waits, transact, transact_at
 from .marks import checks, open_point
 from .peers import Peer, Remote
+from .receiving import receive_message
 from .waiting import eventually
 
 # A message that fits into anything, and one that certainly takes another way.
@@ -116,7 +117,7 @@ def test_erestart_makes_the_client_send_again(qnx: Any, client: Client, size: in
         rcvids = []
         for answered in (True, True, False):
             buffer = bytearray(size)
-            rcvids.append(qnx.MsgReceive(chid, buffer))
+            rcvids.append(receive_message(qnx, chid, buffer))
             assert buffer == pattern(size)
             if answered:
                 assert qnx.MsgError(rcvids[-1], ERESTART) == 0

@@ -5,6 +5,7 @@ The servers of this module, and of those that import them from here, live in oth
 
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import struct
@@ -553,15 +554,16 @@ def test_a_refused_dup_fails_and_leaves_nothing(qnx: Any, start: Start, server: 
 def test_what_is_no_descriptor_cannot_be_duplicated(qnx: Any, bad: str, call: str) -> None:
     """A side channel, or a number that is not open, makes dup and dup2 fail with EBADF."""
     coid = qnx.ConnectAttach(0, 0, qnx.ChannelCreate(0))
-    lowest = next_number()
-    number = {"closed": lowest, "negative": -1, "side channel": coid, "unknown side channel": SIDE | 1000}[bad]
+    closed = next_number()
+    target = next(number for number in itertools.count(closed + 1) if not is_descriptor(number))
+    number = {"closed": closed, "negative": -1, "side channel": coid, "unknown side channel": SIDE | 1000}[bad]
     with fails_with(EBADF):
         if call == "dup":
             qnx.dup(number)
         else:
-            qnx.dup2(number, lowest + 1)
-    assert not is_descriptor(lowest)
-    assert not is_descriptor(lowest + 1)
+            qnx.dup2(number, target)
+    assert not is_descriptor(closed)
+    assert not is_descriptor(target)
 
 
 @checks("B336", "B345")

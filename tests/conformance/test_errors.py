@@ -144,7 +144,7 @@ def test_a_negative_status_is_a_status(qnx: Any, client: Client) -> None:
 # Numbers of errors.
 
 
-@checks("B10")
+@checks("D18")
 @open_point("D18")
 def test_the_errors_of_qnx_have_numbers() -> None:
     """An error that the host has, has the host's number; one that only QNX knows has QNX's."""

@@ -104,7 +104,7 @@ def test_an_answered_rcvid_is_stale(qnx: Any, client: Client, answer: str) -> No
     """Once a message is answered, its rcvid is ESRCH for every call."""
     chid = qnx.ChannelCreate(0)
     coid = client.attach(chid)
-    for room in (0, 100_000):
+    for room in (0, 5, 100_000):
         call = client.send(coid, room=room)
         rcvid = qnx.MsgReceive(chid, bytearray(100))
         assert USES[answer](qnx, rcvid) == 0
@@ -136,9 +136,9 @@ def test_an_answered_rcvid_does_not_stand_for_the_next_message(qnx: Any, client:
         assert rcvid not in stale
         for old in stale:
             expect_stale(qnx, old)
-        qnx.MsgReply(rcvid, status)
+        qnx.MsgReply(rcvid, status, b"ok")
         stale.append(rcvid)
-    assert call.result() == [(status, b".....") for status in range(3)]
+    assert call.result() == [(status, b"ok...") for status in range(3)]
 
 
 @checks("B123")

@@ -200,22 +200,19 @@ def test_pulses_and_messages_share_a_recovery(qnx: Any, start: Start) -> None:
 def test_after_a_recovery_that_failed_each_thread_tries_itself(qnx: Any, start: Start, start_peer: StartPeer) -> None:
     """When the function gives up, the next thread calls it, one after the other; each caller gets its own error."""
     first = Server(start_peer())
-    running: List[int] = []
-
-    def give_up_alone(coid: int) -> int:
-        running.append(coid)
-        assert running == [coid], "two at a time"
-        running.remove(coid)
-        return -1
-
-    function = Recovering(give_up_alone)
-    coid = qnx.ha_ConnectAttach(0, first.pid, first.chid, SIDE, 0, function)
+    gate = Gate(give_up)
+    coid = qnx.ha_ConnectAttach(0, first.pid, first.chid, SIDE, 0, gate.function)
     tasks = [start(ask, qnx, coid, number) for number in range(THREADS)]
     for task in tasks:
         task.wait_until_blocked()
     first.kill()
+    gate.wait_until_inside()
+    for task in tasks:
+        task.wait_until_blocked()
+    assert gate.count == 1
+    gate.opened.set()
     assert [task.errno() for task in tasks] == [ESRCH] * THREADS
-    assert function.count == THREADS
+    assert gate.count == THREADS
 
 
 @checks("D8", "D9", "B389")
@@ -316,6 +313,21 @@ def use_attachments(qnx: Any, chid: int, rounds: int) -> int:
         qnx.MsgSendPulse(coid, 10, 1, 1)
         qnx.ha_ConnectDetach(coid)
     return rounds
+
+
+@checks("B374", "D9")
+@open_point("D9")
+def test_a_connection_that_was_detached_meanwhile_is_not_recovered(qnx: Any, start: Start) -> None:
+    """A thread that waits to recover a connection fails, without a call, when another thread detaches it by then."""
+    gate = Gate(give_up)
+    coid = lost(qnx, gate.function)
+    first = start(ask, qnx, coid, 1)
+    gate.wait_until_inside()
+    second = start(ask, qnx, coid, 2).wait_until_blocked()
+    assert start(qnx.ha_detach, coid).result() == 0
+    gate.opened.set()
+    assert (first.errno(), second.errno()) == (EBADF, EBADF)
+    assert gate.count == 1
 
 
 @checks("B398")

@@ -113,7 +113,7 @@ def test_the_wait_for_an_answer_can_be_limited(qnx: Any, start: Start, client: C
             qnx.MsgReply(rcvid, 0)
 
 
-@checks("B208", "B209", "B210")
+@checks("B208")
 @pytest.mark.parametrize("flags", [SEND_AND_REPLY, NTO_TIMEOUT_SEND, NTO_TIMEOUT_REPLY], ids=["both", "send", "reply"])
 def test_an_answer_in_time_is_an_answer(qnx: Any, client: Client, flags: int) -> None:
     """A timeout that does not expire changes nothing."""
@@ -254,7 +254,7 @@ def test_a_timeout_limits_only_the_states_it_names(qnx: Any, start: Start) -> No
 # For how long a timeout is set.
 
 
-@checks("B212", "B226")
+@checks("B212")
 @pytest.mark.parametrize("call", RECEIVES)
 def test_a_timeout_is_gone_after_a_call_that_did_not_block(qnx: Any, start: Start, call: str) -> None:
     """A timeout is for one call, which uses it up also if it finds what it wants at once."""
@@ -481,8 +481,8 @@ def test_a_timeout_can_be_a_point_in_time(qnx: Any, start: Start, call: str) -> 
     """With TIMER_ABSTIME a call is limited until that time of the clock."""
     chid = qnx.ChannelCreate(0)
     flags = NTO_TIMEOUT_RECEIVE | TIMER_ABSTIME
-    with fails_with(ETIMEDOUT):
-        limited(qnx, flags, time.monotonic_ns() + SHORT, receive, qnx, call, chid)
+    soon = time.monotonic_ns() + SHORT
+    assert start(limited, qnx, flags, soon, receive, qnx, call, chid).errno() == ETIMEDOUT
     far = time.monotonic_ns() + PATIENCE
     task = start(limited, qnx, flags, far, receive, qnx, call, chid).wait_until_blocked()
     send_pulse(qnx, os.getpid(), chid)

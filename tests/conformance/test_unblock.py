@@ -38,17 +38,24 @@ def note(number: int, _frame: object) -> None:
     handled.append(number)
 
 
-def send(qnx: Any, pid: int, chid: int, limit: bool, message: bytes, room: int) -> Tuple[int, bytes]:
-    """Send a message on a new connection, with a short limit to the wait for the answer."""
+def send(
+    qnx: Any, pid: int, chid: int, limit: bool, message: bytes, room: int, following: Optional[bytes] = None
+) -> Tuple[int, bytes]:
+    """Send a message on a new connection, with a short limit to the wait for the answer, and then perhaps another."""
     coid = qnx.ConnectAttach(0, pid, chid)
     reply = bytearray(room)
     if limit:
         qnx.TimerTimeout(NTO_TIMEOUT_REPLY, SHORT)
-    return qnx.MsgSend(coid, message, reply), bytes(reply)
+    status = qnx.MsgSend(coid, message, reply)
+    if following is not None:
+        qnx.MsgSend(coid, following, None)
+    return status, bytes(reply)
 
 
-def send_with_handler(qnx: Any, pid: int, chid: int, used: bool, message: bytes, room: int) -> Tuple[int, bytes]:
-    """Send a message by a thread that handles signals, of which one comes before it is answered."""
+def send_with_handler(
+    qnx: Any, pid: int, chid: int, used: bool, message: bytes, room: int, following: Optional[bytes] = None
+) -> Tuple[int, bytes]:
+    """The same by a thread that handles signals, of which one comes before the message is answered."""
     signal.signal(signal.SIGUSR1, note)
     signal.signal(signal.SIGUSR2, note)
     coid = qnx.ConnectAttach(0, pid, chid)
@@ -57,6 +64,8 @@ def send_with_handler(qnx: Any, pid: int, chid: int, used: bool, message: bytes,
         qnx.MsgSend(coid, b"hello", reply)
     status = qnx.MsgSend(coid, message, reply)
     assert handled, "the call has ended before the signal handler ran"
+    if following is not None:
+        qnx.MsgSend(coid, following, None)
     return status, bytes(reply)
 
 
@@ -71,13 +80,16 @@ class ImpatientClient:
         self._used = reason.endswith("used")
         self.errno = EINTR if self._is_signal else ETIMEDOUT
 
-    def send(self, chid: int, message: bytes = b"message", room: int = 10) -> Call:
-        """Begin to send a message to a channel of this process; the result will be the status and the reply buffer."""
+    def send(self, chid: int, message: bytes = b"message", room: int = 10, following: Optional[bytes] = None) -> Call:
+        """Begin to send a message to a channel of this process; the result will be the status and the reply buffer.
+
+        A message that is to follow is sent on the same connection once the first has been answered.
+        """
         if self._peer is None:
-            return self._start(send, self._qnx, os.getpid(), chid, True, message, room)
+            return self._start(send, self._qnx, os.getpid(), chid, True, message, room, following)
         if not self._is_signal:
-            return self._peer.start(send, os.getpid(), chid, True, message, room)
-        sending = self._peer.begin(send_with_handler, os.getpid(), chid, self._used, message, room)
+            return self._peer.start(send, os.getpid(), chid, True, message, room, following)
+        sending = self._peer.begin(send_with_handler, os.getpid(), chid, self._used, message, room, following)
         if self._used:
             self._qnx.MsgReply(receive_message(self._qnx, chid), 0)
         return sending
@@ -193,20 +205,19 @@ def test_the_flags_of_a_message_show_the_request(qnx: Any, peer: Peer, received:
 
 
 @checks("B153")
-def test_the_next_message_is_no_request(qnx: Any, start: Start, client: ImpatientClient) -> None:
-    """A request ends with its message: the client's next message comes without one."""
-    chid, info = qnx.ChannelCreate(NTO_CHF_UNBLOCK), MessageInfo()
-    sending = client.send(chid)
+def test_the_next_message_is_no_request(qnx: Any, client: ImpatientClient) -> None:
+    """A request ends with its message: the client's next message on the same connection comes without one."""
+    chid, message, info = qnx.ChannelCreate(NTO_CHF_UNBLOCK), bytearray(20), MessageInfo()
+    sending = client.send(chid, following=b"next")
     rcvid = receive_message(qnx, chid)
     client.lose_patience(sending)
     receive_request(qnx, chid)
     qnx.MsgReply(rcvid, 0)
-    sending.result()
-    following = start(send, qnx, os.getpid(), chid, False, b"next", 0)
-    rcvid = receive_message(qnx, chid, None, info)
+    rcvid = receive_message(qnx, chid, message, info)
+    assert message.startswith(b"next")
     assert info.flags & NTO_MI_UNBLOCK_REQ == qnx.MsgInfo(rcvid).flags & NTO_MI_UNBLOCK_REQ == 0
     qnx.MsgReply(rcvid, 0)
-    following.result()
+    sending.result()
 
 
 # What the client gets.

@@ -1,8 +1,15 @@
-"""Every test has a runtime directory of its own."""
+"""Every test has a runtime directory of its own, and can start programs as processes of their own."""
 
+import itertools
 import pathlib
+import subprocess
+import sys
+from typing import Callable, Iterator, List
 
 import pytest
+from ha_qnx.conformance.waiting import DEADLINE
+
+import ha_qnx
 
 
 @pytest.fixture(autouse=True)
@@ -11,3 +18,75 @@ def runtime_directory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -
     directory = tmp_path / "run"
     monkeypatch.setenv("HA_QNX_RUNTIME", str(directory))
     return directory
+
+
+@pytest.fixture(scope="session")
+def directory_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The runtime directory of this process's backend, which takes one when it is first used, and keeps it."""
+    directory = str(tmp_path_factory.mktemp("run"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HA_QNX_RUNTIME", directory)
+        qnx = ha_qnx.backend()
+        qnx.ChannelDestroy(qnx.ChannelCreate())
+    return directory
+
+
+@pytest.fixture
+def shared_directory(directory_of_this_process: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process and the programs that it starts meet."""
+    monkeypatch.setenv("HA_QNX_RUNTIME", directory_of_this_process)
+
+
+class Program:
+    """A process that runs some Python, with stdout and stderr in files."""
+
+    def __init__(self, directory: pathlib.Path, number: int, source: str, arguments: List[str]) -> None:
+        script = directory / f"program{number}.py"
+        script.write_text(source, encoding="utf-8")
+        self._stdout, self._stderr = script.with_suffix(".out"), script.with_suffix(".err")
+        with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
+            self.process = subprocess.Popen(  # noqa: S603  # our own source, in our own interpreter
+                [sys.executable, "-X", "dev", str(script), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def output(self) -> str:
+        """What it has printed."""
+        return self._stdout.read_text(encoding="utf-8")
+
+    @property
+    def errors(self) -> str:
+        """What it has printed to stderr."""
+        return self._stderr.read_text(encoding="utf-8")
+
+    def kill(self) -> None:
+        """End it by SIGKILL, and wait until the host has cleaned up after it."""
+        self.process.kill()
+        self.process.wait(DEADLINE)
+
+    def terminate(self) -> int:
+        """End it by SIGTERM, and wait for its exit status."""
+        self.process.terminate()
+        return self.process.wait(DEADLINE)
+
+
+@pytest.fixture
+def start_program(tmp_path: pathlib.Path, shared_directory: None) -> Iterator[Callable[..., Program]]:
+    """Starts a program from its source: ``start_program(source, *arguments)``."""
+    programs: List[Program] = []
+    numbers = itertools.count(1)
+
+    def start(source: str, *arguments: str) -> Program:
+        programs.append(Program(tmp_path, next(numbers), source, list(arguments)))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.kill()

@@ -10,7 +10,7 @@ import pytest
 
 from ha_qnx.cli import main
 
-COMMANDS = ["demo", "doctor", "conformance"]
+COMMANDS = ["demo", "doctor", "run", "conformance"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,322 @@
+/*
+ * libha for POSIX: QNX's client recovery library and its kernel calls for message passing, on a host.
+ *
+ * Names, prototypes, layouts and numbers are those of QNX on 64-bit targets of SDP 7.x. What differs on a host:
+ *
+ * - errno values and open flags are the host's. Numbers that QNX has and the host lacks are defined below.
+ * - The covers of open(), read() and so on have names of their own, ha_posix_open() and so on: a library must not take
+ *   the place of the host's functions in every program that it is linked to.
+ * - <time.h> has a TIMER_ABSTIME of its own; the one for TimerTimeout() is HA_POSIX_TIMER_ABSTIME.
+ * - What makes no sense on a host is not there: MsgSendPulsePtr(), for a pointer means nothing to another process;
+ *   MsgDeliverEvent() and MsgVerifyEvent(), for no event of a host is another process's; MsgReadiov(),
+ *   MsgReceivePulsev() and MsgCurrent(); ha_fopen() and ha_fclose(), for a host's streams do not read by messages;
+ *   lseek64(), for all offsets have 64 bits.
+ * - An address that is no memory of the program is not EFAULT but, as elsewhere on a host, a fault of the program.
+ *   (NULL with a size is EFAULT.)
+ * - struct sigevent is the host's; TimerTimeout() takes one of QNX's layout, struct ha_posix_sigevent.
+ * - Clocks are the host's CLOCK_MONOTONIC and CLOCK_REALTIME.
+ * - The library knows of the threads that have called it: the end of no others makes a _PULSE_CODE_THREADDEATH.
+ *
+ * It takes the host's declarations of POSIX.1-2008: cc -std=gnu11, or _POSIX_C_SOURCE.
+ */
+#ifndef HA_POSIX_H
+#define HA_POSIX_H
+
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Structures. */
+
+typedef struct iovec iov_t;
+
+#define SETIOV(_iov, _address, _length) \
+    ((_iov)->iov_base = (void *)(_address), (_iov)->iov_len = (size_t)(_length))
+
+/* What MsgReceive() stores for a pulse. */
+struct _pulse {
+    uint16_t type;
+    uint16_t subtype;
+    int8_t code;
+    uint8_t zero[3];
+    union sigval value;
+    int32_t scoid;
+};
+
+/* What is known about a message and its sender. */
+struct _msg_info64 {
+    uint32_t nd;
+    uint32_t srcnd;
+    int32_t pid;
+    int32_t tid;
+    int32_t chid;
+    int32_t scoid;
+    int32_t coid;
+    int16_t priority;
+    int16_t flags;
+    ssize_t msglen;
+    ssize_t srcmsglen;
+    ssize_t dstmsglen;
+    uint32_t type_id;
+    uint32_t reserved;
+};
+#define _msg_info _msg_info64
+#define _server_info _msg_info64
+
+struct _cred_info {
+    int32_t ruid;
+    int32_t euid;
+    int32_t suid;
+    int32_t rgid;
+    int32_t egid;
+    int32_t sgid;
+    uint32_t ngroups;
+    int32_t grouplist[8];
+};
+
+struct _client_info {
+    uint32_t nd;
+    int32_t pid;
+    int32_t sid;
+    uint32_t flags;
+    struct _cred_info cred;
+};
+
+/* What name_attach() returns. */
+typedef struct _name_attach {
+    void *dpp;
+    int chid;
+    int mntid;
+    int zero[2];
+} name_attach_t;
+
+/* struct sigevent as QNX lays it out. */
+struct ha_posix_sigevent {
+    int sigev_notify;
+    int sigev_zero1;
+    int sigev_coid;
+    int sigev_zero2;
+    union sigval sigev_value;
+    size_t sigev_memory;
+};
+#define HA_POSIX_SIGEV_UNBLOCK 133
+#define HA_POSIX_SIGEV_UNBLOCK_INIT(_event) ((_event)->sigev_notify = HA_POSIX_SIGEV_UNBLOCK)
+
+/* Numbers. */
+
+#define _NTO_SIDE_CHANNEL 0x40000000
+#define SYSMGR_PID 1
+#define SYSMGR_CHID 1
+#define SYSMGR_COID _NTO_SIDE_CHANNEL
+#define ND_LOCAL_NODE 0
+
+/* ChannelCreate() */
+#define _NTO_CHF_FIXED_PRIORITY 0x0001
+#define _NTO_CHF_UNBLOCK 0x0002
+#define _NTO_CHF_THREAD_DEATH 0x0004
+#define _NTO_CHF_DISCONNECT 0x0008
+#define _NTO_CHF_NET_MSG 0x0010
+#define _NTO_CHF_SENDER_LEN 0x0020
+#define _NTO_CHF_COID_DISCONNECT 0x0040
+#define _NTO_CHF_REPLY_LEN 0x0080
+#define _NTO_CHF_PRIVATE 0x1000
+
+/* ConnectAttach() */
+#define _NTO_COF_CLOEXEC 0x0001
+#define _NTO_COF_DEAD 0x0002
+#define _NTO_COF_NOSHARE 0x0040
+
+/* Pulses. */
+#define _PULSE_TYPE 0
+#define _PULSE_SUBTYPE 0
+#define _PULSE_CODE_UNBLOCK (-32)
+#define _PULSE_CODE_DISCONNECT (-33)
+#define _PULSE_CODE_THREADDEATH (-34)
+#define _PULSE_CODE_COIDDEATH (-35)
+#define _PULSE_CODE_MINAVAIL 0
+#define _PULSE_CODE_MAXAVAIL 127
+
+/* The flags of struct _msg_info. */
+#define _NTO_MI_ENDIAN_BIG 0x0001
+#define _NTO_MI_ENDIAN_DIFF 0x0002
+#define _NTO_MI_UNBLOCK_REQ 0x0100
+
+/* TimerTimeout() */
+#define _NTO_TIMEOUT_SEND 0x0010
+#define _NTO_TIMEOUT_RECEIVE 0x0020
+#define _NTO_TIMEOUT_REPLY 0x0040
+#define HA_POSIX_TIMER_ABSTIME ((int)0x80000000)
+
+/* Names. */
+#define NAME_FLAG_DETACH_SAVEDPP 0x0001
+#define NAME_FLAG_ATTACH_GLOBAL 0x0002
+
+/* I/O messages. */
+#define _IO_BASE 0x0100
+#define _IO_CONNECT 0x0100
+#define _IO_READ 0x0101
+#define _IO_WRITE 0x0102
+#define _IO_STAT 0x0104
+#define _IO_LSEEK 0x0109
+#define _IO_DUP 0x0115
+#define _IO_CLOSE 0x0116
+#define _IO_MAX 0x01ff
+#define _IO_CONNECT_OPEN 2
+
+/* libha. */
+#define HAREPLACERECOVERYFN 1
+#define HA_RECOVERY_ACOUNT 1
+#define HA_RECOVERY_ICOUNT 2
+#define HA_RECOVERY_SUSPEND 3
+#define HA_RECOVERY_ENABLE 4
+#define HA_RECOVERY_RESET_ICOUNT 5
+#define HA_RECOVERY_RESET_ACOUNT 6
+
+/* Errors. */
+#ifndef EOK
+#define EOK 0
+#endif
+#ifndef ERESTART
+#define ERESTART 91
+#endif
+#ifndef ENOREMOTE
+#define ENOREMOTE 300
+#endif
+#ifndef EBADFSYS
+#define EBADFSYS 302
+#endif
+#ifndef ESRVRFAULT
+#define ESRVRFAULT 312
+#endif
+
+/*
+ * Calls. They return -1 and set errno if they fail. The forms with _r leave errno alone: they return the errno,
+ * negative or (where the comment says so) positive.
+ */
+
+/* Channels. */
+int ChannelCreate(unsigned flags);
+int ChannelCreate_r(unsigned flags);
+int ChannelDestroy(int chid);
+int ChannelDestroy_r(int chid); /* positive */
+
+/* Connections. */
+int ConnectAttach(uint32_t nd, int32_t pid, int chid, unsigned index, int flags);
+int ConnectAttach_r(uint32_t nd, int32_t pid, int chid, unsigned index, int flags);
+int ConnectDetach(int coid);
+int ConnectDetach_r(int coid); /* positive */
+int ConnectServerInfo(int32_t pid, int coid, struct _msg_info64 *info);
+int ConnectServerInfo_r(int32_t pid, int coid, struct _msg_info64 *info);
+int ConnectFlags(int32_t pid, int coid, unsigned mask, unsigned bits);
+int ConnectFlags_r(int32_t pid, int coid, unsigned mask, unsigned bits);
+int ConnectClientInfo(int scoid, struct _client_info *info, int ngroups);
+int ConnectClientInfo_r(int scoid, struct _client_info *info, int ngroups); /* positive */
+
+/* Sending. These are covers: on an HA-aware connection, they recover. "nc" is no cancellation point. */
+long MsgSend(int coid, const void *smsg, size_t sbytes, void *rmsg, size_t rbytes);
+long MsgSend_r(int coid, const void *smsg, size_t sbytes, void *rmsg, size_t rbytes);
+long MsgSendnc(int coid, const void *smsg, size_t sbytes, void *rmsg, size_t rbytes);
+long MsgSendnc_r(int coid, const void *smsg, size_t sbytes, void *rmsg, size_t rbytes);
+long MsgSendsv(int coid, const void *smsg, size_t sbytes, const iov_t *riov, size_t rparts);
+long MsgSendsv_r(int coid, const void *smsg, size_t sbytes, const iov_t *riov, size_t rparts);
+long MsgSendsvnc(int coid, const void *smsg, size_t sbytes, const iov_t *riov, size_t rparts);
+long MsgSendsvnc_r(int coid, const void *smsg, size_t sbytes, const iov_t *riov, size_t rparts);
+long MsgSendvs(int coid, const iov_t *siov, size_t sparts, void *rmsg, size_t rbytes);
+long MsgSendvs_r(int coid, const iov_t *siov, size_t sparts, void *rmsg, size_t rbytes);
+long MsgSendvsnc(int coid, const iov_t *siov, size_t sparts, void *rmsg, size_t rbytes);
+long MsgSendvsnc_r(int coid, const iov_t *siov, size_t sparts, void *rmsg, size_t rbytes);
+long MsgSendv(int coid, const iov_t *siov, size_t sparts, const iov_t *riov, size_t rparts);
+long MsgSendv_r(int coid, const iov_t *siov, size_t sparts, const iov_t *riov, size_t rparts);
+long MsgSendvnc(int coid, const iov_t *siov, size_t sparts, const iov_t *riov, size_t rparts);
+long MsgSendvnc_r(int coid, const iov_t *siov, size_t sparts, const iov_t *riov, size_t rparts);
+int MsgSendPulse(int coid, int priority, int code, int value);
+int MsgSendPulse_r(int coid, int priority, int code, int value); /* positive */
+
+/* Receiving and answering. */
+int MsgReceive(int chid, void *msg, size_t bytes, struct _msg_info64 *info);
+int MsgReceive_r(int chid, void *msg, size_t bytes, struct _msg_info64 *info);
+int MsgReceivev(int chid, const iov_t *riov, size_t rparts, struct _msg_info64 *info);
+int MsgReceivev_r(int chid, const iov_t *riov, size_t rparts, struct _msg_info64 *info);
+int MsgReceivePulse(int chid, void *pulse, size_t bytes, struct _msg_info64 *info);
+int MsgReceivePulse_r(int chid, void *pulse, size_t bytes, struct _msg_info64 *info);
+int MsgReply(int rcvid, long status, const void *msg, size_t bytes);
+int MsgReply_r(int rcvid, long status, const void *msg, size_t bytes);
+int MsgReplyv(int rcvid, long status, const iov_t *riov, size_t rparts);
+int MsgReplyv_r(int rcvid, long status, const iov_t *riov, size_t rparts);
+int MsgError(int rcvid, int error);
+int MsgError_r(int rcvid, int error); /* positive */
+ssize_t MsgRead(int rcvid, void *msg, size_t bytes, size_t offset);
+ssize_t MsgRead_r(int rcvid, void *msg, size_t bytes, size_t offset);
+ssize_t MsgReadv(int rcvid, const iov_t *iov, size_t parts, size_t offset);
+ssize_t MsgReadv_r(int rcvid, const iov_t *iov, size_t parts, size_t offset);
+ssize_t MsgWrite(int rcvid, const void *msg, size_t bytes, size_t offset);
+ssize_t MsgWrite_r(int rcvid, const void *msg, size_t bytes, size_t offset);
+ssize_t MsgWritev(int rcvid, const iov_t *iov, size_t parts, size_t offset);
+ssize_t MsgWritev_r(int rcvid, const iov_t *iov, size_t parts, size_t offset);
+int MsgInfo(int rcvid, struct _msg_info64 *info);
+int MsgInfo_r(int rcvid, struct _msg_info64 *info); /* positive */
+
+/* Timeouts. */
+int TimerTimeout(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime,
+                 uint64_t *otime);
+int TimerTimeout_r(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime,
+                   uint64_t *otime);
+
+/* Names. */
+name_attach_t *name_attach(void *dpp, const char *path, unsigned flags);
+int name_detach(name_attach_t *attach, unsigned flags);
+int name_open(const char *name, int flags);
+int name_close(int coid);
+
+/* Descriptors: of connections as of ordinary files. Reading, writing and seeking recover on HA-aware ones. */
+int ha_posix_open(const char *path, int oflag, ...); /* mode_t mode with O_CREAT */
+int ha_posix_close(int fd);
+int ha_posix_dup(int fd);
+int ha_posix_dup2(int fd, int fd2);
+ssize_t ha_posix_read(int fd, void *buffer, size_t bytes);
+ssize_t ha_posix_write(int fd, const void *buffer, size_t bytes);
+int64_t ha_posix_lseek(int fd, int64_t offset, int whence);
+
+/* libha. A recovery function returns the number that it was called with if it has recovered the connection. */
+typedef int (*RFp)(int coid, void *handle);
+
+int ha_attach(int coid, RFp rfn, void *rhdl, unsigned flags);
+int ha_detach(int coid);
+int ha_connection_ctrl(int coid, int command, void *args);
+int ha_open(const char *path, int oflag, RFp rfn, void *rhdl, unsigned haflags, ...); /* mode_t mode with O_CREAT */
+int ha_open64(const char *path, int oflag, RFp rfn, void *rhdl, unsigned haflags, ...);
+int ha_creat(const char *path, mode_t mode, RFp rfn, void *rhdl, unsigned haflags);
+int ha_creat64(const char *path, mode_t mode, RFp rfn, void *rhdl, unsigned haflags);
+int ha_reopen(int oldfd, const char *path, int oflag, ...); /* mode_t mode with O_CREAT */
+int ha_ConnectAttach(uint32_t nd, int32_t pid, int chid, unsigned index, unsigned flags, RFp rfn, void *rhdl,
+                     unsigned haflags);
+int ha_ConnectAttach_r(uint32_t nd, int32_t pid, int chid, unsigned index, unsigned flags, RFp rfn, void *rhdl,
+                       unsigned haflags);
+int ha_ConnectDetach(int coid);
+int ha_ConnectDetach_r(int coid); /* negative here; which it is on QNX is not known */
+int ha_ReConnectAttach(int oldcoid, uint32_t nd, int32_t pid, int chid, unsigned index, unsigned flags);
+int ha_close(int fd);
+int ha_dup(int oldfd);
+
+/*
+ * Whether only calls of the main thread fail with EINTR when a signal handler has run, while those of other threads go
+ * on; at first, those of all threads fail. For interpreters that run handlers in the main thread only. Returns what was
+ * set before.
+ */
+int ha_posix_interrupt_main_only(int main_only);
+
+/* What this library is: "libha for POSIX 0.1.0, wire 1". */
+const char *ha_posix_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,78 @@
+/*
+ * The library's own descriptors.
+ *
+ * They lie out of the way, at high numbers, so that connections get the lowest ones (B33, B34), and they are
+ * registered: a forked child closes them all (D13). All that make or close one do it under one lock, which a fork waits
+ * for.
+ */
+#ifndef DESCRIPTOR_H
+#define DESCRIPTOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/* Each returns a descriptor, or -1 with errno set. */
+int descriptor_socket(int type);
+int descriptor_accept(int listener);
+int descriptor_eventfd(void);
+int descriptor_epoll(void);
+int descriptor_open(int directory, const char *path, int flags, mode_t mode);
+/* A sealed memory file that cannot shrink. */
+int descriptor_window(uint64_t size);
+
+/* Each returns 0, or -1 with errno set. */
+int descriptor_pipe(int ends[2], int flags);
+int descriptor_socketpair(int ends[2], int type);
+
+/*
+ * recvmsg of at most `size` bytes; registers the descriptors that came with them, at most `*count`, and stores their
+ * number. *lost tells that there were more.
+ */
+ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t *count, bool *lost);
+
+/* Closes a descriptor of the library; nothing if it is -1. */
+void descriptor_close(int fd);
+
+/*
+ * Whether a descriptor that somebody has passed is a pipe or a stream socket; makes it non-blocking. Reading anything
+ * else might block, or worse.
+ */
+bool descriptor_is_stream(int fd);
+
+/* Gives a descriptor away: whoever has it now closes it. */
+void descriptor_surrender(int fd);
+
+/* writev that never raises SIGPIPE. */
+ssize_t descriptor_writev(int fd, const struct iovec *parts, int count);
+ssize_t descriptor_write(int fd, const void *bytes, size_t size);
+
+/*
+ * Placeholders: what lies under the number of a connection. They can be neither read nor written, and are told from
+ * anything else by their file position, the cookie.
+ */
+
+/* Puts a placeholder under the lowest free number from `index` on. */
+int placeholder_place(int index, off_t cookie);
+/* Puts one under a number, in place of what is there. */
+int placeholder_replace(int number, off_t cookie);
+bool placeholder_is(int number, off_t cookie);
+/*
+ * Whether a number is a descriptor, but no placeholder at all. (One that the table does not know is that of a
+ * connection which another thread is making or ending.)
+ */
+bool descriptor_is_foreign(int number);
+void placeholder_close(int number);
+off_t placeholder_cookie(void);
+
+/* Random bytes. */
+void random_bytes(void *bytes, size_t size);
+
+/* Around fork. */
+void descriptor_before_fork(void);
+void descriptor_after_fork_in_parent(void);
+void descriptor_after_fork_in_child(void);
+
+#endif

@@ -1,0 +1,68 @@
+/* The I/O messages that the library sends on its own account (B310 to B341). */
+#ifndef IO_MESSAGE_H
+#define IO_MESSAGE_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/* As libc sends it: 40 bytes, then the path behind the mount point, which for a name is empty (B311). */
+struct io_connect {
+    uint16_t type;
+    uint16_t subtype;
+    uint32_t file_type;
+    uint16_t reply_max;
+    uint16_t entry_max;
+    uint32_t key;
+    uint32_t handle;
+    uint32_t ioflag;
+    uint32_t mode;
+    uint16_t sflag;
+    uint16_t access;
+    uint16_t zero;
+    uint16_t path_len;
+    uint8_t eflag;
+    uint8_t extra_type;
+    uint16_t extra_len;
+    char path[4]; /* one byte of it is sent */
+};
+#define IO_CONNECT_SIZE 41
+
+/* With the _msg_info of 6.x (D27). */
+struct io_dup {
+    uint16_t type;
+    uint16_t combine_len;
+    uint32_t nd, srcnd;
+    int32_t pid, tid, chid, scoid, coid, msglen, srcmsglen, dstmsglen;
+    int16_t priority, flags;
+    uint32_t reserved[2];
+    uint32_t key;
+};
+_Static_assert(sizeof(struct io_dup) == 60, "layout");
+
+struct io_close {
+    uint16_t type;
+    uint16_t combine_len;
+};
+
+/* _IO_READ and _IO_WRITE; what is written follows. */
+struct io_transfer {
+    uint16_t type;
+    uint16_t combine_len;
+    uint32_t nbytes;
+    uint32_t xtype;
+    uint32_t zero;
+};
+
+struct io_lseek {
+    uint16_t type;
+    uint16_t combine_len;
+    int16_t whence;
+    uint16_t zero;
+    uint64_t offset;
+};
+
+void io_name_open_message(struct io_connect *message);
+void io_open_message(struct io_connect *message, int oflag, mode_t mode);
+void io_dup_message(struct io_dup *message, int pid, int chid, int scoid, int coid);
+
+#endif

@@ -1,0 +1,37 @@
+/* The client's end of a lane: what carries one message at a time, and its reply. */
+#ifndef LANE_H
+#define LANE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wire.h"
+
+struct trunk;
+
+struct lane {
+    struct lane *next; /* in its connection's list of all */
+    struct lane *next_idle;
+    int out; /* messages go in here */
+    int in;  /* replies come out here */
+    bool is_spoilt; /* not to be used again */
+    unsigned char *window;
+    uint64_t window_size; /* 0: none */
+    size_t have; /* bytes in the buffer */
+    unsigned char buffer[FRAME_MAX];
+};
+
+/* The size a window needs; 0 if a message and a reply of these sizes do without. UINT64_MAX: there is none so large. */
+uint64_t lane_window_needed(uint64_t size, uint64_t room);
+
+/* Opens a lane with a window at least this large. 0 or an errno, see trunk_pass. */
+int lane_open(struct trunk *trunk, int coid, uint64_t window, int64_t deadline, struct lane **lane);
+void lane_close(struct lane *lane);
+
+/* Whether the server has taken everything out of the lane, so the client is REPLY-blocked. */
+bool lane_is_received(const struct lane *lane);
+/* Wakes the thread that waits for a reply on the lane. */
+void lane_poke(const struct lane *lane);
+
+#endif

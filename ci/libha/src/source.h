@@ -1,0 +1,22 @@
+/* What a channel's epoll descriptor reports on; every event leads to one of these. */
+#ifndef SOURCE_H
+#define SOURCE_H
+
+#include <stddef.h>
+
+enum source_kind {
+    SOURCE_BELL,     /* another thread wants the one that waits */
+    SOURCE_LISTENER, /* a process connects */
+    SOURCE_CLIENT,   /* the trunk of a client */
+    SOURCE_LANE,     /* a lane that carries messages */
+    SOURCE_PULSES,   /* a lane that carries pulses */
+    SOURCE_TRUNK     /* a trunk of this process, whose end the channel wants to hear of */
+};
+
+struct source {
+    enum source_kind kind;
+};
+
+#define SOURCE_OF(SOURCE, TYPE, MEMBER) ((TYPE *)(void *)((char *)(SOURCE) - offsetof(TYPE, MEMBER)))
+
+#endif

@@ -1,0 +1,44 @@
+/* What the kernel knows of a thread: its number, its priority, the timeout it has set. */
+#ifndef THREAD_H
+#define THREAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* QNX's default for user threads (D14). */
+#define DEFAULT_PRIORITY 10
+
+struct thread {
+    int tid; /* 0 before its first call */
+    int priority;
+    int host_priority;
+    int64_t looked_at; /* when the host was last asked for it */
+    int timeout_flags; /* 0: no timeout is set */
+    bool timeout_absolute;
+    uint64_t timeout; /* nanoseconds; 0: at once */
+};
+
+/* The calling thread. */
+struct thread *thread_self(void);
+
+/* Whether its calls go on after a signal handler. */
+bool thread_goes_on(void);
+
+/* Its priority: that of the host's real-time thread, or what it took over from a message (B30), or the default. */
+int thread_priority(struct thread *thread, int64_t now);
+
+/* A timeout, taken by the call that it limits. */
+struct patience {
+    int flags;    /* the states that are limited, out of those that were asked for */
+    bool at_once; /* do not block at all */
+    bool absolute;
+    uint64_t span; /* nanoseconds, if it is not absolute */
+    int64_t end;   /* when it ends, if it starts now */
+};
+
+/* The timeout that the thread has set for its next blocking call, if that can block in one of these states (B212). */
+struct patience thread_take_timeout(struct thread *thread, int states);
+
+void thread_after_fork_in_child(void);
+
+#endif

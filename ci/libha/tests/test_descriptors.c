@@ -1,0 +1,107 @@
+/* Names, and descriptors of connections and of ordinary files. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+
+#define NAME "door"
+#define PATH "/dev/name/local/" NAME
+
+static void names(void)
+{
+    char long_name[700];
+    memset(long_name, ' ', sizeof long_name - 1); /* Three bytes each, in its file. */
+    long_name[sizeof long_name - 1] = '\0';
+    name_attach_t *attached = name_attach(NULL, "a/b", 0);
+    CHECK(attached && attached->chid > 0);
+    errno = 0;
+    CHECK(!name_attach(NULL, "a/b", 0) && errno == EEXIST);
+    CHECK(!name_attach(NULL, "/a", 0) && errno == EINVAL);
+    CHECK(!name_attach(NULL, "a/../b", 0) && errno == EINVAL);
+    CHECK(!name_attach(NULL, NULL, 0) && errno == EINVAL);
+    CHECK_FAILS(name_open("nobody", 0), ENOENT);
+    CHECK_FAILS(name_open("", 0), EINVAL);
+    CHECK(!name_detach(attached, 0));
+    CHECK_FAILS(name_detach(attached, 0), EINVAL);
+    attached = name_attach(NULL, long_name, 0);
+    CHECK(attached && !name_detach(attached, 0));
+    struct server server = start_named_server(NAME, serve);
+    int coid = name_open(NAME, 0);
+    CHECK(coid > _NTO_SIDE_CHANNEL && ask_pid(coid) == server.pid && !name_close(coid));
+    CHECK_FAILS(name_close(coid), EINVAL);
+    errno = 0;
+    CHECK(!name_attach(NULL, NAME, 0) && errno == EEXIST);
+    kill_server(&server);
+    CHECK_FAILS(name_open(NAME, 0), ENOENT);
+    attached = name_attach(NULL, NAME, 0);
+    CHECK(attached && !name_detach(attached, 0));
+}
+
+static void a_server_behind_a_path(void)
+{
+    char data[16] = "";
+    struct server server = start_named_server(NAME, serve);
+    int fd = ha_posix_open(PATH, O_RDWR);
+    CHECK(fd >= 0 && fd < 512);
+    CHECK(ha_posix_read(fd, data, 5) == 5 && !strcmp(data, "xxxxx"));
+    CHECK(ha_posix_write(fd, "0123456789", 10) == 10);
+    CHECK(ha_posix_lseek(fd, INT64_C(1) << 40, SEEK_SET) == INT64_C(1) << 40);
+    int copy = ha_posix_dup(fd);
+    CHECK(copy > fd && ha_posix_read(copy, data, 3) == 3);
+    CHECK(ha_posix_dup2(fd, 99) == 99 && ha_posix_read(99, data, 3) == 3);
+    CHECK(ha_posix_dup2(fd, 99) == 99 && ha_posix_dup2(99, 99) == 99);
+    CHECK_FAILS(ha_posix_dup2(fd, -1), EBADF);
+    CHECK_FAILS(ha_posix_dup(9999), EBADF);
+    CHECK(!ha_posix_close(copy) && !ha_posix_close(99));
+    CHECK_FAILS(ha_posix_read(copy, data, 3), EBADF);
+    kill_server(&server);
+    CHECK_FAILS(ha_posix_write(fd, "1", 1), EBADF);
+    CHECK_FAILS(ha_posix_dup(fd), ESRCH);
+    CHECK_FAILS(ha_posix_close(fd), EBADF);
+    CHECK(fcntl(fd, F_GETFD) < 0);
+    CHECK_FAILS(ha_posix_open("/dev/name/local/nobody", O_RDWR), ENOENT);
+}
+
+static void an_ordinary_file(void)
+{
+    char path[64], data[8] = "";
+    snprintf(path, sizeof path, "%s/file", getenv("HA_QNX_RUNTIME"));
+    int fd = ha_posix_open(path, O_RDWR | O_CREAT, 0600);
+    CHECK(fd >= 0 && ha_posix_write(fd, "content", 7) == 7 && ha_posix_lseek(fd, 3, SEEK_SET) == 3);
+    CHECK(ha_posix_read(fd, data, sizeof data) == 4 && !strcmp(data, "tent"));
+    CHECK_FAILS(MsgSend(fd, NULL, 0, NULL, 0), ENOSYS);
+    CHECK_FAILS(ConnectDetach(fd), EINVAL);
+    int copy = ha_posix_dup(fd);
+    CHECK(copy > fd && ha_posix_dup2(fd, copy) == copy && !ha_posix_close(copy) && !ha_posix_close(fd));
+    CHECK_FAILS(ha_posix_close(fd), EBADF);
+}
+
+/* Descriptors that are closed behind the library's back. */
+static void a_stolen_number(void)
+{
+    int ends[2];
+    struct server server = start_server(serve, 0);
+    int other = ConnectAttach(0, server.pid, server.chid, 0, 0), fd = ConnectAttach(0, server.pid, server.chid, 0, 0);
+    CHECK(!close(fd) && ConnectAttach(0, server.pid, server.chid, 0, 0) == fd && ask_pid(fd) == server.pid);
+    CHECK(!close(fd) && ha_posix_dup2(other, fd) == fd && ask_pid(fd) == server.pid);
+    CHECK(!close(fd));
+    CHECK_FAILS(ask_pid(fd), EBADF);
+    CHECK(ConnectAttach(0, server.pid, server.chid, 0, 0) == fd);
+    CHECK(!close(fd) && !pipe(ends) && ends[0] == fd);
+    CHECK_FAILS(ask_pid(fd), EBADF);
+    CHECK(!ha_posix_close(fd) && ask_pid(other) == server.pid);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test_case cases[] = {
+        {"names", names},
+        {"a_server_behind_a_path", a_server_behind_a_path},
+        {"an_ordinary_file", an_ordinary_file},
+        {"a_stolen_number", a_stolen_number},
+    };
+    return RUN_CASES(cases, argc, argv);
+}

@@ -1,0 +1,87 @@
+"""Waiting for a server to arrive: woken by the host on Linux, by looking now and then elsewhere.
+
+On Linux, a server that takes a name changes a file of the runtime directory, and one that creates a channel makes one;
+inotify reports both. A QNX target has no such thing for its path space: there is nothing but to look again.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import sys
+import time
+from typing import Optional, Type
+
+_IN_CLOEXEC = os.O_CLOEXEC
+_IN_NONBLOCK = os.O_NONBLOCK
+_IN_MODIFY = 0x002
+_IN_MOVED_TO = 0x080
+_IN_CREATE = 0x100
+
+# What does not show in the runtime directory, such as a device of the host, is looked for this often.
+_LOOK_AGAIN = 1.0
+_POLL_SHORTEST = 0.001
+_POLL_LONGEST = 0.05
+
+
+class Arrivals:
+    """Everything that arrives after this object was made ends a wait. A context manager."""
+
+    def __init__(self) -> None:
+        self._pause = _POLL_SHORTEST
+        self._fd = _inotify() if sys.platform.startswith("linux") else -1
+        self._watch()
+
+    def __enter__(self) -> "Arrivals":
+        return self
+
+    def __exit__(self, _kind: Optional[Type[BaseException]], _error: object, _traceback: object) -> None:
+        self._close()
+
+    @property
+    def wakes(self) -> bool:
+        """Whether the host wakes us, so that nobody has to poll."""
+        return self._fd >= 0
+
+    def wait(self, seconds: float) -> None:
+        """Wait until a server may have arrived, at most so long. It may be a false alarm: look, and wait again."""
+        if not self.wakes:
+            time.sleep(min(seconds, self._pause))
+            self._pause = min(self._pause * 1.5, _POLL_LONGEST)
+            return
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        if poll.poll(min(seconds, _LOOK_AGAIN) * 1000):
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._fd, 65536)
+            self._watch()
+
+    def _watch(self) -> None:
+        """Watch the directories of the runtime directory, those that have come to it included."""
+        if not self.wakes:
+            return
+        from .fallback.runtime import directory_path
+
+        # A name that is too long for a file's lies in directories of its own.
+        names = [directory for directory, _subdirectories, _files in os.walk(os.path.join(directory_path(), "names"))]
+        directories = [*names, os.path.join(directory_path(), "channels")]
+        watched = [_add_watch(self._fd, directory) for directory in directories]
+        if not names or not all(watched):
+            self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+def _inotify() -> int:
+    """A new inotify descriptor; -1 if the host has none to give."""
+    found: int = ctypes.CDLL(None).inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK)
+    return found
+
+
+def _add_watch(fd: int, directory: str) -> bool:
+    mask = _IN_MODIFY | _IN_MOVED_TO | _IN_CREATE
+    watch: int = ctypes.CDLL(None).inotify_add_watch(fd, os.fsencode(directory), mask)
+    return watch >= 0

@@ -1,0 +1,458 @@
+"""The ordinary calls, on connections too: ``install`` lets os.read, open() and their like take a connection.
+
+    dropin.install()
+    with open("/dev/name/local/journal") as journal:     # a connection, through the buffers and the text layer
+        for line in journal: ...
+
+What is replaced: os.open, os.read, os.readv, os.write, os.writev, os.lseek, os.fstat, os.close, os.dup, os.dup2, and
+open(), which is io.open and what os.fdopen and pathlib use. On a connection of the backend they are its covers; on any
+other descriptor, and any path that is not below /dev/name/local, the originals run. Arguments, results, exceptions,
+``closefd`` and ``opener`` are those of the originals, and so is PEP 475: what a signal interrupts begins anew.
+
+What stays as it was, and does not know connections: what a module took before with ``from os import read``, io.FileIO
+itself, os.pread and os.sendfile, os.set_inheritable and os.set_blocking, sockets, mmap, and extension modules. On a
+QNX target it is the preloaded libha that serves those (``ha-qnx run``).
+
+With ``recover_within``, what a program opens is HA-aware: it is opened again when its server is lost, as soon as there
+is another one, and its position put back to where the last transfer ended. That makes a transfer that is sent twice
+harmless for a server that keeps a file. One that appends, or acts on each message, may do so twice (B402).
+"""
+
+import builtins
+import contextlib
+import functools
+import io
+import operator
+import os
+import pathlib
+import sys
+import threading
+import types
+from errno import EINTR, ENOSYS, ESPIPE
+from typing import IO, Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple, Union
+
+from . import backends, strategies
+from .api import Backend
+from .constants import NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
+from .files import OpenMode, RawFile, is_connection, uninterrupted
+from .kernel import BytesLike, StrPath
+from .rules import LOST
+from .structures import MessageInfo
+
+__all__ = ["PATHS_VARIABLE", "install", "installed", "parse_paths", "uninstall"]
+
+#: Names a map of paths: /dev/ser1=/dev/name/local/fakeser,/dev/ser2=...
+PATHS_VARIABLE = "HA_QNX_PATHS"
+
+_REOPENED_WITHOUT = os.O_CREAT | os.O_EXCL | os.O_TRUNC
+
+
+def parse_paths(text: str) -> Dict[str, str]:
+    """The map of paths that HA_QNX_PATHS holds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    paths = {}
+    for entry in filter(None, text.split(",")):
+        path, _equals, target = entry.partition("=")
+        if not path.startswith("/") or not target.startswith("/"):
+            raise ValueError(f"{PATHS_VARIABLE}: {entry!r} is not of the form /path=/other/path")
+        paths[path] = target
+    return paths
+
+
+def install(
+    backend: Optional[Backend] = None,
+    *,
+    recover_within: Optional[float] = None,
+    paths: Optional[Mapping[str, str]] = None,
+) -> None:
+    """Let the ordinary calls take connections.
+
+    Args:
+        backend: whose connections; without it, the default backend's.
+        recover_within: make what is opened below /dev/name/local HA-aware, and let it wait so many seconds for the next
+            server. Without it, only what the program itself makes HA-aware recovers.
+        paths: paths to open in place of others; without it, what HA_QNX_PATHS says.
+
+    Raises:
+        RuntimeError: it is installed already.
+        ValueError: HA_QNX_PATHS is not of its form.
+        ImportError: the backend cannot be had.
+    """
+    global _current
+    if paths is None:
+        paths = parse_paths(os.environ.get(PATHS_VARIABLE, ""))
+    with _lock:
+        if _current is not None:
+            raise RuntimeError("the drop-in is installed already")
+        _current = _Installed(_Covers(backend or backends.backend(), recover_within, paths))
+
+
+def uninstall() -> None:
+    """Give the ordinary calls back. Files that are open stay usable. Without install, nothing happens."""
+    global _current
+    with _lock:
+        if _current is not None:
+            _current.undo()
+            _current = None
+
+
+@contextlib.contextmanager
+def installed(
+    backend: Optional[Backend] = None,
+    *,
+    recover_within: Optional[float] = None,
+    paths: Optional[Mapping[str, str]] = None,
+) -> Iterator[None]:
+    """Install the drop-in for the time of a with statement."""
+    install(backend, recover_within=recover_within, paths=paths)
+    try:
+        yield
+    finally:
+        uninstall()
+
+
+class _Place:
+    """How a descriptor was opened, and where its next transfer begins: what it takes to go on elsewhere."""
+
+    def __init__(self, path: str, oflag: int) -> None:
+        self.path = path
+        self.oflag = oflag & ~_REOPENED_WITHOUT
+        # None where the server decides.
+        self.position: Optional[int] = None if oflag & os.O_APPEND else 0
+
+    def copy(self) -> "_Place":
+        other = _Place(self.path, self.oflag)
+        other.position = self.position
+        return other
+
+    def moved_by(self, count: int) -> None:
+        if self.position is not None:
+            self.position += count
+
+    def moved_to(self, position: int) -> None:
+        if self.position is not None:
+            self.position = position
+
+
+class _Covers:
+    """The backend's calls as the ordinary ones promise them."""
+
+    def __init__(self, backend: Backend, recover_within: Optional[float], paths: Mapping[str, str]) -> None:
+        self.backend: Any = backend
+        self.recover_within = recover_within
+        self._paths = paths
+        self._places: Dict[int, _Place] = {}
+        #: Every connection is among them, and few other descriptors.
+        self.descriptors: Set[int] = getattr(backend, "descriptors", set())
+        self.descriptors.update(_connections_left(backend))
+
+    # Paths.
+
+    def target(self, path: object) -> Optional[str]:
+        """What is to be opened for a path; None if it is none of ours."""
+        if not isinstance(path, (str, bytes, os.PathLike)):
+            return None
+        text: str = os.fsdecode(path)
+        mapped = self._paths.get(text)
+        if mapped is None and not text.startswith(strategies.NAME_PREFIX):
+            return None
+        return mapped or text
+
+    def open(self, path: StrPath, target: str, oflag: int, mode: int) -> int:
+        try:
+            fd = uninterrupted(self._open, target, operator.index(oflag), operator.index(mode) & 0o7777)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+        self.descriptors.add(fd)
+        return fd
+
+    def _open(self, target: str, oflag: int, mode: int) -> int:
+        if self.recover_within is None:
+            fd: int = self.backend.open(target, oflag, mode)
+            self._places.pop(fd, None)
+            return fd
+        place = _Place(target, oflag)
+        fd = self.backend.ha_open(target, oflag, self._recovery_of(place), None, 0, mode)
+        self._places[fd] = place
+        return fd
+
+    def _recovery_of(self, opened: _Place) -> Callable[[int, Any], int]:
+        """A recovery function for a descriptor and its duplicates."""
+
+        def seek_back(fd: int, _handle: object) -> None:
+            # From here on it shares its position with no duplicate: the server has opened it for itself.
+            place = self._places[fd] = self._places.get(fd, opened).copy()
+            if place.position:
+                try:
+                    self.backend.lseek(fd, place.position, os.SEEK_SET)
+                except OSError as error:
+                    if error.errno not in (ESPIPE, ENOSYS):
+                        raise
+                    place.position = None
+
+        reopen = strategies.reopen(opened.path, opened.oflag, backend=self.backend)
+        return strategies.wait_for(strategies.then(reopen, seek_back), self.recover_within or 0.0)
+
+    # Descriptors. These are also the calls that our raw files are made of.
+
+    def read(self, fd: int, n: int) -> bytes:
+        data: bytes = uninterrupted(self.backend.read, fd, n)
+        self._moved_by(fd, len(data))
+        return data
+
+    def readinto(self, fd: int, buf: BytesLike) -> int:
+        return self._moved_by(fd, self.backend.readinto(fd, buf))
+
+    def readv(self, fd: int, buffers: Any) -> int:
+        return self._moved_by(fd, uninterrupted(self.backend._readv, fd, buffers))
+
+    def write(self, fd: int, data: BytesLike) -> int:
+        return self._moved_by(fd, self.backend.write(fd, data))
+
+    def writev(self, fd: int, buffers: Any) -> int:
+        return self._moved_by(fd, uninterrupted(self.backend._writev, fd, buffers))
+
+    def lseek(self, fd: int, offset: int, whence: int) -> int:
+        position: int = self.backend.lseek(fd, offset, whence)
+        place = self._places.get(fd)
+        if place is not None:
+            place.moved_to(position)
+        return position
+
+    def _moved_by(self, fd: int, count: int) -> int:
+        place = self._places.get(fd)
+        if place is not None:
+            place.moved_by(count)
+        return count
+
+    def close(self, fd: int) -> None:
+        place = self._places.pop(fd, None)
+        try:
+            self.backend.close(fd)
+        except OSError as error:
+            if place is None:
+                raise
+            if error.errno == EINTR:
+                self._places[fd] = place  # It is still open.
+                raise
+            # What was recovered for the program's sake is not to fail in the end: a server that is gone has nothing
+            # open any more, and the number is free.
+            if error.errno not in LOST:
+                raise
+
+    def dup(self, fd: int) -> int:
+        place = self._places.get(fd)
+        if place is None:
+            plain: int = self.backend.dup(fd)
+            return plain
+        copy: int = self.backend.ha_dup(fd)
+        self._places[copy] = place
+        return copy
+
+    def dup2(self, fd: int, fd2: int, inheritable: bool) -> int:
+        place = self._places.get(fd)
+        if fd != fd2:
+            self._places.pop(fd2, None)
+        copy: int = self.backend.dup2(fd, fd2)
+        if not is_connection(self.backend, copy):
+            self.descriptors.discard(copy)
+            os.set_inheritable(copy, inheritable)
+        elif inheritable:
+            self.backend.ConnectFlags(0, copy, NTO_COF_CLOEXEC, 0)
+        if place is not None and fd != fd2:
+            self.backend.ha_attach(copy, self._recovery_of(place))
+            self._places[copy] = place
+        return copy
+
+    # File objects.
+
+    def file(self, fd: int, how: OpenMode, name: Union[StrPath, int], closefd: bool) -> IO[Any]:
+        try:
+            raw = RawFile(self, fd, how, name, closefd)
+        except BaseException:
+            if closefd:
+                self.close(fd)
+            raise
+        file: IO[Any] = how.layers(raw)
+        return file
+
+
+def _connections_left(backend: Backend) -> Iterator[int]:
+    """The connections among the descriptors that there are already."""
+    fd, info = -1, MessageInfo()
+    while True:
+        try:
+            fd = backend.ConnectServerInfo(0, fd + 1, info)
+        except OSError:
+            return
+        if fd & NTO_SIDE_CHANNEL:
+            return
+        yield fd
+
+
+class _Installed:
+    """The replacements, in their places until they are undone."""
+
+    def __init__(self, covers: _Covers) -> None:
+        self._originals: List[Tuple[Any, str, Any]] = []
+        self._keep_the_originals_for_ourselves()
+        calls = _descriptor_calls(covers)
+        for original, replacement in calls.items():
+            self._replace(os, original.__name__, replacement)
+        calls[builtins.open] = _open_call(covers)
+        opening = calls[builtins.open]
+        for owner in (io, builtins):
+            self._replace(owner, "open", opening)
+        accessor = getattr(pathlib, "_NormalAccessor", None)
+        if accessor is not None and accessor.open in calls:
+            # Up to Python 3.10, pathlib takes its call when it is imported.
+            self._replace(accessor, "open", staticmethod(calls[accessor.open]))
+
+    def _keep_the_originals_for_ourselves(self) -> None:
+        """Let this package's own modules go on with the originals: what lies under a connection is their business."""
+        originals = types.ModuleType("os")
+        originals.__dict__.update(vars(os))
+        for name, module in list(sys.modules.items()):
+            is_ours = name.startswith(f"{__package__}.") and not name.startswith(_PROGRAMS)
+            if is_ours and name != __name__ and vars(module).get("os") is os:
+                self._replace(module, "os", originals)
+
+    def _replace(self, owner: Any, name: str, replacement: Any) -> None:
+        self._originals.append((owner, name, vars(owner)[name]))
+        setattr(owner, name, replacement)
+
+    def undo(self) -> None:
+        for owner, name, original in reversed(self._originals):
+            setattr(owner, name, original)
+
+
+# Modules of this package that are programs on top of it.
+_PROGRAMS = (f"{__package__}.conformance", f"{__package__}.examples")
+
+_Call = Callable[..., Any]
+
+
+def _descriptor_calls(covers: _Covers) -> Dict[_Call, _Call]:
+    """A replacement for each call of the module os.
+
+    Each asks first, at the price of one look into a set, whether the descriptor can be one of ours.
+    """
+    ours = covers.descriptors
+    replacements: Dict[_Call, _Call] = {}
+
+    def replaces(original: _Call) -> Callable[[_Call], _Call]:
+        def note(replacement: _Call) -> _Call:
+            replacements[original] = functools.wraps(original)(replacement)
+            return replacement
+
+        return note
+
+    original_open, original_close, original_dup, original_dup2 = os.open, os.close, os.dup, os.dup2
+    original_read, original_readv, original_write, original_writev = os.read, os.readv, os.write, os.writev
+    original_lseek, original_fstat = os.lseek, os.fstat
+
+    @replaces(original_open)
+    def open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: Optional[int] = None) -> int:
+        target = covers.target(path)
+        if target is None:
+            return original_open(path, flags, mode, dir_fd=dir_fd)
+        return covers.open(path, target, flags, mode)
+
+    @replaces(original_read)
+    def read(fd: int, length: int, /) -> bytes:
+        if fd not in ours:
+            return original_read(fd, length)
+        length = operator.index(length)
+        return covers.read(fd, length) if length >= 0 else original_read(fd, length)
+
+    @replaces(original_readv)
+    def readv(fd: int, buffers: Any, /) -> int:
+        if fd not in ours:
+            return original_readv(fd, buffers)
+        try:
+            return covers.readv(fd, buffers)
+        except TypeError:
+            return original_readv(fd, buffers)  # It says in its own words what is wrong with the buffers.
+
+    @replaces(original_write)
+    def write(fd: int, data: BytesLike, /) -> int:
+        return uninterrupted(covers.write, fd, data) if fd in ours else original_write(fd, data)
+
+    @replaces(original_writev)
+    def writev(fd: int, buffers: Any, /) -> int:
+        if fd not in ours:
+            return original_writev(fd, buffers)
+        try:
+            return covers.writev(fd, buffers)
+        except TypeError:
+            return original_writev(fd, buffers)
+
+    @replaces(original_lseek)
+    def lseek(fd: int, position: int, how: int, /) -> int:
+        return uninterrupted(covers.lseek, fd, position, how) if fd in ours else original_lseek(fd, position, how)
+
+    @replaces(original_fstat)
+    def fstat(fd: int) -> os.stat_result:
+        if fd not in ours:
+            return original_fstat(fd)
+        found: os.stat_result = covers.backend.fstat(fd)
+        return found
+
+    @replaces(original_close)
+    def close(fd: int) -> None:
+        return covers.close(fd) if fd in ours else original_close(fd)
+
+    @replaces(original_dup)
+    def dup(fd: int, /) -> int:
+        return covers.dup(fd) if fd in ours else original_dup(fd)
+
+    @replaces(original_dup2)
+    def dup2(fd: int, fd2: int, inheritable: bool = True) -> int:
+        if fd in ours or fd2 in ours:
+            return covers.dup2(fd, fd2, inheritable)
+        return original_dup2(fd, fd2, inheritable)
+
+    return replacements
+
+
+def _open_call(covers: _Covers) -> _Call:
+    """The replacement for open()."""
+    original = builtins.open
+    ours = covers.descriptors
+
+    @functools.wraps(original)
+    def open(
+        file: Any,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+        newline: Optional[str] = None,
+        closefd: bool = True,
+        opener: Optional[Callable[[Any, int], int]] = None,
+    ) -> IO[Any]:
+        if isinstance(file, int):
+            if file in ours and is_connection(covers.backend, file):
+                return covers.file(file, OpenMode(mode, buffering, encoding, errors, newline), file, closefd)
+            return original(file, mode, buffering, encoding, errors, newline, closefd, opener)
+        target = covers.target(file)
+        if opener is None and target is None:
+            return original(file, mode, buffering, encoding, errors, newline, closefd)
+        how = OpenMode(mode, buffering, encoding, errors, newline)
+        if not closefd:
+            raise ValueError("Cannot use closefd=False with file name")
+        if opener is None:
+            return covers.file(covers.open(file, target or "", how.oflag, 0o666), how, file, True)
+        fd = opener(file, how.oflag)
+        if fd in ours and is_connection(covers.backend, fd):
+            return covers.file(fd, how, file, True)
+        return original(file, mode, buffering, encoding, errors, newline, closefd, lambda _file, _flags: fd)
+
+    return open
+
+
+_lock = threading.Lock()
+_current: Optional[_Installed] = None

@@ -1,0 +1,9 @@
+"""Programs to read, to run and to copy: ``python -m ha_qnx.examples.reopen`` and so on.
+
+* ``reopen``: a client survives the death of its server, with nothing but libha's calls.
+* ``position``: a log file is read on where the dead server had stopped: the state is rebuilt.
+* ``session``: a client logs in again and subscribes again, and then goes on.
+* ``two_servers``: two redundant servers; the client goes over to the one that lives.
+* ``unedited``: a program that knows nothing of this library reads on through the death of the server, by ``ha-qnx run``.
+* ``thermostat``: a server for systemd (``thermostat.service``) or supervisord (``thermostat.conf``) to restart.
+"""

@@ -1,0 +1,198 @@
+"""QNX's I/O messages: what libc sends for open, read, write, lseek, fstat, dup and close, and what comes back.
+
+Only layouts are known here, neither kernels nor recovery. A server finds the same structures here that a client uses:
+``TRANSFER``, ``SEEK``, ``COMBINE`` and ``CONNECT`` read what it receives, ``stat_reply`` makes what it answers to
+_IO_STAT. The layouts are those of B310 to B341.
+"""
+
+import os
+from errno import EIO
+from struct import Struct
+
+from .constants import (
+    FTYPE_ANY,
+    FTYPE_NAME,
+    IO_CLOSE,
+    IO_CONNECT,
+    IO_CONNECT_OPEN,
+    IO_DUP,
+    IO_LSEEK,
+    IO_READ,
+    IO_STAT,
+    IO_WRITE,
+)
+from .structures import MessageInfo
+
+__all__ = [
+    "COMBINE",
+    "CONNECT",
+    "PATH_MAX",
+    "POSITION",
+    "SEEK",
+    "STAT_SIZE",
+    "TRANSFER",
+    "TRANSFER_MAX",
+    "close_message",
+    "dup_message",
+    "lseek_message",
+    "name_open_message",
+    "open_message",
+    "position_of",
+    "read_message",
+    "stat_message",
+    "stat_of",
+    "stat_reply",
+    "write_message",
+]
+
+#: The first four bytes of every I/O message but _IO_CONNECT: type, combine_len. All of _IO_CLOSE.
+COMBINE = Struct("=HH")
+#: The 40 bytes of an _IO_CONNECT message that come before the path: type, subtype, ..., ioflag (8th), mode, ...
+CONNECT = Struct("=HHIHHIIIIHHHHBBH")
+#: _IO_READ and _IO_WRITE, the data behind it: type, combine_len, nbytes, xtype, zero.
+TRANSFER = Struct("=HHIII")
+#: _IO_LSEEK: type, combine_len, whence, zero, offset.
+SEEK = Struct("=HHhHq")
+#: What is answered to _IO_LSEEK: the new position.
+POSITION = Struct("=q")
+#: QNX's PATH_MAX.
+PATH_MAX = 1024
+#: The most that one message asks for or carries: the most that one read or write of Linux does.
+TRANSFER_MAX = 0x7FFF_F000
+
+_dup = Struct("=HHIIiiiiiiiihhIII")  # with the 48-byte _msg_info of 6.x (D27)
+_stat = Struct("=HHI")
+# struct stat: first the 72 bytes of 6.x, whose times are seconds; then, on LP64, times with nanoseconds.
+_old_status = Struct("=QqIIiiIIIIIIiIQ")
+_times = Struct("=qqqqqq")
+
+STAT_SIZE = _old_status.size + _times.size
+
+_SH_DENYNO = 0x40
+# What a reply buffer holds before the reply: where it is still there, the reply did not reach.
+_UNANSWERED = b"\xff"
+_U32_MAX = 0xFFFF_FFFF
+
+# The host's open flags and QNX's numbers for them.
+_OPEN_FLAGS = (
+    (os.O_APPEND, 0x0008),
+    (getattr(os, "O_DSYNC", 0), 0x0010),
+    (os.O_NONBLOCK, 0x0080),
+    (os.O_CREAT, 0x0100),
+    (os.O_TRUNC, 0x0200),
+    (os.O_EXCL, 0x0400),
+    (os.O_NOCTTY, 0x0800),
+)
+
+
+def _ioflag(oflag: int) -> int:
+    """The open flags as a server sees them: the access mode plus one, O_CLOEXEC left out (B312)."""
+    flags = sum(number for host, number in _OPEN_FLAGS if host and oflag & host == host)
+    return (oflag & os.O_ACCMODE) + 1 | flags
+
+
+def _connect_message(oflag: int, mode: int, file_type: int) -> bytes:
+    path = b"\0"  # Names have nothing below them: the path behind the mount point is empty.
+    header = CONNECT.pack(
+        IO_CONNECT, IO_CONNECT_OPEN, file_type, 0, 0, 0, 0, _ioflag(oflag), mode, _SH_DENYNO, 0, 0, len(path), 0, 0, 0
+    )
+    return header + path
+
+
+def open_message(oflag: int, mode: int) -> bytes:
+    """What a server receives for open (B311)."""
+    return _connect_message(oflag, mode, FTYPE_ANY)
+
+
+def name_open_message() -> bytes:
+    """What a server receives for name_open (B300)."""
+    return _connect_message(os.O_RDWR, 0, FTYPE_NAME)
+
+
+def dup_message(info: MessageInfo) -> bytes:
+    """Tell a server that a new connection stands for the one described by ``info`` (B341)."""
+    return _dup.pack(
+        IO_DUP, _dup.size, info.nd, info.srcnd, info.pid, info.tid, info.chid, info.scoid, info.coid,
+        0, 0, 0, info.priority, info.flags, 0, 0, 0,
+    )  # fmt: skip
+
+
+def close_message() -> bytes:
+    """What a server receives for close (B328)."""
+    return COMBINE.pack(IO_CLOSE, COMBINE.size)
+
+
+def read_message(nbytes: int) -> bytes:
+    """What a server receives for read; it answers with the data, and with their number for a status (B317, B318)."""
+    return TRANSFER.pack(IO_READ, TRANSFER.size, nbytes, 0, 0)
+
+
+def write_message(nbytes: int) -> bytes:
+    """What a server receives for write, before the data; its status says how many bytes it took (B322, B324)."""
+    return TRANSFER.pack(IO_WRITE, TRANSFER.size, nbytes, 0, 0)
+
+
+def lseek_message(offset: int, whence: int) -> bytes:
+    """What a server receives for lseek; it answers with the new position (B325, B326)."""
+    return SEEK.pack(IO_LSEEK, SEEK.size, whence, 0, offset)
+
+
+def stat_message() -> bytes:
+    """What a server receives for fstat; it answers with a struct stat (B327)."""
+    return _stat.pack(IO_STAT, _stat.size, 0)
+
+
+def reply_buffer(size: int) -> bytearray:
+    """Room for the answer to _IO_LSEEK or _IO_STAT, of which ``position_of`` and ``stat_of`` know what was answered."""
+    return bytearray(_UNANSWERED * size)
+
+
+def position_of(reply: bytearray) -> int:
+    """The position in the answer to _IO_LSEEK.
+
+    Raises:
+        OSError: EIO, there is none: the answer was shorter than a position, or not possible as one.
+    """
+    position: int = POSITION.unpack(reply)[0]
+    if position < 0:
+        raise OSError(EIO, "the server answered lseek without a position")
+    return position
+
+
+def stat_of(reply: bytearray) -> os.stat_result:
+    """The struct stat in the answer to _IO_STAT, of LP64 or, shorter, of 6.x.
+
+    Raises:
+        OSError: EIO, there is none.
+    """
+    (
+        ino, size, dev, rdev, uid, gid, mtime, atime, ctime, mode, nlink, block_size, blocks_of_it, blksize, blocks,
+    ) = _old_status.unpack_from(reply)  # fmt: skip
+    if mode == _U32_MAX:
+        raise OSError(EIO, "the server answered fstat without a status")
+    seconds_and_nanoseconds = _times.unpack_from(reply, _old_status.size)
+    if seconds_and_nanoseconds[1] == -1:
+        seconds_and_nanoseconds = (mtime, 0, atime, 0, ctime, 0)
+    if blocks == _U32_MAX << 32 | _U32_MAX:
+        blocks = block_size * max(blocks_of_it, 0) // 512
+    times = {}
+    for name, seconds, nanoseconds in zip(
+        ("st_mtime", "st_atime", "st_ctime"), seconds_and_nanoseconds[::2], seconds_and_nanoseconds[1::2]
+    ):
+        times[name] = seconds + nanoseconds / 1e9
+        times[f"{name}_ns"] = seconds * 1_000_000_000 + nanoseconds
+    whole = (int(times["st_atime"]), int(times["st_mtime"]), int(times["st_ctime"]))
+    others = {**times, "st_blksize": blksize, "st_blocks": blocks, "st_rdev": rdev}
+    return os.stat_result((mode, ino, dev, nlink, uid, gid, size, *whole), others)
+
+
+def stat_reply(status: os.stat_result) -> bytes:
+    """What a server answers to _IO_STAT for a file that looks like this."""
+    blocks = getattr(status, "st_blocks", 0)
+    nanoseconds = (status.st_mtime_ns, status.st_atime_ns, status.st_ctime_ns)
+    old_times = (number // 1_000_000_000 & _U32_MAX for number in nanoseconds)
+    return _old_status.pack(
+        status.st_ino, status.st_size, status.st_dev & _U32_MAX, getattr(status, "st_rdev", 0) & _U32_MAX,
+        status.st_uid & 0x7FFF_FFFF, status.st_gid & 0x7FFF_FFFF, *old_times, status.st_mode, status.st_nlink,
+        512, blocks & 0x7FFF_FFFF, getattr(status, "st_blksize", 512), blocks,
+    ) + _times.pack(*(part for number in nanoseconds for part in divmod(number, 1_000_000_000)))  # fmt: skip

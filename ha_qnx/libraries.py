@@ -1,0 +1,174 @@
+"""Finding libha and the kernel calls, and declaring what was found.
+
+On a QNX target libha is a library of the image, and the kernel calls are in libc. Elsewhere both are in one library,
+libha for POSIX hosts (``ci/libha``), which platform wheels of this package bring along. It says what it is, so that
+nobody takes it for QNX's.
+"""
+
+import ctypes
+import os
+import sys
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from packaging.version import InvalidVersion, Version
+
+from .abi import BY_NAME, FUNCTIONS, ILP32_6, LIBC, LIBHA, LP64_7, LP64_8, Model, types_of
+from .platforms import is_qnx
+
+# What libha is called on QNX, the newest first.
+_USUAL_NAMES = ("libha.so.2", "libha.so.1", "libha.so")
+_OWN_NAME = "libha_posix.dylib" if sys.platform == "darwin" else "libha_posix.so"
+# Functions that a host has, too: the library for POSIX hosts has them under names of its own.
+_HOST_NAMES = frozenset(("open", "close", "read", "write", "lseek", "dup", "dup2"))
+_OWN_PREFIX = "ha_posix_"
+# Functions that releases before 8.0 have, and later ones have not.
+_BEFORE_8 = ("MsgReadiov", "MsgReceivePulsev", "MsgKeyData", "ChannelCreateExt")
+# What libha covers is taken from there (D11), as far as it exports it.
+_COVERS = frozenset(name for name in BY_NAME if name.startswith("MsgSend")) | _HOST_NAMES
+# Without these there is no libha. What else may be missing has a substitute.
+_NEEDED_OF_LIBHA = frozenset(
+    function.name for function in FUNCTIONS if function.library == LIBHA and not function.name.endswith(("64", "_r"))
+)
+_NEEDED_OF_LIBC = frozenset(
+    function.name for function in FUNCTIONS if function.library == LIBC and not function.name.endswith("_r")
+)
+
+
+class Libraries:
+    """What was loaded: functions as attributes of ``functions``, and what ``ha-qnx doctor`` tells about it."""
+
+    def __init__(self, with_libha: bool) -> None:
+        """Load the libraries.
+
+        Args:
+            with_libha: whether libha's own functions are wanted, or the kernel calls alone.
+
+        Raises:
+            ImportError: a library is missing or unfit. It names the file and the symbol.
+        """
+        #: The path or name of the library that was loaded beside libc; None if libc has all that was wanted.
+        self.path: Optional[str] = None
+        #: What that library says that it is; None for one that does not say, as QNX's.
+        self.version: Optional[str] = None
+        self.functions: Dict[str, Any] = {}
+        self._places: Dict[str, Tuple[ctypes.CDLL, str]] = {}
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        libha = self._load(with_libha)
+        #: Which declarations apply, and why.
+        self.model, self.reason = self._choose_model()
+        for function in FUNCTIONS:
+            if function.library == LIBC or with_libha:
+                self._declare(function.name, libha)
+        #: What libha was expected to export and does not, so that a substitute is used (D11).
+        self.missing: Sequence[str] = self._find_missing(with_libha, libha)
+
+    def fast(self, name: str) -> Any:
+        """A function once more, without argtypes: with them ctypes takes twice as long for each argument.
+
+        Whoever calls it passes objects that have the right type already, or an int for an int.
+        """
+        library, symbol = self._places[name]
+        function = library[symbol]
+        function.restype = self.functions[name].restype
+        return function
+
+    def _load(self, with_libha: bool) -> Optional[ctypes.CDLL]:
+        if not with_libha and is_qnx():
+            return None
+        failures: List[str] = []
+        for name in _candidates():
+            try:
+                library = ctypes.CDLL(name, use_errno=True)
+            except OSError as error:
+                failures.append(str(error) if name in str(error) else f"{name}: {error}")
+                continue
+            self.path = name
+            self.version = _version_of(library)
+            if hasattr(library, "ha_posix_interrupt_main_only"):
+                # Python's signal handlers run in the main thread, and end calls there and nowhere else (D19).
+                library.ha_posix_interrupt_main_only(1)
+            return library
+        raise ImportError("; ".join(failures) or _nothing_to_load())
+
+    def _choose_model(self) -> Tuple[Model, str]:
+        """Which declarations apply.
+
+        Raises:
+            ImportError: none that are known.
+        """
+        if ctypes.sizeof(ctypes.c_void_p) == 4:
+            return ILP32_6, "pointers have 32 bits"
+        if self.version is not None:
+            return LP64_7, f"it is {self.version}, whose interface is that of SDP 7.x on 64 bits"
+        release = os.uname().release
+        try:
+            version = Version(release)
+        except InvalidVersion:
+            raise ImportError(
+                f"the release {release!r} of this system is not known to the table of declarations"
+            ) from None
+        old = [name for name in _BEFORE_8 if hasattr(self._libc, name)]
+        if version.major == 8 and not old:
+            return (
+                LP64_8,
+                f"pointers have 64 bits, the release is {release}, and libc has none of {', '.join(_BEFORE_8)}",
+            )
+        if version.major == 7:
+            return LP64_7, f"pointers have 64 bits, and the release is {release}"
+        also = f" whose libc has {', '.join(old)}" if old else ""
+        raise ImportError(
+            f"the release {release}{also} is not known to the table of declarations: there are 7.x and 8.x"
+        )
+
+    def _declare(self, name: str, libha: Optional[ctypes.CDLL]) -> None:
+        function = BY_NAME[name]
+        own = self.version is not None
+        symbol = _OWN_PREFIX + name if own and name in _HOST_NAMES else name
+        places = (
+            [libha] if function.library == LIBHA or own else [libha, self._libc] if name in _COVERS else [self._libc]
+        )
+        for library in places:
+            if library is not None and hasattr(library, symbol):
+                found = library[symbol]
+                found.restype, found.argtypes = types_of(function, self.model)
+                self.functions[name] = found
+                self._places[name] = library, symbol
+                return
+
+    def _find_missing(self, with_libha: bool, libha: Optional[ctypes.CDLL]) -> Sequence[str]:
+        needed = _NEEDED_OF_LIBC | (_NEEDED_OF_LIBHA if with_libha else frozenset())
+        lacking = sorted(needed - set(self.functions))
+        if lacking:
+            where = self.path or "libc"
+            raise ImportError(f"{where}: it does not export {', '.join(lacking)}")
+        if not with_libha or libha is None:
+            return ()
+        covers = {name for name in _COVERS if self._places.get(name, (None,))[0] is not libha}
+        return sorted(covers | (set(BY_NAME) - set(self.functions)))
+
+
+def _candidates() -> Sequence[str]:
+    """What to try to load."""
+    chosen = os.environ.get("HA_QNX_LIBHA")
+    if chosen:
+        return (chosen,)
+    if is_qnx():
+        return _USUAL_NAMES
+    own = os.path.join(os.path.dirname(os.path.abspath(__file__)), _OWN_NAME)
+    return (own,) if os.path.exists(own) else ()
+
+
+def _nothing_to_load() -> str:
+    return (
+        f"this installation has no {_OWN_NAME}: install a platform wheel, or build from source with a C compiler and"
+        " CMake, or name a library in HA_QNX_LIBHA"
+    )
+
+
+def _version_of(library: ctypes.CDLL) -> Optional[str]:
+    """What libha for POSIX hosts says that it is."""
+    if not hasattr(library, "ha_posix_version"):
+        return None
+    library.ha_posix_version.restype = ctypes.c_char_p
+    version: bytes = library.ha_posix_version()
+    return version.decode()

@@ -1,0 +1,400 @@
+"""The binding to libha: the backend ``native``.
+
+On a QNX target it is QNX's own library that recovers; this module hands it Python's recovery functions. What the calls
+promise is written down in ``ha_qnx.api``.
+
+libha calls one C function for all connections, which is made once and lives as long as the backend, that is, as long as
+the process: a call that comes late, after ha_detach, or on a thread that Python did not start, finds solid ground. The
+handle that libha passes to it is a number, a *token*, under which the Python function and its handle are found here. A
+token that is not found recovers nothing.
+"""
+
+import contextlib
+import itertools
+import operator
+import threading
+from ctypes import c_void_p
+from errno import EBADF, EINVAL
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
+
+from . import watching
+from .abi import BY_NAME, NEGATIVE, RecoveryCallback
+from .api import Backend, RecoveryFunction
+from .buffers import integer
+from .constants import HA_RECOVERY_ACOUNT, HA_RECOVERY_ICOUNT, HAREPLACERECOVERYFN, NTO_SIDE_CHANNEL
+from .documenting import documented_by
+from .errors import failure
+from .files import Files
+from .kernel import StrPath
+from .libraries import Libraries
+from .native_kernel import NativeKernel, connect_arguments, open_arguments, pulse_arguments
+from .returning import ReturningErrors, returning_errors
+from .rules import LOST
+
+_INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
+_UINT_MAX = (1 << 32) - 1
+
+
+class _Attached:
+    """What libha calls for a connection and its duplicates."""
+
+    def __init__(self, token: int, function: RecoveryFunction, handle: object) -> None:
+        self.token = token
+        self.function = function
+        self.handle = handle
+        self.coids: Set[int] = set()
+
+
+class _InThread(threading.local):
+    """What goes on in a thread."""
+
+    def __init__(self) -> None:
+        #: The recovery functions that it is in, the innermost last.
+        self.running: List[_Attached] = []
+        #: What the last one raised, until the call that it was to save has failed.
+        self.raised: Optional[BaseException] = None
+
+
+@documented_by(Backend)
+class Native(ReturningErrors, Files, NativeKernel):
+    """A backend: libha, and the kernel calls beside it."""
+
+    def __init__(self, libraries: Libraries) -> None:
+        super().__init__(libraries)
+        self.name = "native"
+        self.descriptors: Set[int] = set()
+        self._thread = _InThread()
+        self._tokens = itertools.count(1).__next__
+        self._by_token: Dict[int, _Attached] = {}
+        self._by_coid: Dict[int, _Attached] = {}
+        self._callback = RecoveryCallback(self._recover)
+        self._covers_pulses = "MsgSendPulse" not in libraries.missing
+
+    # What libha calls.
+
+    def _recover(self, coid: int, token: Optional[int]) -> int:
+        """Call the recovery function that a token stands for; its result, or -1 if it raises or returns no number."""
+        attached = self._by_token.get(token or 0)
+        if attached is None:
+            return -1
+        thread = self._thread
+        thread.running.append(attached)
+        try:
+            result = watching.observed(coid, None, attached.function, attached.handle)
+        except BaseException as error:
+            thread.raised = error
+            return -1
+        finally:
+            thread.running.pop()
+        thread.raised = None
+        return result if isinstance(result, int) and _INT_MIN <= result <= _INT_MAX else -1
+
+    def _failure(self, number: int) -> BaseException:
+        """The exception for an errno, raised from what the recovery function raised (D12)."""
+        raised, self._thread.raised = self._thread.raised, None
+        if raised is None or isinstance(raised, Exception):
+            error = failure(number)
+            error.__cause__ = raised
+            return error
+        return raised
+
+    # The forms that return errors.
+
+    def _call_r(self, name: str, *args: Any) -> int:
+        """Call a function that returns its errno, and turn that negative, whatever it is in C (B6)."""
+        if name not in self._c:
+            return returning_errors(self._invoke, name[: -len("_r")], *args)
+        sign = BY_NAME[name].failure
+        result: int = self._c[name](*args)
+        if sign != NEGATIVE:
+            result = -abs(result)
+        raised, self._thread.raised = self._thread.raised, None
+        if raised is not None and not isinstance(raised, Exception):
+            raise raised
+        return result
+
+    def MsgSendPulse_r(self, coid: int, priority: int, code: int, value: int) -> int:
+        if self._covers_pulses:
+            return self._call_r("MsgSendPulse_r", *pulse_arguments(coid, priority, code, value))
+        return returning_errors(self.MsgSendPulse, coid, priority, code, value)
+
+    # Pulses, which a libha need not cover (D11).
+
+    def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
+        arguments = pulse_arguments(coid, priority, code, value)
+        while True:
+            try:
+                return self._invoke("MsgSendPulse", *arguments)
+            except OSError as error:
+                attached = self._by_coid.get(coid)
+                if self._covers_pulses or error.errno not in LOST or attached is None:
+                    raise
+                if attached in self._thread.running or self._recover(coid, attached.token) != coid:
+                    raise self._failure(error.errno or 0) from None
+
+    # Which connections recover, and how.
+
+    def ha_attach(self, coid: int, rfn: RecoveryFunction, rhdl: object = None, flags: int = 0) -> int:
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        flags = _attachment_flags(rfn, flags)
+        known = self._by_coid.get(coid)
+        if flags == HAREPLACERECOVERYFN and known is not None:
+            # The token stays: libha may be about to call with it, and the duplicates have it, too (B380).
+            self._invoke("ha_attach", coid, self._callback, known.token, flags)
+            known.function, known.handle = rfn, rhdl
+            return 0
+        with self._attaching(rfn, rhdl) as attached:
+            self._invoke("ha_attach", coid, self._callback, attached.token, flags)
+            self._enter(coid, attached)
+        return 0
+
+    def ha_detach(self, coid: int) -> int:
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        self._invoke("ha_detach", coid)
+        self._leave(coid)
+        return 0
+
+    def ha_connection_ctrl(self, coid: int, command: int, args: Optional[int] = None) -> int:
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        command = integer("command", command, _INT_MIN, _INT_MAX)
+        limit = 0
+        if command in (HA_RECOVERY_ICOUNT, HA_RECOVERY_ACOUNT):
+            if coid not in self._by_coid:
+                raise failure(EBADF)
+            if args is None:
+                raise TypeError("this command of ha_connection_ctrl needs a limit")
+            limit = max(-1, min(operator.index(args), _INT_MAX))
+        # The number itself takes the place of the address (D7).
+        return self._invoke("ha_connection_ctrl", coid, command, c_void_p(limit))
+
+    def ha_open(
+        self,
+        path: StrPath,
+        oflag: int,
+        rfn: RecoveryFunction,
+        rhdl: object = None,
+        haflags: int = 0,
+        mode: int = 0o666,
+    ) -> int:
+        return self._ha_open("ha_open", path, oflag, rfn, rhdl, haflags, mode)
+
+    def ha_open64(
+        self,
+        path: StrPath,
+        oflag: int,
+        rfn: RecoveryFunction,
+        rhdl: object = None,
+        haflags: int = 0,
+        mode: int = 0o666,
+    ) -> int:
+        return self._ha_open(self._or_plain("ha_open64"), path, oflag, rfn, rhdl, haflags, mode)
+
+    def _ha_open(
+        self, name: str, path: StrPath, oflag: int, rfn: RecoveryFunction, rhdl: object, haflags: int, mode: int
+    ) -> int:
+        haflags = _attachment_flags(rfn, haflags)
+        encoded, oflag, variadic_mode = open_arguments(path, oflag, mode)
+        with self._attaching(rfn, rhdl) as attached:
+            fd = self._invoke(name, encoded, oflag, self._callback, attached.token, haflags, variadic_mode)
+            return self._entered(fd, attached)
+
+    def ha_creat(self, path: StrPath, mode: int, rfn: RecoveryFunction, rhdl: object = None, haflags: int = 0) -> int:
+        return self._ha_creat("ha_creat", path, mode, rfn, rhdl, haflags)
+
+    def ha_creat64(self, path: StrPath, mode: int, rfn: RecoveryFunction, rhdl: object = None, haflags: int = 0) -> int:
+        return self._ha_creat(self._or_plain("ha_creat64"), path, mode, rfn, rhdl, haflags)
+
+    def _ha_creat(self, name: str, path: StrPath, mode: int, rfn: RecoveryFunction, rhdl: object, haflags: int) -> int:
+        haflags = _attachment_flags(rfn, haflags)
+        encoded, _oflag, typed_mode = open_arguments(path, 0, mode)
+        with self._attaching(rfn, rhdl) as attached:
+            fd = self._invoke(name, encoded, typed_mode.value, self._callback, attached.token, haflags)
+            self._close_on_exec(fd)
+            return self._entered(fd, attached)
+
+    def _or_plain(self, name: str) -> str:
+        """The function with 64 in its name, or the plain one where there is no difference."""
+        return name if name in self._c else name[: -len("64")]
+
+    def ha_ConnectAttach(
+        self,
+        nd: int,
+        pid: int,
+        chid: int,
+        index: int,
+        flags: int,
+        rfn: RecoveryFunction,
+        rhdl: object = None,
+        haflags: int = 0,
+    ) -> int:
+        place = connect_arguments(nd, pid, chid, index, flags)
+        return self._ha_connect(self._invoke, "ha_ConnectAttach", place, rfn, rhdl, haflags)
+
+    def ha_ConnectAttach_r(
+        self,
+        nd: int,
+        pid: int,
+        chid: int,
+        index: int,
+        flags: int,
+        rfn: RecoveryFunction,
+        rhdl: object = None,
+        haflags: int = 0,
+    ) -> int:
+        place = connect_arguments(nd, pid, chid, index, flags)
+        return self._ha_connect(self._call_r, "ha_ConnectAttach_r", place, rfn, rhdl, haflags)
+
+    def _ha_connect(
+        self,
+        call: Callable[..., int],
+        name: str,
+        place: Sequence[int],
+        rfn: RecoveryFunction,
+        rhdl: object,
+        haflags: int,
+    ) -> int:
+        haflags = _attachment_flags(rfn, haflags)
+        *numbers, flags = place
+        with self._attaching(rfn, rhdl) as attached:
+            coid = call(name, *numbers, flags & _UINT_MAX, self._callback, attached.token, haflags)
+            return self._entered(coid, attached) if coid >= 0 else coid
+
+    def ha_ConnectDetach(self, coid: int) -> int:
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        return self._ended(coid, self._invoke("ha_ConnectDetach", coid))
+
+    def ha_ConnectDetach_r(self, coid: int) -> int:
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        return self._ended(coid, self._call_r("ha_ConnectDetach_r", coid))
+
+    def ha_close(self, fd: int) -> int:
+        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
+        if fd not in self._by_coid:
+            return self._invoke("ha_close", fd)
+        return self._end(fd, lambda: NativeKernel.close(self, fd))
+
+    def ha_dup(self, fd: int) -> int:
+        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
+        copy = self._invoke("ha_dup", fd)
+        self._close_on_exec(copy)
+        attached = self._by_coid.get(fd)
+        return copy if attached is None else self._entered(copy, attached)
+
+    def ha_reopen(self, oldfd: int, path: StrPath, oflag: int, mode: int = 0o666) -> int:
+        oldfd = integer("oldfd", oldfd, _INT_MIN, _INT_MAX)
+        return self._invoke("ha_reopen", oldfd, *open_arguments(path, oflag, mode))
+
+    def ha_ReConnectAttach(self, oldcoid: int, nd: int, pid: int, chid: int, index: int, flags: int) -> int:
+        oldcoid = integer("oldcoid", oldcoid, _INT_MIN, _INT_MAX)
+        *numbers, flags = connect_arguments(nd, pid, chid, index, flags)
+        return self._invoke("ha_ReConnectAttach", oldcoid, *numbers, flags & _UINT_MAX)
+
+    # Calls that make a connection, or end one, whose number may have been another's (D24).
+
+    def ConnectAttach(self, nd: int, pid: int, chid: int, index: int = NTO_SIDE_CHANNEL, flags: int = 0) -> int:
+        return self._made(super().ConnectAttach(nd, pid, chid, index, flags))
+
+    def name_open(self, path: str, flags: int = 0) -> int:
+        return self._made(super().name_open(path, flags))
+
+    def open(self, path: StrPath, oflag: int, mode: int = 0o666) -> int:
+        return self._made(super().open(path, oflag, mode))
+
+    def dup(self, fd: int) -> int:
+        return self._made(super().dup(fd))
+
+    def dup2(self, fd: int, fd2: int) -> int:
+        if fd == fd2:
+            return super().dup2(fd, fd2)
+        copy = self._end(fd2, lambda: NativeKernel.dup2(self, fd, fd2))
+        self.descriptors.add(copy)
+        return copy
+
+    def ConnectDetach(self, coid: int) -> int:
+        return self._end(coid, lambda: NativeKernel.ConnectDetach(self, coid))
+
+    def name_close(self, coid: int) -> int:
+        return self._end(coid, lambda: NativeKernel.name_close(self, coid))
+
+    def close(self, fd: int) -> int:
+        return self._end(fd, lambda: NativeKernel.close(self, fd))
+
+    def _made(self, coid: int) -> int:
+        """A new connection is an ordinary one, whatever had its number before."""
+        self.descriptors.add(coid)
+        if coid in self._by_coid and not self._is_recovering(coid):
+            with contextlib.suppress(OSError):
+                self._invoke("ha_detach", coid)
+            self._leave(coid)
+        return coid
+
+    def _end(self, coid: int, call: Callable[[], int]) -> int:
+        """Detach from libha first, then end the connection (B376): its number may be another's at once."""
+        attached = self._by_coid.get(coid)
+        if attached is not None and not self._is_recovering(coid):
+            with contextlib.suppress(OSError):
+                self._invoke("ha_detach", coid)
+            self._leave(coid)
+        try:
+            result = call()
+        except BaseException:
+            if not self.is_open(coid):
+                self.descriptors.discard(coid)
+            elif attached is not None and coid not in self._by_coid:
+                self._by_token[attached.token] = attached
+                self._entered(coid, attached)
+                self._invoke("ha_attach", coid, self._callback, attached.token, 0)
+            raise
+        self.descriptors.discard(coid)
+        return result
+
+    def _ended(self, coid: int, result: int) -> int:
+        if result >= 0:
+            self.descriptors.discard(coid)
+            self._leave(coid)
+        return result
+
+    # Which functions libha may call.
+
+    @contextlib.contextmanager
+    def _attaching(self, function: RecoveryFunction, handle: object) -> Iterator[_Attached]:
+        """A function that libha may call from now on, and no longer if no connection comes to have it."""
+        attached = _Attached(self._tokens(), function, handle)
+        self._by_token[attached.token] = attached
+        try:
+            yield attached
+        finally:
+            if not attached.coids:
+                del self._by_token[attached.token]
+
+    def _entered(self, coid: int, attached: _Attached) -> int:
+        self._enter(coid, attached)
+        self.descriptors.add(coid)
+        return coid
+
+    def _enter(self, coid: int, attached: _Attached) -> None:
+        if self._by_coid.get(coid) is not attached:
+            self._leave(coid)
+        watching.begin(coid)
+        self._by_coid[coid] = attached
+        attached.coids.add(coid)
+
+    def _leave(self, coid: int) -> None:
+        attached = self._by_coid.pop(coid, None)
+        if attached is not None:
+            attached.coids.discard(coid)
+            if not attached.coids:
+                self._by_token.pop(attached.token, None)
+
+    def _is_recovering(self, coid: int) -> bool:
+        """Whether this thread is in the recovery function of a connection."""
+        return any(coid in attached.coids for attached in self._thread.running)
+
+
+def _attachment_flags(rfn: RecoveryFunction, flags: int) -> int:
+    """The flags of an attachment; refuse what ha_attach would refuse, before anything is opened."""
+    if not callable(rfn):
+        raise TypeError(f"a recovery function must be callable, and {type(rfn).__name__} is not")
+    if operator.index(flags) not in (0, HAREPLACERECOVERYFN):
+        raise OSError(EINVAL, "unknown flag of ha_attach")
+    return operator.index(flags)

@@ -1,0 +1,515 @@
+"""The kernel calls, by ctypes.
+
+This is the kernel of the backend ``hybrid`` and the lower half of ``native``. What its calls promise is written down in
+``ha_qnx.kernel``; the C declarations are in ``ha_qnx.abi``.
+
+Every call that can block releases the GIL. Errors go one way: a result of -1 is followed by a look at errno, at once.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import threading
+import time
+from ctypes import c_char, c_long, c_size_t
+from errno import EBADF, EINTR, EINVAL
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+
+from .abi import record
+from .buffers import integer, readable, readable_parts, writable, writable_parts
+from .constants import NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
+from .errors import failure
+from .kernel import BytesLike, Kernel, Name, StrPath, Vector
+from .libraries import Libraries
+from .structures import ClientInfo, MessageInfo
+
+_INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
+_UINT_MAX = (1 << 32) - 1
+_LONG_MIN, _LONG_MAX = -(1 << 63), (1 << 63) - 1
+
+# Looked up once, for the paths that every message takes.
+_byref = ctypes.byref
+# Returns the number that was there before. A signal handler may run between any two steps in Python, and make calls of
+# ours: each puts back what it has found, so that the call around it still finds its own.
+_set_errno = ctypes.set_errno
+
+_NAME_PREFIX = b"/dev/name/local/"
+_BEGUN_AGAIN = frozenset(("MsgReceive", "MsgReceivev", "MsgReceivePulse"))
+
+
+class _Sizes(Dict[int, c_size_t]):
+    """Numbers as C's size_t; those that come again and again are made once."""
+
+    def __missing__(self, number: int) -> c_size_t:
+        size = c_size_t(number)
+        if number <= 1 << 16:
+            self[number] = size
+        return size
+
+
+_sizes = _Sizes()
+
+
+class _Passed:
+    """A buffer for C: its address and its length in bytes, valid as long as this object lives."""
+
+    __slots__ = ("_holder", "address", "length")
+
+    def __init__(self, view: memoryview) -> None:
+        self.length = len(view)
+        self._holder: object = view
+        if not self.length:
+            self.address: Optional[int] = None
+        elif not view.readonly:
+            holder = c_char.from_buffer(view)
+            self._holder, self.address = holder, ctypes.addressof(holder)
+        else:
+            # ctypes lends no address of memory that is read-only, but for bytes.
+            data = view.obj if isinstance(view.obj, bytes) and len(view.obj) == self.length else bytes(view)
+            self._holder = data
+            self.address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
+
+
+class _Parts:
+    """A vector of buffers for C."""
+
+    def __init__(self, views: List[memoryview], iov: Any) -> None:
+        self._held = [_Passed(view) for view in views]
+        self.count = len(views)
+        self._array = (iov * self.count)(*((part.address, part.length) for part in self._held))
+        self.address = ctypes.addressof(self._array) if self.count else None
+
+
+class NativeKernel(Kernel):
+    """Kernel calls of the system, or of the library for POSIX hosts."""
+
+    def __init__(self, libraries: Libraries) -> None:
+        self.libraries = libraries
+        self._c = libraries.functions
+        model = libraries.model
+        self._iov = record("iov", model)
+        self._name_record = record("name", model)
+        self._rcvid_max = (1 << 8 * ctypes.sizeof(model.types["rcvid"]) - 1) - 1
+        self._fast_send = libraries.fast("MsgSend")
+        self._fast_receive = libraries.fast("MsgReceive")
+        self._fast_reply = libraries.fast("MsgReply")
+        # Whether the fast functions may be called: what they are passed has the types of this model.
+        self._is_fast = model.types["length"] is c_size_t and model.types["rcvid"] is ctypes.c_int
+        self._names: Dict[Name, Any] = {}
+        self._names_lock = threading.Lock()
+        # The threads that have armed a timeout: what they block in must not be started again.
+        self._timed: Set[int] = set()
+
+    # The one way to call.
+
+    def _invoke(self, name: str, *args: Any) -> int:
+        """Call a function that tells of a failure by -1 and errno."""
+        function = self._c[name]
+        while True:
+            before = _set_errno(0)
+            result: int = function(*args)
+            number = _set_errno(before)
+            if result != -1 or not number:
+                return result  # A status of -1 is as good as any other.
+            if number != EINTR or name not in _BEGUN_AGAIN or not self._goes_on():
+                raise self._failure(number)
+
+    def _goes_on(self) -> bool:
+        """Whether a call that a signal interrupted is made again: signal handlers run in the main thread only (D19).
+
+        That is for calls which wait for a message. A message that was sent may have been received, and to send it again
+        is for its sender to decide.
+        """
+        ident = threading.get_ident()
+        if ident in self._timed:
+            self._timed.discard(ident)
+            return False
+        return ident != threading.main_thread().ident
+
+    def _failure(self, number: int) -> BaseException:
+        """The exception for an errno."""
+        return failure(number)
+
+    # Channels.
+
+    def ChannelCreate(self, flags: int = 0) -> int:
+        return self._invoke("ChannelCreate", integer("flags", flags, 0, _UINT_MAX))
+
+    def ChannelDestroy(self, chid: int) -> int:
+        return self._invoke("ChannelDestroy", integer("chid", chid, _INT_MIN, _INT_MAX))
+
+    # Connections.
+
+    def ConnectAttach(self, nd: int, pid: int, chid: int, index: int = NTO_SIDE_CHANNEL, flags: int = 0) -> int:
+        return self._invoke("ConnectAttach", *connect_arguments(nd, pid, chid, index, flags))
+
+    def ConnectDetach(self, coid: int) -> int:
+        return self._invoke("ConnectDetach", integer("coid", coid, _INT_MIN, _INT_MAX))
+
+    def ConnectServerInfo(self, pid: int, coid: int, info: Optional[MessageInfo] = None) -> int:
+        pid = integer("pid", pid, _INT_MIN, _INT_MAX)
+        return self._invoke("ConnectServerInfo", pid, integer("coid", coid, _INT_MIN, _INT_MAX), _reference(info))
+
+    def ConnectFlags(self, pid: int, coid: int, mask: int, bits: int) -> int:
+        pid = integer("pid", pid, _INT_MIN, _INT_MAX)
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        mask, bits = integer("mask", mask, 0, _UINT_MAX), integer("bits", bits, 0, _UINT_MAX)
+        return self._invoke("ConnectFlags", pid, coid, mask, bits)
+
+    def ConnectClientInfo(self, scoid: int, ngroups: int = 0) -> ClientInfo:
+        info = ClientInfo()
+        scoid = integer("scoid", scoid, _INT_MIN, _INT_MAX)
+        self._invoke("ConnectClientInfo", scoid, _byref(info), integer("ngroups", ngroups, 0, _INT_MAX))
+        return info
+
+    # Sending.
+
+    def MsgSend(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
+        # The path of almost every message: bytes out, a bytearray in, nothing to be converted. _send does the rest.
+        if (
+            type(smsg) is bytes and type(rmsg) is bytearray and rmsg
+            and type(coid) is int and -1 <= coid <= _INT_MAX and self._is_fast
+        ):  # fmt: skip
+            reply = _byref(c_char.from_buffer(rmsg))
+            before = _set_errno(0)
+            status: int = self._fast_send(coid, smsg, _sizes[len(smsg)], reply, _sizes[len(rmsg)])
+            if status != -1 and not before:
+                return status
+            number = _set_errno(before)
+            if status != -1 or not number:
+                return status
+            raise self._failure(number)
+        return self._send("MsgSend", coid, smsg, rmsg)
+
+    def MsgSendnc(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
+        return self._send("MsgSendnc", coid, smsg, rmsg)
+
+    def MsgSendv(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
+        return self._send("MsgSendv", coid, siov, riov)
+
+    def MsgSendvnc(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
+        return self._send("MsgSendvnc", coid, siov, riov)
+
+    def MsgSendsv(self, coid: int, smsg: BytesLike, riov: Optional[Vector]) -> int:
+        return self._send("MsgSendsv", coid, smsg, riov)
+
+    def MsgSendsvnc(self, coid: int, smsg: BytesLike, riov: Optional[Vector]) -> int:
+        return self._send("MsgSendsvnc", coid, smsg, riov)
+
+    def MsgSendvs(self, coid: int, siov: Optional[Vector], rmsg: Optional[BytesLike]) -> int:
+        return self._send("MsgSendvs", coid, siov, rmsg)
+
+    def MsgSendvsnc(self, coid: int, siov: Optional[Vector], rmsg: Optional[BytesLike]) -> int:
+        return self._send("MsgSendvsnc", coid, siov, rmsg)
+
+    def _send(self, name: str, coid: int, message: Any, reply: Any) -> int:
+        return self._with_message(self._invoke, name, coid, message, reply)
+
+    def _with_message(self, call: Callable[..., int], name: str, coid: int, message: Any, reply: Any) -> int:
+        """Call a form of MsgSend, whose letters say what is a vector."""
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        sends_parts, takes_parts = _vectors_of(name)
+        sent = self._parts(readable_parts(message)) if sends_parts else self._whole(readable(message))
+        taken = self._parts(writable_parts(reply)) if takes_parts else self._whole(writable(reply))
+        return call(name, coid, *sent[:2], *taken[:2])
+
+    @staticmethod
+    def _whole(view: memoryview) -> Tuple[Optional[int], int, object]:
+        """A buffer as address, length, and what has to live meanwhile."""
+        passed = _Passed(view)
+        return passed.address, passed.length, passed
+
+    def _parts(self, views: List[memoryview]) -> Tuple[Optional[int], int, object]:
+        """A vector as address, number of parts, and what has to live meanwhile."""
+        parts = _Parts(views, self._iov)
+        return parts.address, parts.count, parts
+
+    def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
+        return self._invoke("MsgSendPulse", *pulse_arguments(coid, priority, code, value))
+
+    def TimerTimeout(self, flags: int, ntime: Optional[int]) -> int:
+        flags = integer("flags", flags, 0, _UINT_MAX)
+        limit = None if ntime is None else ctypes.c_uint64(integer("ntime", ntime, 0, (1 << 64) - 1))
+        signed = ctypes.c_int(flags).value
+        before = self._invoke("TimerTimeout", time.CLOCK_MONOTONIC, signed, None, _reference(limit), None)
+        self._timed.add(threading.get_ident())
+        return before
+
+    # Receiving and answering.
+
+    def MsgReceive(self, chid: int, msg: Optional[BytesLike], info: Optional[MessageInfo] = None) -> int:
+        if type(msg) is bytearray and msg and type(chid) is int and -1 <= chid <= _INT_MAX and self._is_fast:
+            room = _byref(c_char.from_buffer(msg))
+            before = _set_errno(0)
+            rcvid: int = self._fast_receive(chid, room, _sizes[len(msg)], None if info is None else _reference(info))
+            if rcvid != -1 and not before:
+                return rcvid
+            number = _set_errno(before)
+            if rcvid != -1:
+                return rcvid
+            if number != EINTR or not self._goes_on():
+                raise self._failure(number)
+        passed = _Passed(writable(msg))
+        chid = integer("chid", chid, _INT_MIN, _INT_MAX)
+        return self._invoke("MsgReceive", chid, passed.address, passed.length, _reference(info))
+
+    def MsgReceivev(self, chid: int, iov: Optional[Vector], info: Optional[MessageInfo] = None) -> int:
+        parts = _Parts(writable_parts(iov), self._iov)
+        chid = integer("chid", chid, _INT_MIN, _INT_MAX)
+        return self._invoke("MsgReceivev", chid, parts.address, parts.count, _reference(info))
+
+    def MsgReceivePulse(self, chid: int, pulse: Optional[BytesLike], info: Optional[MessageInfo] = None) -> int:
+        room = _Passed(writable(pulse))
+        chid = integer("chid", chid, _INT_MIN, _INT_MAX)
+        return self._invoke("MsgReceivePulse", chid, room.address, room.length, _reference(info))
+
+    def MsgReply(self, rcvid: int, status: int, msg: Optional[BytesLike] = None) -> int:
+        if type(msg) is bytes and type(rcvid) is int and -1 <= rcvid <= _INT_MAX and self._is_fast:
+            before = _set_errno(0)
+            result = self._fast_reply(rcvid, c_long(_status(status)), msg, _sizes[len(msg)])
+            if result != -1 and not before:
+                return 0
+            number = _set_errno(before)
+            if result != -1:
+                return 0
+            raise self._failure(number)
+        data = _Passed(readable(msg))
+        return self._invoke("MsgReply", self._rcvid(rcvid), _status(status), data.address, data.length)
+
+    def MsgReplyv(self, rcvid: int, status: int, iov: Optional[Vector]) -> int:
+        parts = _Parts(readable_parts(iov), self._iov)
+        return self._invoke("MsgReplyv", self._rcvid(rcvid), _status(status), parts.address, parts.count)
+
+    def MsgError(self, rcvid: int, error: int) -> int:
+        return self._invoke("MsgError", self._rcvid(rcvid), integer("error", error, _INT_MIN, _INT_MAX))
+
+    def MsgRead(self, rcvid: int, msg: Optional[BytesLike], offset: int = 0) -> int:
+        room = _Passed(writable(msg))
+        return self._invoke("MsgRead", self._rcvid(rcvid), room.address, room.length, _offset(offset))
+
+    def MsgReadv(self, rcvid: int, iov: Optional[Vector], offset: int = 0) -> int:
+        parts = _Parts(writable_parts(iov), self._iov)
+        return self._invoke("MsgReadv", self._rcvid(rcvid), parts.address, parts.count, _offset(offset))
+
+    def MsgWrite(self, rcvid: int, msg: Optional[BytesLike], offset: int = 0) -> int:
+        data = _Passed(readable(msg))
+        return self._invoke("MsgWrite", self._rcvid(rcvid), data.address, data.length, _offset(offset))
+
+    def MsgWritev(self, rcvid: int, iov: Optional[Vector], offset: int = 0) -> int:
+        parts = _Parts(readable_parts(iov), self._iov)
+        return self._invoke("MsgWritev", self._rcvid(rcvid), parts.address, parts.count, _offset(offset))
+
+    def MsgInfo(self, rcvid: int) -> MessageInfo:
+        info = MessageInfo()
+        self._invoke("MsgInfo", self._rcvid(rcvid), _byref(info))
+        return info
+
+    def _rcvid(self, rcvid: int) -> int:
+        return integer("rcvid", rcvid, -self._rcvid_max - 1, self._rcvid_max)
+
+    # Names.
+
+    def name_attach(self, path: str, flags: int = 0) -> Name:
+        encoded = _encoded_name(path)
+        flags = integer("flags", flags, 0, _UINT_MAX)
+        before = _set_errno(0)
+        address = self._c["name_attach"](None, encoded, flags)
+        number = _set_errno(before)
+        if not address:
+            raise self._failure(number)
+        name = Name(path, self._name_record.from_address(address).chid)
+        with self._names_lock:
+            self._names[name] = address
+        return name
+
+    def name_detach(self, name: Name, flags: int = 0) -> int:
+        if not isinstance(name, Name):
+            raise TypeError(f"name_detach takes what name_attach has returned, not {type(name).__name__}")
+        flags = integer("flags", flags, 0, _UINT_MAX)
+        with self._names_lock:
+            address = self._names.pop(name, None)
+        if address is None:
+            raise failure(EINVAL)
+        try:
+            return self._invoke("name_detach", address, flags)
+        except OSError:
+            with self._names_lock:
+                self._names[name] = address
+            raise
+
+    def name_open(self, path: str, flags: int = 0) -> int:
+        return self._invoke("name_open", _encoded_name(path), integer("flags", flags, 0, _INT_MAX))
+
+    def name_close(self, coid: int) -> int:
+        return self._invoke("name_close", integer("coid", coid, _INT_MIN, _INT_MAX))
+
+    # Descriptors. As everywhere in Python, they are closed when the process becomes another program.
+
+    def open(self, path: StrPath, oflag: int, mode: int = 0o666) -> int:
+        return self._invoke("open", *open_arguments(path, oflag, mode))
+
+    def close(self, fd: int) -> int:
+        return self._invoke("close", integer("fd", fd, _INT_MIN, _INT_MAX))
+
+    def dup(self, fd: int) -> int:
+        copy = self._invoke("dup", integer("fd", fd, _INT_MIN, _INT_MAX))
+        self._close_on_exec(copy)
+        return copy
+
+    def dup2(self, fd: int, fd2: int) -> int:
+        fd, fd2 = integer("fd", fd, _INT_MIN, _INT_MAX), integer("fd2", fd2, _INT_MIN, _INT_MAX)
+        copy = self._invoke("dup2", fd, fd2)
+        if fd != fd2:
+            self._close_on_exec(copy)
+        return copy
+
+    def _close_on_exec(self, fd: int) -> None:
+        try:
+            self._invoke("ConnectFlags", 0, fd, NTO_COF_CLOEXEC, NTO_COF_CLOEXEC)
+        except OSError:
+            os.set_inheritable(fd, False)  # A descriptor of the host.
+
+    # What recovery needs.
+
+    def is_open(self, number: int) -> bool:
+        number = integer("coid", number, _INT_MIN, _INT_MAX)
+        if self._state_of(number) is not None:
+            return True
+        if not 0 <= number < NTO_SIDE_CHANNEL:
+            return False
+        try:
+            fcntl.fcntl(number, fcntl.F_GETFD)
+        except OSError:
+            return False
+        return True
+
+    def _state_of(self, coid: int) -> Optional[int]:
+        """The flags of a connection's server side; None if there is no such connection."""
+        info = MessageInfo()
+        with contextlib.suppress(OSError):
+            if self._invoke("ConnectServerInfo", 0, coid, _byref(info)) == coid:
+                return int(info.flags)
+        return None
+
+    def open_at(self, fd: int, path: StrPath, oflag: int, mode: int = 0o666) -> int:
+        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
+        encoded, *rest = open_arguments(path, oflag, mode)
+        if fd & NTO_SIDE_CHANNEL and encoded.startswith(_NAME_PREFIX):
+            # open gives descriptors only.
+            return self._put_at(fd, lambda: self._invoke("name_open", encoded[len(_NAME_PREFIX) :], 0))
+        return self._put_at(fd, lambda: self._invoke("open", encoded, *rest))
+
+    def attach_at(self, coid: int, nd: int, pid: int, chid: int, flags: int) -> int:
+        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        arguments = connect_arguments(nd, pid, chid, coid, flags)
+        return self._put_at(coid, lambda: self._invoke("ConnectAttach", *arguments))
+
+    def _put_at(self, coid: int, make: Callable[[], int]) -> int:
+        """End a connection and make another one under its number.
+
+        The system gives the lowest number that is free, so those below are filled meanwhile, with connections to a
+        channel of our own. If nothing can be made, one of them keeps the number, dead (D6). Between the two, the number
+        is free for a moment.
+        """
+        state = self._state_of(coid)
+        if state is None and self.is_open(coid):
+            raise failure(EBADF)  # It is no connection any more (D17).
+        filler = self._invoke("ChannelCreate", NTO_CHF_PRIVATE)
+        below: List[int] = []
+        try:
+            if state is not None:
+                self._invoke("ConnectDetach", coid)
+            self._fill_below(coid, filler, below)
+            try:
+                made = make()
+            except BaseException:
+                self._invoke("ConnectAttach", 0, 0, filler, coid, 0)
+                raise
+            if made != coid:
+                self._invoke("ConnectDetach", made)
+                raise failure(EBADF)  # Somebody else has the number by now.
+            return made
+        finally:
+            for number in below:
+                self._invoke("ConnectDetach", number)
+            self._invoke("ChannelDestroy", filler)
+
+    def _fill_below(self, coid: int, filler: int, below: List[int]) -> None:
+        """Take all free numbers below one that is free."""
+        while True:
+            number = self._invoke("ConnectAttach", 0, 0, filler, coid & NTO_SIDE_CHANNEL, 0)
+            if number < coid:
+                below.append(number)
+                continue
+            self._invoke("ConnectDetach", number)
+            if number > coid:
+                raise failure(EBADF)
+            return
+
+
+def connect_arguments(nd: int, pid: int, chid: int, index: int, flags: int) -> Tuple[int, int, int, int, int]:
+    """The arguments of ConnectAttach, whose index and flags are sets of bits, whatever their sign in C."""
+    return (
+        integer("nd", nd, 0, _UINT_MAX),
+        integer("pid", pid, _INT_MIN, _INT_MAX),
+        integer("chid", chid, _INT_MIN, _INT_MAX),
+        integer("index", index, _INT_MIN, _UINT_MAX) & _UINT_MAX,
+        ctypes.c_int(integer("flags", flags, _INT_MIN, _UINT_MAX)).value,
+    )
+
+
+def pulse_arguments(coid: int, priority: int, code: int, value: int) -> Tuple[int, int, int, int]:
+    named = (("coid", coid), ("priority", priority), ("code", code), ("value", value))
+    coid, priority, code, value = (integer(name, number, _INT_MIN, _INT_MAX) for name, number in named)
+    return coid, priority, code, value
+
+
+def open_arguments(path: StrPath, oflag: int, mode: int) -> Tuple[bytes, int, ctypes.c_int]:
+    """The arguments of open; the mode is variadic, so it carries its type itself."""
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise ValueError("a path must not contain a NUL")
+    oflag = integer("oflag", oflag, 0, _INT_MAX) | os.O_CLOEXEC
+    return encoded, oflag, ctypes.c_int(integer("mode", mode, 0, 0o7777))
+
+
+def _encoded_name(path: object) -> bytes:
+    """A name for C, which is told what is wrong with it there.
+
+    Raises:
+        TypeError: it is no str.
+        OSError: EINVAL, None or a NUL in it.
+    """
+    if path is not None and not isinstance(path, str):
+        raise TypeError(f"a name must be a str, not {type(path).__name__}")
+    if path is None or "\0" in path:
+        raise failure(EINVAL)
+    return path.encode()
+
+
+def _vectors_of(name: str) -> Tuple[bool, bool]:
+    """Whether a form of MsgSend sends a vector, and whether it receives into one."""
+    letters = name[len("MsgSend") :].replace("_r", "").replace("nc", "")
+    return letters in ("v", "vs"), letters in ("v", "sv")
+
+
+def _status(status: int) -> int:
+    return integer("status", status, _LONG_MIN, _LONG_MAX)
+
+
+def _offset(offset: int) -> int:
+    return integer("offset", offset, 0, _LONG_MAX)
+
+
+def _reference(record: object) -> Any:
+    """A structure by its address; None is NULL.
+
+    Raises:
+        TypeError: it is something else than the structure that belongs there.
+    """
+    if record is None:
+        return None
+    if not isinstance(record, (MessageInfo, ctypes.c_uint64)):
+        raise TypeError(f"info must be a MessageInfo, not {type(record).__name__}")
+    return _byref(record)

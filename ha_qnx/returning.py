@@ -1,0 +1,54 @@
+"""The forms of MsgSend that return errors, for all backends."""
+
+from errno import EIO
+from typing import Callable, Optional
+
+from .kernel import BytesLike, Vector
+
+
+def returning_errors(call: Callable[..., int], *args: object) -> int:
+    """Make a call and return its errno, negative, if it fails."""
+    try:
+        return call(*args)
+    except OSError as error:
+        return -(error.errno or EIO)
+
+
+class ReturningErrors:
+    """The forms of MsgSend that return the negative errno.
+
+    They are made of the forms that raise, also where C has them: a status below 0 cannot be told from an error there.
+    """
+
+    MsgSend: Callable[..., int]
+    MsgSendv: Callable[..., int]
+    MsgSendsv: Callable[..., int]
+    MsgSendvs: Callable[..., int]
+    MsgSendnc: Callable[..., int]
+    MsgSendvnc: Callable[..., int]
+    MsgSendsvnc: Callable[..., int]
+    MsgSendvsnc: Callable[..., int]
+
+    def MsgSend_r(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
+        return returning_errors(self.MsgSend, coid, smsg, rmsg)
+
+    def MsgSendv_r(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
+        return returning_errors(self.MsgSendv, coid, siov, riov)
+
+    def MsgSendsv_r(self, coid: int, smsg: BytesLike, riov: Optional[Vector]) -> int:
+        return returning_errors(self.MsgSendsv, coid, smsg, riov)
+
+    def MsgSendvs_r(self, coid: int, siov: Optional[Vector], rmsg: Optional[BytesLike]) -> int:
+        return returning_errors(self.MsgSendvs, coid, siov, rmsg)
+
+    def MsgSendnc_r(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
+        return returning_errors(self.MsgSendnc, coid, smsg, rmsg)
+
+    def MsgSendvnc_r(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
+        return returning_errors(self.MsgSendvnc, coid, siov, riov)
+
+    def MsgSendsvnc_r(self, coid: int, smsg: BytesLike, riov: Optional[Vector]) -> int:
+        return returning_errors(self.MsgSendsvnc, coid, smsg, riov)
+
+    def MsgSendvsnc_r(self, coid: int, siov: Optional[Vector], rmsg: Optional[BytesLike]) -> int:
+        return returning_errors(self.MsgSendvsnc, coid, siov, rmsg)

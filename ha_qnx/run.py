@@ -1,0 +1,162 @@
+"""``ha-qnx run``: a program that knows nothing of this library, with connections that recover.
+
+On a QNX target the program is started again with libha preloaded, so that the calls of libc recover, too, and not only
+those of Python.
+"""
+
+import argparse
+import ctypes
+import errno
+import functools
+import importlib.util
+import json
+import logging
+import math
+import os
+import runpy
+import sys
+from typing import Any, Dict, List, NoReturn, Optional, Tuple
+
+from . import backends, dropin, watching
+from .platforms import is_qnx
+
+HELP = "run a program as it is, with connections that recover"
+
+DESCRIPTION = """\
+Runs a Python program, unedited. What it opens below /dev/name/local is a connection that is
+opened again when its server dies: the program waits for the next server and goes on, at the
+position where it was. Everything else is as if python had run it.
+"""
+
+EPILOG = """\
+A path of a device can stand for a name, so that a program with fixed paths needs no change:
+HA_QNX_PATHS=/dev/ser1=/dev/name/local/fakeser,/dev/ser2=/dev/name/local/other
+
+A call whose server dies is made again: at least once, not exactly once. That is safe for
+reading and for writing files; what a server does for each message, it may do twice.
+
+examples:
+  ha-qnx run report.py --input /dev/name/local/journal   a script and its arguments
+  ha-qnx run -m json.tool /dev/name/local/config         a module
+  ha-qnx run --wait 5 --json report.py                   and tell of each recovery, as JSON
+
+exit status: 0 or what else the program exits with; 2, wrong use.
+"""
+
+_WRONG_USE = 2
+# Set in the process that has libha preloaded.
+_PRELOADED = "HA_QNX_PRELOADED"
+_LIBHA_NAMES = ("libha.so.2", "libha.so.1", "libha.so")
+_OPTIONS_WITH_VALUE = ("--backend", "--wait")
+
+
+def split(arguments: List[str]) -> Tuple[List[str], List[str]]:
+    """What is for ``ha-qnx run``, the program's name included; and what is for the program, whatever it looks like."""
+    place = 1
+    while place < len(arguments) and arguments[place].startswith("-"):
+        if arguments[place].startswith("-m"):
+            place += arguments[place] == "-m"
+            break
+        place += 2 if arguments[place] in _OPTIONS_WITH_VALUE else 1
+    return arguments[: place + 1], arguments[place + 1 :]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    program = parser.add_mutually_exclusive_group(required=True)
+    program.add_argument("-m", dest="module", metavar="MODULE", help="a module to run, as with python -m")
+    program.add_argument("script", nargs="?", metavar="SCRIPT", help="a script to run; the rest is for the program")
+    parser.add_argument("--wait", type=_seconds, default=30.0, metavar="N", help="seconds to wait for a server (30)")
+    parser.add_argument("--backend", choices=backends.NAMES, help="instead of the default one")
+    parser.add_argument("--verbose", action="store_true", help="tell of each recovery on standard error")
+    parser.add_argument("--json", action="store_true", help="the same, as one line of JSON each")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time")
+    return seconds
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the program; returns the exit status, unless the program itself exits."""
+    try:
+        if options.module is not None:
+            _check_module(options.module)
+        elif not os.path.exists(options.script):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), options.script)
+        paths = dropin.parse_paths(os.environ.get(dropin.PATHS_VARIABLE, ""))
+        backend = backends.backend(options.backend)
+    except (ImportError, OSError, ValueError) as error:
+        _say(f"ha-qnx run: {error}")
+        return _WRONG_USE
+    if is_qnx() and _PRELOADED not in os.environ:
+        library = _preloadable()
+        if library is not None:
+            _start_again(library, options.arguments)
+    if options.verbose or options.json:
+        watching.on_event(functools.partial(_tell, options.json))
+    # Lines about a recovery are not for the program's own log, which may lie behind the connection that is recovered.
+    logging.getLogger("ha_qnx").propagate = False
+    # It stays: threads of the program, and what it does at its exit, come after this returns.
+    dropin.install(backend, recover_within=options.wait, paths=paths)
+    if options.module is not None:
+        sys.argv = [options.module, *options.rest]
+        sys.path[0] = os.getcwd()
+        runpy.run_module(options.module, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [options.script, *options.rest]
+        sys.path[0] = os.path.dirname(os.path.realpath(options.script))
+        runpy.run_path(options.script, run_name="__main__")
+    return 0
+
+
+def _check_module(name: str) -> None:
+    """See whether there is a module.
+
+    Raises:
+        ImportError: there is none.
+    """
+    sys.path[0] = os.getcwd()
+    if importlib.util.find_spec(name) is None:
+        raise ImportError(f"No module named {name}")
+
+
+def _preloadable() -> Optional[str]:
+    """What the loader finds libha under; None on an image that has none."""
+    asked_for = os.environ.get("HA_QNX_LIBHA")
+    for name in [asked_for] if asked_for else _LIBHA_NAMES:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return name
+    return None
+
+
+def _start_again(library: str, arguments: List[str]) -> NoReturn:
+    """Become the same command, with libha before libc in the order of symbols (B405)."""
+    preloaded = ":".join(filter(None, (library, os.environ.get("LD_PRELOAD"))))
+    environment = {**os.environ, "LD_PRELOAD": preloaded, _PRELOADED: "1"}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", str(__package__), *arguments], environment)  # noqa: S606  # ourselves
+
+
+def _tell(as_json: bool, event: watching.RecoveryEvent) -> None:
+    if not as_json:
+        _say(f"ha-qnx run: {event}")
+        return
+    record: Dict[str, Any] = {
+        "coid": event.coid,
+        "cause": event.cause.errno if event.cause is not None else None,
+        "attempts": event.attempts,
+        "seconds": round(event.duration, 6),
+        "recovered": event.recovered,
+    }
+    _say(json.dumps(record))
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,584 @@
+"""A server in a few lines: subclass ``Service`` and answer messages.
+
+    class Thermostat(Service):
+        def message(self, request):
+            return b"21.5"
+
+    Thermostat("thermostat").serve(threads=4)
+
+The class does what a resource manager does: it answers _IO_CONNECT, _IO_DUP, _IO_CLOSE and _IO_LSEEK, keeps an open
+control block (OCB) for each connection that a client has opened, cleans up after clients that disappear, and frees
+clients that want to be freed. It uses only calls that QNX has; the same file serves on a target.
+
+An exception of a handler goes to the client as an error number, and to the log; it does not end the server.
+"""
+
+import contextlib
+import errno
+import logging
+import operator
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from errno import EBADF, EEXIST, EINVAL, EIO, EMSGSIZE, ENOSYS, ESRCH
+from struct import Struct
+from typing import (
+    Any,
+    Awaitable,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
+
+from . import backends
+from .api import Backend
+from .constants import (
+    EOK,
+    IO_BASE,
+    IO_CLOSE,
+    IO_CONNECT,
+    IO_CONNECT_OPEN,
+    IO_DUP,
+    IO_LSEEK,
+    IO_MAX,
+    IO_READ,
+    IO_WRITE,
+    NAME_FLAG_DETACH_SAVEDPP,
+    NTO_MI_UNBLOCK_REQ,
+    PULSE_CODE_DISCONNECT,
+    PULSE_CODE_UNBLOCK,
+)
+from .iomessages import CONNECT, POSITION, SEEK, TRANSFER
+from .kernel import BytesLike, Name
+from .ocb import Ocb, Ocbs
+from .structures import ClientInfo, MessageInfo, Pulse
+
+__all__ = ["LATER", "BaseService", "Ocb", "Request", "Service", "log"]
+
+log = logging.getLogger("ha_qnx.service")
+
+_RECEIVE_ROOM = 4096
+
+# The beginning of _IO_DUP: pid, scoid and coid of the original (B341).
+_dup = Struct("=12xi8xii")
+
+# Answered to a client, these would say that its server is lost, and have it send again (B368).
+_WOULD_LOOK_LOST = frozenset((EBADF, ESRCH))
+
+
+class _Later:
+    def __repr__(self) -> str:
+        return "LATER"
+
+
+#: What a handler returns that leaves the answer to ``Request.reply`` or ``Request.error``, now or from another thread.
+LATER = _Later()
+
+Answer = Union[None, int, BytesLike, Tuple[int, BytesLike]]
+
+
+class Request:
+    """A message that waits for its answer."""
+
+    def __init__(self, service: "BaseService", rcvid: int, info: MessageInfo, head: bytes) -> None:
+        self.rcvid = rcvid
+        #: Who sent it, and how: pid, tid, scoid, coid, priority, and the lengths.
+        self.info = info
+        #: What kind of message it is: IO_READ and the like, or what the client's message begins with.
+        self.kind = int.from_bytes(head[:2], sys.byteorder) if len(head) >= 2 else IO_MAX + 1
+        #: What the server keeps for the connection that it came by.
+        self.ocb = service.ocb_of(self)
+        #: Whether an answer was given.
+        self.is_answered = False
+        #: Whether the client wants to be freed, because of a signal or a timeout. A long handler may look at it.
+        self.is_unblocking = False
+        #: Whether the handler has left the answer for LATER, and nobody has yet called ``unblock``.
+        self.is_later = False
+        self._service = service
+        self._data: Optional[bytes] = head if info.srcmsglen <= len(head) else None
+
+    @property
+    def data(self) -> bytes:
+        """The message, all of it.
+
+        Raises:
+            OSError: EMSGSIZE, it is longer than the service's ``max_message``.
+        """
+        if self._data is None:
+            size = self.info.srcmsglen
+            if size > self._service.max_message:
+                raise OSError(EMSGSIZE, f"a message of {size} bytes is longer than this service takes")
+            buffer = bytearray(size)
+            self._data = bytes(buffer[: self._service.backend.MsgRead(self.rcvid, buffer)])
+        return self._data
+
+    @property
+    def client(self) -> ClientInfo:
+        """Who the client is, as the kernel vouches for it: process, session, credentials."""
+        return self._service.backend.ConnectClientInfo(self.info.scoid, 8)
+
+    def reply(self, status: int = EOK, data: Optional[BytesLike] = None) -> bool:
+        """Answer; whether there was anybody left to answer."""
+        return self._answer(self._service.backend.MsgReply, status, data)
+
+    def error(self, error: int) -> bool:
+        """Let the client's call fail with an errno; whether there was anybody left to answer.
+
+        EBADF and ESRCH look to the client as if its server were lost.
+        """
+        return self._answer(self._service.backend.MsgError, error)
+
+    def _answer(self, call: Callable[..., int], *arguments: object) -> bool:
+        with self._service.answering(self) as is_ours:
+            if not is_ours:
+                return False
+            try:
+                call(self.rcvid, *arguments)
+            except ProcessLookupError:
+                return False
+            return True
+
+    def unpack(self, layout: Struct) -> Tuple[int, ...]:
+        """The fields of an I/O message.
+
+        Raises:
+            OSError: EINVAL, the message is too short for them.
+        """
+        if len(self.data) < layout.size:
+            raise OSError(EINVAL, "an I/O message is too short")
+        return layout.unpack_from(self.data)
+
+
+class Step(NamedTuple):
+    """Something to be done about a message: call a handler, and make an answer of what it returns."""
+
+    call: Callable[[], Any]
+    answer: Callable[[Any], Tuple[int, Optional[BytesLike]]]
+    is_guarded: bool = False  # Whether the OCB is locked meanwhile.
+
+
+class _Run:
+    """One time that a service serves."""
+
+    def __init__(self) -> None:
+        self.is_stopping = False
+        self.failure: Optional[BaseException] = None
+        self.ready = threading.Event()
+        # SimpleQueue, because a signal handler may put into it whatever this thread was doing.
+        self.stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def stop(self) -> None:
+        self.is_stopping = True
+        self.stop_requests.put(None)
+
+
+class BaseService:
+    """What ``Service`` and ``aio.Service`` have in common: all but how they are run."""
+
+    #: Longer messages than this are refused with EMSGSIZE when ``Request.data`` is read.
+    max_message = 16 * 1024 * 1024
+
+    def __init__(self, name: str, *, backend: Optional[Backend] = None) -> None:
+        self.name = name
+        self.backend = backends.backend() if backend is None else backend
+        self._ocbs = Ocbs()
+        self._in_hand: Dict[int, Request] = {}
+        self._lock = threading.Lock()
+        self._none_in_hand = threading.Condition(self._lock)
+        self._now = _Run()
+
+    # What a subclass overrides. (In an aio.Service, each may be a coroutine function.)
+
+    def message(self, request: Request) -> Answer:
+        """Answer a message that is no I/O message: by a status, data, both, or None; or return LATER."""
+        raise OSError(ENOSYS, os.strerror(ENOSYS))
+
+    def read(self, request: Request, nbytes: int) -> BytesLike:
+        """Answer a read of up to ``nbytes`` bytes from ``request.ocb.offset`` on; b"" is the end of the file."""
+        raise OSError(ENOSYS, os.strerror(ENOSYS))
+
+    def write(self, request: Request, data: bytes) -> Union[int, Awaitable[Optional[int]], None]:
+        """Take what is written at ``request.ocb.offset``; how much of it, if not all."""
+        raise OSError(ENOSYS, os.strerror(ENOSYS))
+
+    def size(self, request: Request) -> Union[int, Awaitable[int]]:
+        """How long the file is: for seeking relative to its end."""
+        raise OSError(EINVAL, os.strerror(EINVAL))
+
+    def io(self, request: Request) -> Answer:
+        """Answer any other I/O message, such as _IO_STAT: ``request.kind`` tells."""
+        raise OSError(ENOSYS, os.strerror(ENOSYS))
+
+    def opened(self, request: Request) -> object:
+        """A client opens the name, or sends its first message without having done so; raise OSError to refuse it."""
+
+    def closed(self, ocb: Ocb) -> object:
+        """The last descriptor of an opening is closed, or its client is gone."""
+
+    def unblock(self, request: Request) -> object:
+        """A client whose answer is left for LATER wants to be freed. By default, it is."""
+        return request.error(-1)
+
+    def pulse(self, code: int, value: int) -> object:
+        """A pulse has come that is no business of this class."""
+
+    def ready(self) -> None:
+        """The name is taken: clients can come."""
+
+    # Running it.
+
+    def _run(self, threads: int, grace: float, name_timeout: float, signals: Sequence[int]) -> None:
+        run = self._now
+        try:
+            with self._stopped_by(signals):
+                self._serve(run, self._take_name(time.monotonic() + name_timeout), threads, grace)
+        finally:
+            self._now = _Run()  # The next time begins anew.
+            run.ready.set()  # Whoever waits for it learns that it is over.
+        if run.failure is not None:
+            raise run.failure
+
+    def stop(self) -> None:
+        """End ``serve``. From any thread and from a signal handler; returns at once."""
+        self._now.stop()
+
+    def _serve(self, run: _Run, name: Name, threads: int, grace: float) -> None:
+        own = self.backend.ConnectAttach(0, 0, name.chid)  # Now, because in an emergency there may be no room for it.
+        waker = threading.Thread(target=self._wake, args=(run, name, own, threads), daemon=True)
+        waker.start()
+        try:
+            crew = [
+                threading.Thread(target=self._receive, args=(run, name.chid), name=f"{self.name}-{n}", daemon=True)
+                for n in range(1, threads)
+            ]
+            for thread in crew:
+                thread.start()
+            self.ready()
+            run.ready.set()
+            self._receive(run, name.chid)
+            self._finish(crew, time.monotonic() + grace)
+        finally:
+            run.stop()
+            waker.join()
+            self.backend.ConnectDetach(own)
+            self.backend.ChannelDestroy(name.chid)
+            self._close(self._ocbs.leave_client())
+
+    def _take_name(self, deadline: float) -> Name:
+        while True:
+            try:
+                return self.backend.name_attach(self.name)
+            except OSError as error:
+                if error.errno != EEXIST or time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.002)
+
+    @contextlib.contextmanager
+    def _stopped_by(self, signals: Sequence[int]) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = [(number, signal.signal(number, lambda _number, _frame: self.stop())) for number in signals]
+        try:
+            yield
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler)
+
+    def _wake(self, run: _Run, name: Name, own: int, threads: int) -> None:
+        """Wait for the end, then give up the name and wake who waits for messages: no work for a signal handler."""
+        run.stop_requests.get()
+        self.backend.name_detach(name, NAME_FLAG_DETACH_SAVEDPP)
+        with contextlib.suppress(BlockingIOError):  # So many pulses wait that nobody sleeps.
+            for _thread in range(threads):
+                self.backend.MsgSendPulse(own, -1, 0, 0)
+
+    def _finish(self, crew: Sequence[threading.Thread], deadline: float) -> None:
+        """Wait for the requests in hand."""
+        with self._none_in_hand:
+            self._none_in_hand.wait_for(lambda: not self._in_hand, max(0.0, deadline - time.monotonic()))
+            if self._in_hand:
+                log.warning("%s: %d requests are left without an answer", self.name, len(self._in_hand))
+            self._in_hand.clear()
+        for member in crew:
+            member.join(max(0.0, deadline - time.monotonic()))
+
+    # Receiving.
+
+    def _receive(self, run: _Run, chid: int) -> None:
+        buffer, info = bytearray(_RECEIVE_ROOM), MessageInfo()
+        try:
+            while not run.is_stopping:
+                try:
+                    rcvid = self.backend.MsgReceive(chid, buffer, info)
+                except InterruptedError:
+                    continue
+                if rcvid:
+                    head = bytes(memoryview(buffer)[: info.msglen])
+                    self._accept(Request(self, rcvid, MessageInfo.from_buffer_copy(info), head))
+                else:
+                    self._take_pulse(Pulse.from_buffer_copy(buffer))
+        except BaseException as error:
+            if not run.is_stopping or not isinstance(error, OSError):  # At the end, the channel is gone.
+                run.failure = run.failure or error
+            run.stop()
+
+    def ocb_of(self, request: "Request") -> Ocb:
+        """The OCB of the connection that a request came by; a new one if it is the first, or opens the name."""
+        info = request.info
+        known = self._ocbs.get((info.scoid, info.coid), info.pid)
+        return known if known is not None and request.kind not in (IO_CONNECT, IO_DUP) else Ocb(info.pid)
+
+    def _accept(self, request: Request) -> None:
+        with self._lock:
+            self._in_hand[request.rcvid] = request
+        self._work(request)
+
+    @contextlib.contextmanager
+    def answering(self, request: Request) -> Iterator[bool]:
+        """Whether a request is in our hands, and has no answer yet. It is in our hands until the answer is given."""
+        with self._lock:
+            is_ours = self._in_hand.get(request.rcvid) is request and not request.is_answered
+            request.is_answered |= is_ours
+        try:
+            yield is_ours
+        finally:
+            with self._none_in_hand:
+                # The number may be another request's by now.
+                if is_ours and self._in_hand.get(request.rcvid) is request:
+                    del self._in_hand[request.rcvid]
+                    self._none_in_hand.notify_all()
+
+    # Answering.
+
+    def _work(self, request: Request) -> None:
+        """Have a request answered."""
+        try:
+            for step in self._steps(request):
+                guard: ContextManager[Any] = request.ocb.lock if step.is_guarded else contextlib.nullcontext()
+                with guard:
+                    result = step.call()
+                    if result is LATER:
+                        return self._leave_for_later(request)
+                    answer = step.answer(result)
+            request.reply(*answer)
+        except Exception as error:
+            self._refuse(request, error)
+        except BaseException:
+            request.error(EIO)
+            raise
+
+    def _refuse(self, request: Request, error: Exception) -> None:
+        """Let the client have the errno of an exception."""
+        number = error.errno if isinstance(error, OSError) else EIO
+        if not number or number < 0 or number in _WOULD_LOOK_LOST:
+            number = EIO
+        level = logging.INFO if isinstance(error, OSError) else logging.ERROR
+        client = (self.name, request.kind, request.info.pid, errno.errorcode.get(number, number))
+        log.log(level, "%s: message %#x of process %d gets %s", *client, exc_info=error)
+        request.error(number)
+
+    def _leave_for_later(self, request: Request) -> None:
+        request.is_later = True
+        with contextlib.suppress(OSError):  # It is answered already.
+            # The unblock pulse may have come before there was anybody to unblock.
+            if self.backend.MsgInfo(request.rcvid).flags & NTO_MI_UNBLOCK_REQ:
+                self._unblock(request)
+
+    def _steps(self, request: Request) -> Iterator[Step]:
+        """What is to be done about a request; the answer of the last step is the answer."""
+        if request.kind == IO_CLOSE:
+            yield Step(lambda: self._leave(request), _plain_answer)
+            return
+        if request.kind == IO_DUP:
+            request.ocb = self._original(request) or request.ocb
+        if request.kind == IO_CONNECT:
+            _kind, subtype, _type, _reply_max, _entry_max, _key, _handle, ioflag, *_rest = request.unpack(CONNECT)
+            if subtype != IO_CONNECT_OPEN:
+                raise OSError(ENOSYS, os.strerror(ENOSYS))
+            request.ocb.ioflag = ioflag
+        if not request.ocb.links:
+            yield Step(lambda: self.opened(request), lambda _none: self._enter(request))
+        elif request.kind == IO_DUP:
+            yield Step(lambda: None, lambda _none: self._enter(request))
+        if request.kind not in (IO_CONNECT, IO_DUP):
+            yield self._step(request)
+
+    def _step(self, request: Request) -> Step:
+        if not IO_BASE <= request.kind <= IO_MAX:
+            return Step(lambda: self.message(request), _plain_answer)
+        if request.kind == IO_READ:
+            _kind, _length, nbytes, _xtype, _zero = request.unpack(TRANSFER)
+            return Step(lambda: self.read(request, nbytes), lambda data: _read_answer(request, nbytes, data), True)
+        if request.kind == IO_WRITE:
+            _kind, _length, nbytes, _xtype, _zero = request.unpack(TRANSFER)
+            data = request.data[TRANSFER.size :][:nbytes]
+            return Step(lambda: self.write(request, data), lambda count: _write_answer(request, data, count), True)
+        if request.kind == IO_LSEEK:
+            _kind, _length, whence, _zero, offset = request.unpack(SEEK)
+            return Step(
+                lambda: self._origin(request, whence), lambda origin: _seek_answer(request, origin + offset), True
+            )
+        return Step(lambda: self.io(request), _plain_answer)
+
+    def _origin(self, request: Request, whence: int) -> Union[int, Awaitable[int]]:
+        """Where a client seeks from."""
+        if whence == os.SEEK_END:
+            return self.size(request)
+        if whence not in (os.SEEK_SET, os.SEEK_CUR):
+            raise OSError(EINVAL, os.strerror(EINVAL))
+        return request.ocb.offset if whence == os.SEEK_CUR else 0
+
+    # Connections that come and go.
+
+    def _enter(self, request: Request) -> Tuple[int, None]:
+        info = request.info
+        self._close(self._ocbs.enter((info.scoid, info.coid), info.pid, request.ocb))
+        return EOK, None
+
+    def _leave(self, request: Request) -> None:
+        self._close(self._ocbs.leave((request.info.scoid, request.info.coid)))
+
+    def _original(self, request: Request) -> Optional[Ocb]:
+        """The OCB of the descriptor that a new one duplicates: the client's own, or that of its parent."""
+        pid, scoid, coid = request.unpack(_dup)
+        if scoid != request.info.scoid and not self._same_user(scoid, request.info.scoid):
+            return None
+        return self._ocbs.get((scoid, coid), pid)
+
+    def _same_user(self, *scoids: int) -> bool:
+        try:
+            users = {self.backend.ConnectClientInfo(scoid).cred.euid for scoid in scoids}
+        except OSError:
+            return False
+        return len(users) == 1
+
+    def _close(self, ocbs: Sequence[Ocb]) -> None:
+        for ocb in ocbs:
+            self._tell(self.closed, ocb)
+
+    def _tell(self, handler: Callable[..., object], *arguments: object) -> None:
+        """Call a handler that answers nobody."""
+        try:
+            handler(*arguments)
+        except Exception:
+            log.exception("%s: %s() failed", self.name, handler.__name__)
+
+    # Pulses.
+
+    def _take_pulse(self, pulse: Pulse) -> None:
+        if pulse.code == PULSE_CODE_DISCONNECT:
+            self._close(self._ocbs.leave_client(pulse.scoid))
+            with contextlib.suppress(OSError):  # It is one of our own connections.
+                self.backend.ConnectDetach(pulse.scoid)
+        elif pulse.code == PULSE_CODE_UNBLOCK:
+            # The value is as wide as a rcvid, which depends on the release of QNX (D23).
+            value = pulse.value
+            request = self._in_hand.get(value.sival_ptr or 0) or self._in_hand.get(value.sival_int)
+            if request is not None:
+                self._unblock(request)
+        elif not self._now.is_stopping:
+            self._tell(self.pulse, pulse.code, pulse.value.sival_int)
+
+    def _unblock(self, request: Request) -> None:
+        """A client wants to be freed. While its handler runs, that has to look; else ``unblock`` decides."""
+        request.is_unblocking = True
+        if request.is_later:
+            request.is_later = False  # Once is enough.
+            self._tell(self.unblock, request)
+
+
+class Service(BaseService):
+    """A server for one name. Subclass it and override what it shall answer.
+
+    The handlers that take a request may raise: an OSError's errno goes to the client, for anything else EIO. (So it is
+    for EBADF and ESRCH, which would look as if the server were lost; ``request.error`` sends them.)
+    With several threads, handlers run at the same time, but only one ``read`` or ``write`` for an OCB.
+    """
+
+    def serve(
+        self,
+        threads: int = 1,
+        *,
+        grace: float = 10.0,
+        name_timeout: float = 5.0,
+        signals: Sequence[int] = (signal.SIGTERM, signal.SIGINT),
+    ) -> None:
+        """Serve until ``stop`` is called or, in the main thread, one of the signals comes.
+
+        Then the name is free at once, for a successor. The requests in hand are answered; those that nobody has
+        received yet fail with ESRCH, so that clients that recover send them again, to the successor.
+
+        Args:
+            threads: how many threads receive; the calling one is one of them.
+            grace: how many seconds the requests in hand may take at the end.
+            name_timeout: how many seconds to wait for the name, if a predecessor still has it.
+            signals: what ends it. Their handlers are put back afterwards.
+
+        Raises:
+            OSError: as name_attach.
+        """
+        self._run(threads, grace, name_timeout, signals)
+
+    @contextlib.contextmanager
+    def running(self, threads: int = 1, *, grace: float = 10.0) -> Iterator["Service"]:
+        """Serve in the background, in threads of this process, while the context lasts."""
+        failures: List[BaseException] = []
+
+        def serve() -> None:
+            try:
+                self.serve(threads, grace=grace)
+            except BaseException as error:
+                failures.append(error)
+
+        is_ready = self._now.ready
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        is_ready.wait()
+        try:
+            yield self
+        finally:
+            self.stop()
+            server.join()
+            if failures:
+                raise failures[0]
+
+
+def _plain_answer(result: Any) -> Tuple[int, Optional[BytesLike]]:
+    if result is None:
+        return EOK, None
+    if isinstance(result, int):
+        return result, None
+    if isinstance(result, tuple):
+        status, data = result
+        return operator.index(status), data
+    return EOK, memoryview(result)
+
+
+def _read_answer(request: Request, nbytes: int, data: BytesLike) -> Tuple[int, BytesLike]:
+    part = memoryview(data).cast("B")[:nbytes]
+    request.ocb.offset += len(part)
+    return len(part), part
+
+
+def _write_answer(request: Request, data: bytes, count: Optional[int]) -> Tuple[int, None]:
+    written = len(data) if count is None else operator.index(count)
+    request.ocb.offset += written
+    return written, None
+
+
+def _seek_answer(request: Request, offset: int) -> Tuple[int, bytes]:
+    if offset < 0:
+        raise OSError(EINVAL, os.strerror(EINVAL))
+    request.ocb.offset = offset
+    return EOK, POSITION.pack(offset)

@@ -1,0 +1,269 @@
+"""Ready-made recovery functions. Each call here makes one; they compose.
+
+    ha.ha_open(path, os.O_RDWR, strategies.wait_for(strategies.reopen(path), timeout=10))
+
+    log_in_again = strategies.then(strategies.reopen_name("ledger"), log_in)
+    ha_qnx.connect("ledger", recover=strategies.wait_for(log_in_again, timeout=10))
+
+A strategy is a recovery function like any other: it takes the connection and the handle, and returns the connection's
+number or raises OSError. So whatever decorates a function that raises decorates a strategy: tenacity, stamina.
+
+Each takes the backend to work on; without it, the default one.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import threading
+import time
+from errno import EAGAIN, EBADF, ENOENT, ENXIO, ESRCH
+from typing import Any, Callable, Dict, Optional, Sequence
+
+from . import backends, watching
+from .api import Backend, RecoveryFunction
+from .arrivals import Arrivals
+from .constants import (
+    HA_RECOVERY_ACOUNT,
+    HA_RECOVERY_ENABLE,
+    HA_RECOVERY_ICOUNT,
+    HA_RECOVERY_SUSPEND,
+    NTO_SIDE_CHANNEL,
+)
+from .kernel import StrPath
+from .structures import MessageInfo
+
+__all__ = [
+    "NAME_PREFIX",
+    "NO_SERVER",
+    "circuit_breaker",
+    "failover",
+    "limit",
+    "path_of",
+    "reconnect",
+    "reopen",
+    "reopen_name",
+    "then",
+    "wait_for",
+]
+
+#: Where the names of name_attach lie.
+NAME_PREFIX = "/dev/name/local/"
+
+#: What opening and attaching fail with while one server is gone and the next one is not there yet.
+NO_SERVER = frozenset((ENOENT, ESRCH, ENXIO, EAGAIN))
+
+_log = logging.getLogger("ha_qnx")
+
+
+def path_of(target: StrPath) -> StrPath:
+    """The path of a name of name_attach; a path, which begins with a slash, is returned as it is."""
+    text = os.fsdecode(target)
+    return target if text.startswith("/") else NAME_PREFIX + text
+
+
+def reopen(
+    path: StrPath, oflag: int = os.O_RDWR, mode: int = 0o666, *, backend: Optional[Backend] = None
+) -> RecoveryFunction:
+    """Open the path again."""
+
+    def recover(coid: int, _handle: Any) -> int:
+        watching.attempted()
+        return _use(backend).ha_reopen(coid, path, oflag, mode)
+
+    return recover
+
+
+def reopen_name(name: str, *, backend: Optional[Backend] = None) -> RecoveryFunction:
+    """Open the name again, for connections of ha_open and of name_open.
+
+    A side channel, which name_open makes, cannot be reopened on QNX: there, another name_open finds the server.
+    """
+
+    def recover(coid: int, handle: Any) -> int:
+        if not coid & NTO_SIDE_CHANNEL:
+            return reopen(NAME_PREFIX + name, backend=backend)(coid, handle)
+        qnx = _use(backend)
+        found, info = qnx.name_open(name), MessageInfo()
+        try:
+            qnx.ConnectServerInfo(0, found, info)
+            return reconnect(info.nd, info.pid, info.chid, backend=backend)(coid, handle)
+        finally:
+            qnx.name_close(found)
+
+    return recover
+
+
+def reconnect(nd: int, pid: int, chid: int, flags: int = 0, *, backend: Optional[Backend] = None) -> RecoveryFunction:
+    """Connect to the channel again: for a server whose process lives on and makes its channel anew."""
+
+    def recover(coid: int, _handle: Any) -> int:
+        watching.attempted()
+        return _use(backend).ha_ReConnectAttach(coid, nd, pid, chid, coid, flags)
+
+    return recover
+
+
+class Failover:
+    """What ``failover`` makes: it remembers which server each connection had."""
+
+    def __init__(self, paths: Sequence[StrPath], oflag: int, step: int, backend: Optional[Backend]) -> None:
+        self.paths = [path_of(path) for path in paths]
+        self._oflag = oflag
+        self._step = step
+        self._backend = backend
+        self._last: Dict[int, int] = {}
+
+    def __call__(self, coid: int, handle: Any) -> int:
+        count = len(self.paths)
+        start = self._last[coid] + self._step if coid in self._last else 0
+        failures = []
+        for number in (place % count for place in range(start, start + count)):
+            try:
+                reopened = reopen(self.paths[number], self._oflag, backend=self._backend)(coid, handle)
+            except OSError as error:
+                if error.errno == EBADF:
+                    raise
+                failures.append(error)
+            else:
+                self._last[coid] = number
+                return reopened
+        raise failures[-1]
+
+
+def failover(
+    paths: Sequence[StrPath], oflag: int = os.O_RDWR, *, round_robin: bool = False, backend: Optional[Backend] = None
+) -> Failover:
+    """Open the first of several paths or names that answers.
+
+    A connection begins with the server that it had last, so that it stays with one that was started again at once, and
+    goes through the list from there. With ``round_robin`` it begins with the one after that, which gives each server
+    its turn. No answer is any error but EBADF, which says that the number belongs to something else by now.
+    """
+    if not paths:
+        raise ValueError("failover needs a path")
+    return Failover(paths, oflag, 1 if round_robin else 0, backend)
+
+
+def wait_for(strategy: RecoveryFunction, timeout: float = 30.0) -> RecoveryFunction:
+    """Use the strategy until there is a server, for so many seconds at most. Any other error ends it at once.
+
+    It sleeps until a server arrives; on QNX it looks every 50 ms. The time is one for all tries together. It does not
+    cut a try short: a server that is there and does not answer is waited for as ever.
+    """
+
+    @functools.wraps(strategy)
+    def recover(coid: int, handle: Any) -> int:
+        return until_served(lambda: strategy(coid, handle), timeout, lambda answer: answer == coid)
+
+    return recover
+
+
+def until_served(attempt: Callable[[], int], timeout: float, is_served: Callable[[int], bool]) -> int:
+    """Make an attempt until there is a server, or the time is over: then return or raise what the last one did."""
+    deadline = time.monotonic() + timeout
+    with contextlib.ExitStack() as stack:
+        arrivals: Optional[Arrivals] = None
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                answer = attempt()
+                if is_served(answer) or left <= 0:
+                    return answer
+            except OSError as error:
+                if error.errno not in NO_SERVER or left <= 0:
+                    raise
+            if arrivals is None:
+                # Look once more, for what has arrived before anybody watched.
+                arrivals = stack.enter_context(Arrivals())
+            else:
+                arrivals.wait(max(left, 0))
+
+
+def then(strategy: RecoveryFunction, rebuild: Callable[[int, Any], object]) -> RecoveryFunction:
+    """Use the strategy, then rebuild the conversation: ``rebuild(coid, handle)`` logs in, seeks, subscribes again.
+
+    What it sends on the connection is not recovered. If the server is lost again meanwhile, that is an ESRCH, which
+    ``wait_for(then(...))`` takes for another try. What else it raises ends the recovery.
+    """
+
+    @functools.wraps(strategy)
+    def recover(coid: int, handle: Any) -> int:
+        answer = strategy(coid, handle)
+        if answer == coid:
+            try:
+                rebuild(coid, handle)
+            except OSError as error:
+                if error.errno != EBADF:
+                    raise
+                raise ProcessLookupError(
+                    ESRCH, "the server was lost again while the conversation was rebuilt"
+                ) from error
+        return answer
+
+    return recover
+
+
+def limit(
+    strategy: RecoveryFunction,
+    attempts: Optional[int] = None,
+    recoveries: Optional[int] = None,
+    *,
+    backend: Optional[Backend] = None,
+) -> RecoveryFunction:
+    """Have the library call the strategy so often at most: ``attempts`` for one failure, ``recoveries`` in all."""
+
+    @functools.wraps(strategy)
+    def recover(coid: int, handle: Any) -> int:
+        set_limits(_use(backend), coid, attempts, recoveries)
+        return strategy(coid, handle)
+
+    return recover
+
+
+def set_limits(qnx: Backend, coid: int, attempts: Optional[int], recoveries: Optional[int]) -> None:
+    """Bound the recovery of a connection; None leaves a bound as it is, a negative number takes it away."""
+    if attempts is not None:
+        qnx.ha_connection_ctrl(coid, HA_RECOVERY_ICOUNT, attempts)
+    if recoveries is not None:
+        qnx.ha_connection_ctrl(coid, HA_RECOVERY_ACOUNT, recoveries)
+
+
+def circuit_breaker(
+    strategy: RecoveryFunction, failures: int = 3, cooldown: float = 30.0, *, backend: Optional[Backend] = None
+) -> RecoveryFunction:
+    """After so many failures in a row, suspend the recovery of the connection for ``cooldown`` seconds.
+
+    Until then, calls on it fail at once. After that the strategy gets one chance: its next failure suspends it again.
+    """
+    failed: Dict[int, int] = {}
+
+    @functools.wraps(strategy)
+    def recover(coid: int, handle: Any) -> int:
+        recovered = False
+        try:
+            answer = strategy(coid, handle)
+            recovered = answer == coid
+            return answer
+        finally:
+            failed[coid] = 0 if recovered else failed.get(coid, 0) + 1
+            if failed[coid] >= failures:
+                _suspend(_use(backend), coid, cooldown)
+
+    return recover
+
+
+def _suspend(qnx: Backend, coid: int, seconds: float) -> None:
+    def enable() -> None:
+        with contextlib.suppress(OSError):  # The connection is closed by now.
+            qnx.ha_connection_ctrl(coid, HA_RECOVERY_ENABLE)
+
+    qnx.ha_connection_ctrl(coid, HA_RECOVERY_SUSPEND)
+    _log.warning("connection %#x: recovery is suspended for %g s", coid, seconds)
+    timer = threading.Timer(seconds, enable)
+    timer.daemon = True
+    timer.start()
+
+
+def _use(backend: Optional[Backend]) -> Backend:
+    return backends.backend() if backend is None else backend

@@ -1,0 +1,163 @@
+"""Seeing recoveries: a log line for each, counts for each connection, and callbacks.
+
+``observed`` is called where a recovery function is called, and nowhere else: what does not fail costs nothing here. One
+line for each recovery goes to the logger ``ha_qnx``: at INFO if the connection was recovered, at WARNING if
+not, when the caller gets an error.
+"""
+
+import contextlib
+import errno
+import logging
+import threading
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
+
+__all__ = ["RecoveryEvent", "Stats", "on_event", "stats"]
+
+_log = logging.getLogger("ha_qnx")
+
+
+class Stats(NamedTuple):
+    """What has happened to a connection since it was made HA-aware."""
+
+    #: Calls that failed because the connection was lost.
+    failures: int = 0
+    #: Calls of the recovery function that brought the connection back.
+    recoveries: int = 0
+    #: Calls that were made again: once for each recovery, and for each thread that found it done by another one.
+    retransmissions: int = 0
+    #: The errno of the last of them; 0 if there was none, or the backend does not tell.
+    last_error: int = 0
+    #: Seconds spent in the recovery function.
+    recovery_time: float = 0.0
+
+
+class RecoveryEvent(NamedTuple):
+    """One call of a recovery function: an event, as the callbacks of ``on_event`` get it."""
+
+    coid: int
+    #: The error of the call that failed, where the backend tells.
+    cause: Optional[OSError]
+    #: How often the strategy tried; 1 for a function that does not say.
+    attempts: int
+    #: Seconds.
+    duration: float
+    #: Whether the connection is back. If not, the caller got the error.
+    recovered: bool
+    #: What the function raised, if it did.
+    error: Optional[BaseException] = None
+
+    def __str__(self) -> str:
+        cause = "lost" if self.cause is None else errno.errorcode.get(self.cause.errno or 0, str(self.cause))
+        outcome = "recovered" if self.recovered else f"not recovered: {self.error!r}" if self.error else "not recovered"
+        attempts = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        return f"connection {self.coid:#x}: {cause}, {attempts}, {self.duration * 1000:.1f} ms, {outcome}"
+
+
+class _Attempts(threading.local):
+    """How often the strategy that runs in this thread has tried."""
+
+    count = 0
+
+
+_attempts = _Attempts()
+# No lock: the counts of a connection change only while its recovery is locked, and so by one thread at a time.
+_stats: Dict[int, Stats] = {}
+_callbacks: List[Callable[[RecoveryEvent], object]] = []
+
+
+def stats(coid: int) -> Stats:
+    """What has happened to a connection since it was made HA-aware; all zero for one that is not.
+
+    The counts of a connection outlive it, until its number is used for another HA-aware one.
+    """
+    return _stats.get(coid, Stats())
+
+
+def on_event(callback: Callable[[RecoveryEvent], object]) -> Callable[[], None]:
+    """Have a function called after each recovery, in the thread of the recovery, before the message is sent again.
+
+    Other threads with the same connection wait meanwhile, so it must be short. What it raises is logged.
+
+    Returns:
+        A function that ends it.
+    """
+
+    def end() -> None:
+        with contextlib.suppress(ValueError):
+            _callbacks.remove(callback)
+
+    _callbacks.append(callback)
+    return end
+
+
+def observed(coid: int, failure: Optional[OSError], function: Callable[[int, Any], int], handle: object) -> object:
+    """Call a recovery function, and tell whoever wants to know.
+
+    Args:
+        coid: the connection.
+        failure: the error of the call that failed; None where the library does not say.
+        function: the recovery function.
+        handle: what it gets beside ``coid``.
+
+    Returns:
+        What the function returned; what it raises goes through.
+    """
+    before, _attempts.count = _attempts.count, 0
+    began = time.monotonic()
+    result: object = None
+    error: Optional[BaseException] = None
+    try:
+        result = function(coid, handle)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        duration = time.monotonic() - began
+        attempts, _attempts.count = _attempts.count or 1, before
+        recovered = isinstance(result, int) and result == coid
+        _count(coid, failure, retransmissions=recovered, recoveries=recovered, duration=duration)
+        _tell(RecoveryEvent(coid, failure, attempts, duration, recovered, error))
+    return result
+
+
+def attempted() -> None:
+    """For strategies: another try begins."""
+    _attempts.count += 1
+
+
+def sent_again(coid: int, failure: OSError) -> None:
+    """A call failed, but another thread has recovered the connection since it was made."""
+    _count(coid, failure, retransmissions=1)
+
+
+def given_up(coid: int, failure: OSError) -> None:
+    """A call failed, and the recovery function is not called: it is suspended, or a limit is reached."""
+    _count(coid, failure)
+
+
+def begin(coid: int) -> None:
+    """A connection is HA-aware from now on: count from zero."""
+    _stats.pop(coid, None)
+
+
+def _count(
+    coid: int, failure: Optional[OSError], retransmissions: int = 0, recoveries: int = 0, duration: float = 0.0
+) -> None:
+    before = stats(coid)
+    _stats[coid] = Stats(
+        failures=before.failures + 1,
+        recoveries=before.recoveries + recoveries,
+        retransmissions=before.retransmissions + retransmissions,
+        last_error=before.last_error if failure is None else failure.errno or 0,
+        recovery_time=before.recovery_time + duration,
+    )
+
+
+def _tell(event: RecoveryEvent) -> None:
+    _log.log(logging.INFO if event.recovered else logging.WARNING, "%s", event)
+    for callback in list(_callbacks):
+        try:
+            callback(event)
+        except Exception:
+            _log.exception("a callback of on_event failed")

@@ -1,0 +1,59 @@
+"""Lines of the specification that no test checks, and why.
+
+A reason says in a few words what keeps any test from telling whether the line holds. ``ci/coverage.py`` sees to it that
+every line has either tests or a reason, and not both.
+"""
+
+from typing import Dict, Tuple
+
+#: The reasons that will no longer hold one day.
+LATER: Tuple[str, ...] = ()
+
+REASONS: Dict[str, Tuple[str, ...]] = {
+    # Calls, forms and arguments that this project does not offer.
+    "this project does not offer these forms: its calls raise OSError instead": ("B3", "B4", "B5"),
+    "this project does not offer MsgCurrent": ("B126",),
+    "this project does not offer MsgDeliverEvent": ("B155", "B156", "B157"),
+    "TimerTimeout takes no event here: a timeout always unblocks the call": ("B219", "B220"),
+    "TimerTimeout returns no remaining time here, and nanosleep is none of the calls": ("B224",),
+    "TimerTimeout takes no clock here": ("B225",),
+    "QNX's spawn is no call of this interface": ("B282",),
+    "QNX's resource manager library is no part of this interface": ("B343",),
+    # What Python does not let a program do.
+    "Python passes buffers, not addresses: there is no bad one to pass": ("B105", "B106", "B107", "B108", "B151"),
+    "Python cancels no threads": ("B268",),
+    "no buffer can be that large": ("B346", "B347"),
+    "lengths are counted in 64 bits, which no vector that fits into memory overflows": ("B349",),
+    "a vector is a sequence, and no sequence has a negative number of parts": ("B352",),
+    "how C programs are linked; a Python program gets the covers from the backend that it asks for": ("B405",),
+    # What cannot be brought about, or not without harm.
+    "a kernel without memory for its tables cannot be had without harm to everybody else": ("B45",),
+    "needs a server whose kernel has no memory left for a pulse": ("B193",),
+    "needs processes of two users, and the right to be both": ("B249",),
+    "a process runs out of descriptors long before that": ("B354",),
+    "a moment in the death of a server that no test can hit at will; D15 says that it is not imitated": ("B167",),
+    "a moment in the death of a server that no test can hit at will": ("B251",),
+    "nothing outside can hold dup2 between its closing and its copying, when the number would have to be taken": (
+        "B338",
+    ),
+    # Lines that promise nothing.
+    "abilities are given by QNX's process manager; its manual does not say what happens without this one": ("B28",),
+    "advice to servers, which says nothing of what happens to those that do not take it": ("B130",),
+    "what the client sees is undefined": ("B132",),
+    "says what cannot be relied on": ("B154",),
+    "a use that QNX does not support, so that there is no outcome to expect": ("B161",),
+    "says what a sender may see, not what it has to see": ("B253",),
+    "which release of QNX has a libha is nothing that a program could check": ("B404",),
+    # Lines that hold elsewhere, or that were decided otherwise.
+    "holds for 6.x only, and B131 took its place": ("B133",),
+    "a bound of one release; here memory is the only one (D22)": ("B350",),
+    "which thread of a process takes a signal is the host's business; D19 says what matters here": ("B231",),
+    "a fork cannot hang here: a child makes its copy of a connection when it first uses it (D13)": ("B274",),
+    "no code runs in a process that is killed on a host; what its servers see instead is B197 and B285": ("B283",),
+    "no _IO_CLOSE is sent at exit, so there is no limit of time for its answer": ("B284",),
+    "decided otherwise: name_open asks the server on every backend (D25)": ("B299",),
+    "decided otherwise: a descriptor stays close-on-exec, as everywhere in Python (D13)": ("B315",),
+}
+
+#: What is left of lines that have tests.
+PARTS: Dict[str, Tuple[str, ...]] = {}

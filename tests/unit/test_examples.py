@@ -1,0 +1,124 @@
+"""The examples, as real processes."""
+
+import configparser
+import importlib.util
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+from typing import Dict, List
+
+import pytest
+from ha_qnx.conformance.waiting import DEADLINE, eventually
+
+DIRECTORY = pathlib.Path(importlib.util.find_spec("ha_qnx.examples").origin or "").parent  # type: ignore[union-attr]  # it is there
+PROGRAMS = ["reopen", "position", "session", "two_servers"]
+
+
+def run(name: str) -> List[str]:
+    """The lines that an example prints; it has to end by itself, with 0 and without a word on stderr."""
+    done = subprocess.run(  # noqa: S603  # our own module, in our own interpreter
+        [sys.executable, "-X", "dev", "-m", f"ha_qnx.examples.{name}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE * 2,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_reopen_answers_every_request() -> None:
+    """Two requests by each of two servers, and one recovery in between."""
+    lines = run("reopen")
+    servers = [line.rpartition(" ")[2] for line in lines if line.startswith("started server")]
+    answers = [line.rpartition(" ")[2] for line in lines if line.startswith("request")]
+    assert len(set(servers)) == 2
+    assert answers == [servers[0]] * 2 + [servers[1]] * 2
+    assert sum("is lost: reopening" in line for line in lines) == 1
+
+
+def test_position_reads_every_line_once() -> None:
+    """Through three servers."""
+    lines = run("position")
+    assert [line for line in lines if line.startswith("line")] == [f"line {number:2d}" for number in range(1, 11)]
+    assert [line for line in lines if line.startswith(" ")] == [
+        "  the server was lost: going on at byte 24",
+        "  the server was lost: going on at byte 56",
+    ]
+
+
+def test_session_goes_on_in_every_server() -> None:
+    """Three servers, each of which knows the user and what was subscribed to."""
+    lines = run("session")
+    found = [re.fullmatch(r"(\d): anna has temperature, pressure \(process (\d+)\)", line) for line in lines]
+    servers = [match.groups() for match in found if match]
+    assert [number for number, _pid in servers] == ["1", "2", "3"]
+    assert len({pid for _number, pid in servers}) == 3
+    assert lines.count("  login: welcome") == 3
+
+
+def test_two_servers_take_turns() -> None:
+    """Whichever is killed, the other one answers."""
+    lines = run("two_servers")
+    answers = [line.split()[2].rstrip(",") for line in lines if line.startswith("answered")]
+    a, b = "example-server-a", "example-server-b"
+    assert answers == [a, b, a, b, a]
+    assert sum(line.startswith("  recovered") for line in lines) == 4
+
+
+def supervised(command: str, environment: Dict[str, str]) -> "subprocess.Popen[str]":
+    """Run a client of the thermostat, and a server again and again, as a supervisor would."""
+    arguments = shlex.split(command)
+    arguments = [sys.executable, *arguments[arguments.index("-m") :]]
+    return subprocess.Popen(  # noqa: S603  # the example's own command
+        arguments, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("supervisor", ["systemd", "supervisord"])
+def test_the_thermostat_is_restarted(supervisor: str, tmp_path: pathlib.Path) -> None:
+    """With the command of the unit or program file: its client goes on after SIGKILL, and SIGTERM ends it with 0."""
+    file = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=None)
+    file.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's keys have capitals
+    if supervisor == "systemd":
+        file.read(DIRECTORY / "thermostat.service")
+        command = file["Service"]["ExecStart"]
+        assert file["Service"]["Restart"] == "always"
+    else:
+        file.read(DIRECTORY / "thermostat.conf")
+        command = file["program:thermostat"]["command"]
+        assert file["program:thermostat"]["autorestart"] == "true"
+    output = tmp_path / "watch.out"
+    server = supervised(command, {})
+    with output.open("w") as stdout:
+        client = subprocess.Popen(  # our own module, in our own interpreter
+            [sys.executable, "-m", "ha_qnx.examples.thermostat", "watch", "--times", "10000", "--seconds", "0.01"],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+        )
+    try:
+        for recoveries in range(3):
+            eventually(lambda: f"20 ({recoveries} recoveries)" in output.read_text(), "the client's line")  # noqa: B023  # called at once
+            server.kill()
+            server.communicate()
+            server = supervised(command, {})
+        eventually(lambda: "20 (3 recoveries)" in output.read_text(), "the client's last line")
+        server.terminate()
+        assert server.wait(DEADLINE) == 0
+    finally:
+        for process in (client, server):
+            process.kill()
+        client.wait()
+        server.communicate()
+
+
+def test_every_example_is_short() -> None:
+    """Each is one file of at most 80 lines, and the list in the package's docstring names it."""
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in DIRECTORY.glob("[!_]*.py")}
+    assert {name: source.count("\n") for name, source in sources.items() if source.count("\n") > 80} == {}
+    listed = re.findall(r"\* ``(\w+)``", (DIRECTORY / "__init__.py").read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(sources)

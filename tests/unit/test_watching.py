@@ -1,0 +1,248 @@
+"""Seeing recoveries."""
+
+import contextlib
+import inspect
+import logging
+import os
+import threading
+from errno import EBADF, ESRCH
+from typing import Any, Callable, Iterator, List
+
+import pytest
+from ha_qnx.conformance.expect import fails_with
+from ha_qnx.conformance.waiting import DEADLINE, Task, eventually
+
+import ha_qnx
+from ha_qnx import strategies, watching
+from ha_qnx.connection import connect
+from ha_qnx.rules import Attachment
+from ha_qnx.watching import RecoveryEvent, Stats
+
+pytestmark = pytest.mark.usefixtures("shared_directory")
+
+SERVER = """
+import os, sys
+from ha_qnx.service import LATER, Service
+class Server(Service):
+    def message(self, request):
+        if request.data == b"later":
+            print("later", flush=True)
+            return LATER
+        return b"%d" % os.getpid()
+Server("one").serve()
+"""
+
+
+@pytest.fixture
+def events() -> Iterator[List[RecoveryEvent]]:
+    """The events of a test."""
+    found: List[RecoveryEvent] = []
+    end = ha_qnx.on_event(found.append)
+    yield found
+    end()
+
+
+def fail(_coid: int, _handle: Any) -> int:
+    raise LookupError("nobody there")
+
+
+def observe(function: Callable[[int, Any], Any], coid: int = 5, errno: int = ESRCH) -> Any:
+    """Call a recovery function as the library does."""
+    return watching.observed(coid, OSError(errno, os.strerror(errno)), function, "handle")
+
+
+def test_a_recovery_is_an_event(events: List[RecoveryEvent]) -> None:
+    """It says which connection, why, how it went and how long it took."""
+    assert observe(lambda coid, handle: coid if handle == "handle" else -1) == 5
+    (event,) = events
+    assert (event.coid, event.attempts, event.recovered, event.error) == (5, 1, True, None)
+    assert event.cause is not None
+    assert event.cause.errno == ESRCH
+    assert 0 <= event.duration < DEADLINE
+
+
+def test_an_exception_of_a_recovery_function_is_part_of_the_event(events: List[RecoveryEvent]) -> None:
+    """And goes through, be it an Exception or not."""
+    for error in (LookupError("nobody"), KeyboardInterrupt()):
+
+        def function(_coid: int, _handle: Any, error: BaseException = error) -> int:
+            raise error
+
+        with pytest.raises(type(error)) as raised:
+            observe(function)
+        assert raised.value is error
+        assert (events[-1].recovered, events[-1].error) == (False, error)
+
+
+@pytest.mark.parametrize("answer", [-1, 6, None, "5"])
+def test_another_number_is_no_recovery(events: List[RecoveryEvent], answer: Any) -> None:
+    """As the library sees it."""
+    assert observe(lambda _coid, _handle: answer) == answer
+    assert events[0].recovered is False
+
+
+def test_a_callback_can_be_taken_back() -> None:
+    """Once, and no matter how often."""
+    found: List[RecoveryEvent] = []
+    end = ha_qnx.on_event(found.append)
+    observe(lambda coid, _handle: coid)
+    end()
+    end()
+    observe(lambda coid, _handle: coid)
+    assert len(found) == 1
+
+
+def test_a_callback_that_fails_does_no_harm(events: List[RecoveryEvent], caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged; the others are called, and the recovery is one."""
+
+    def failing(_event: RecoveryEvent) -> None:
+        raise ValueError("a bug")
+
+    ends = [ha_qnx.on_event(failing), ha_qnx.on_event(events.append)]
+    assert observe(lambda coid, _handle: coid) == 5
+    for end in ends:
+        end()
+    assert len(events) == 2
+    assert "a bug" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("function", "level", "outcome"),
+    [
+        (lambda coid, _handle: coid, logging.INFO, "recovered"),
+        (lambda _coid, _handle: -1, logging.WARNING, "not recovered"),
+        (fail, logging.WARNING, "not recovered: LookupError('nobody there')"),
+    ],
+)
+def test_there_is_one_line_in_the_log(
+    caplog: pytest.LogCaptureFixture, function: Callable[[int, Any], int], level: int, outcome: str
+) -> None:
+    """Connection, cause, attempts, duration and outcome, in the logger ``ha_qnx``."""
+    caplog.set_level(logging.INFO, "ha_qnx")
+    try:
+        observe(function, coid=0x4000_0005, errno=EBADF)
+    except LookupError:
+        assert function is fail
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("ha_qnx", level)
+    words = record.getMessage().split(", ")
+    assert words[0] == "connection 0x40000005: EBADF"
+    assert words[1] == "1 attempt"
+    assert words[2].endswith(" ms")
+    assert words[3] == outcome
+
+
+def test_a_library_that_does_not_say_why_is_believed(caplog: pytest.LogCaptureFixture) -> None:
+    """Libha does not tell a recovery function what failed."""
+    caplog.set_level(logging.INFO, "ha_qnx")
+    watching.observed(5, None, lambda coid, _handle: coid, None)
+    assert caplog.messages[0].startswith("connection 0x5: lost, 1 attempt, ")
+
+
+def test_the_tries_of_a_strategy_are_counted(events: List[RecoveryEvent], start_program: Callable[..., Any]) -> None:
+    """Those of a recovery inside of a recovery are its own."""
+    first = start_program(SERVER)
+    with connect("one", wait=DEADLINE) as connection:
+
+        def strategy(coid: int, _handle: Any) -> int:
+            for _attempt in range(3):
+                with fails_with(2):
+                    strategies.reopen_name("nobody")(coid, None)
+            observe(lambda inner, _handle: strategies.reopen_name("one")(coid, None) and inner, coid=7)
+            return coid
+
+        ha_qnx.ha_attach(connection, strategy, None, ha_qnx.HAREPLACERECOVERYFN)
+        first.kill()
+        start_program(SERVER)
+        with connect("one", wait=DEADLINE):
+            connection.send(b"x")
+    assert [(event.coid, event.attempts) for event in events] == [(7, 1), (connection.coid, 3)]
+
+
+# Counts.
+
+
+def test_nothing_has_happened_to_an_unknown_connection() -> None:
+    """All is zero."""
+    assert ha_qnx.stats(12345) == Stats(0, 0, 0, 0, 0.0)
+
+
+def test_the_counts_of_a_connection(start_program: Callable[..., Any]) -> None:
+    """Failures, recoveries, messages sent again, the last error, and the time that it took."""
+    server = start_program(SERVER)
+    with connect("one", timeout=0.02, wait=DEADLINE) as connection:
+        server.kill()
+        with fails_with(EBADF):
+            connection.send(b"x")
+        stats = connection.stats
+        assert (stats.failures, stats.recoveries, stats.retransmissions, stats.last_error) == (1, 0, 0, EBADF)
+        assert stats.recovery_time >= 0.02
+        connection.suspend()
+        with fails_with(EBADF):
+            connection.send(b"x")
+        assert (connection.stats.failures, connection.stats.recovery_time) == (2, stats.recovery_time)
+        connection.resume()
+        with_server = strategies.wait_for(strategies.reopen_name("one"), DEADLINE)
+        ha_qnx.ha_attach(connection, with_server, None, ha_qnx.HAREPLACERECOVERYFN)
+        server = start_program(SERVER)
+        connection.send(b"x")
+        stats = connection.stats
+        assert (stats.failures, stats.recoveries, stats.retransmissions, stats.last_error) == (3, 1, 1, EBADF)
+        waiting = Task(connection.send, b"later")
+        eventually(lambda: "later" in server.output, "the message")
+        server.kill()
+        start_program(SERVER.replace("return LATER", "return b'now'"))
+        assert waiting.result() == (0, b"now")
+        assert connection.stats.last_error == ESRCH
+
+
+def test_threads_that_find_the_connection_recovered_count_their_own_failures(
+    start_program: Callable[..., Any],
+) -> None:
+    """One recovery, and one message sent again for each thread."""
+    server = start_program(SERVER)
+    with connect("one", wait=DEADLINE) as connection:
+        tasks = [Task(connection.send, b"later") for _thread in range(3)]
+        eventually(lambda: server.output.count("later") == 3, "the messages")
+        server.kill()
+        start_program(SERVER.replace("return LATER", "return b'now'"))
+        assert [task.result() for task in tasks] == [(0, b"now")] * 3
+        stats = connection.stats
+        assert (stats.failures, stats.recoveries, stats.retransmissions) == (3, 1, 3)
+
+
+def test_another_connection_under_the_number_counts_from_zero(start_program: Callable[..., Any]) -> None:
+    """Until then, the counts of the old one can be asked for."""
+    server = start_program(SERVER)
+    with connect("one", wait=DEADLINE) as connection:
+        server.kill()
+        start_program(SERVER)
+        connection.send(b"x")
+    assert ha_qnx.stats(connection.coid).recoveries == 1
+    with contextlib.ExitStack() as stack:
+        numbers = [stack.enter_context(connect("one")).coid for _connection in range(20)]
+        assert connection.coid in numbers
+        assert ha_qnx.stats(connection.coid) == Stats()
+
+
+# What it costs.
+
+
+def test_a_message_that_gets_through_costs_nothing(start_program: Callable[..., Any], events: List[Any]) -> None:
+    """None of this module's code runs while nothing fails, and none of it is asked for by the covers."""
+    start_program(SERVER)
+    called: List[str] = []
+
+    def trace(frame: Any, what: str, _argument: Any) -> None:
+        if what == "call" and frame.f_globals.get("__name__") == "ha_qnx.watching":
+            called.append(frame.f_code.co_name)
+
+    with connect("one", wait=DEADLINE) as connection:
+        threading.setprofile(trace)
+        try:
+            Task(connection.send, b"x").result()
+        finally:
+            threading.setprofile(None)
+    assert called == []
+    assert events == []
+    assert "watching" in inspect.getsource(Attachment.recover)

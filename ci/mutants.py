@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import ha_qnx
 
@@ -281,13 +281,6 @@ MUTANTS = (
         TABLE,
         "if connection.cookie and not _is_marked(coid, connection.cookie):\n            with",
         "if False:\n            with",
-    ),
-    Mutant(
-        "puts a recovered connection over a number that is another's",
-        "attachments",
-        TABLE,
-        "            if old is not None:\n                self.get(coid)\n",
-        "            if old is not None:\n",
     ),
     Mutant(
         "forgets numbers that were closed behind its back",
@@ -591,19 +584,24 @@ class Outcome(NamedTuple):
 def notice(mutant: Mutant) -> Outcome:
     """Run the suite on a mutant until a test notices."""
     started = time.monotonic()
-    test = None
     with tempfile.TemporaryDirectory() as directory:
         package = pathlib.Path(directory, "ha_qnx")
         shutil.copytree(pathlib.Path(ha_qnx.__file__).parent, package)
         if mutant.old:
             source = package / mutant.file
             source.write_text(source.read_text().replace(mutant.old, mutant.new))
-        likely = [f"test_{module}.py" for module in mutant.first.split()]
-        for modules in filter(None, (likely, [""])):
-            test = first_failure(directory, modules)
-            if test is not None:
-                break
+        test = noticing_test(directory, mutant.first)
     return Outcome(test, time.monotonic() - started)
+
+
+def noticing_test(directory: str, first: str) -> Optional[str]:
+    """The first test that fails with the package of a directory, of the likely modules or of all; or None."""
+    likely = [f"test_{module}.py" for module in first.split()]
+    for modules in filter(None, (likely, [""])):
+        test = first_failure(directory, modules)
+        if test is not None:
+            return test
+    return None
 
 
 def first_failure(directory: str, modules: List[str]) -> Optional[str]:
@@ -650,15 +648,28 @@ def misplaced(mutants: Tuple[Mutant, ...]) -> Iterator[str]:
             yield f"{mutant.name!r}: line {error.lineno} of {mutant.file} is no Python any more"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def judge(
+    description: str,
+    mutants: Tuple[Mutant, ...],
+    misplaced: Callable[[Tuple[Mutant, ...]], Iterable[str]],
+    notice: Callable[[Mutant], Outcome],
+) -> int:
+    """Let the suite judge the mutants that the command line names, or all; returns the exit status.
+
+    Args:
+        description: what this program does.
+        mutants: all there are.
+        misplaced: tells of mutants that cannot be made.
+        notice: runs the suite on a mutant.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="NAME", help="a mutant, by its name; can be given again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at a time")
     options = parser.parse_args()
-    chosen = [mutant for mutant in MUTANTS if not options.only or mutant.name in options.only]
+    chosen = [mutant for mutant in mutants if not options.only or mutant.name in options.only]
     if not chosen:
-        parser.error("there is no such mutant: " + ", ".join(mutant.name for mutant in MUTANTS))
-    wrong = list(misplaced(MUTANTS))
+        parser.error("there is no such mutant: " + ", ".join(mutant.name for mutant in mutants))
+    wrong = list(misplaced(mutants))
     if wrong:
         print("\n".join(wrong))
         return 1
@@ -680,4 +691,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(judge(__doc__ or "", MUTANTS, misplaced, notice))

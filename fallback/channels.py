@@ -310,7 +310,6 @@ class Channel:
                 news = self._wait_interruptibly()
             else:
                 news = self._wait_for_ever(None, 16)
-            thread.receives_on = None
             if len(news) == 1:
                 fd, event = news[0]
                 lane = self._lanes.get(fd)
@@ -335,6 +334,7 @@ class Channel:
                         self._lanes_received[rcvid] = lane
                         if info is not None:
                             self.describe(lane, info)
+                        thread.receives_on = None
                         if self._parked:
                             self._unpark()
                         if not lane.gone or self._still_answerable(lane):
@@ -385,9 +385,13 @@ class Channel:
         while True:
             item: Pulse | ServerLane | None = None
             try:
+                # It counts as waiting until it has something: a pulse that comes meanwhile is for it (B259).
+                thread.receives_on = self
                 with self.lock:
                     item = self._next_item(news)
                     rcvid = self._take(item, thread) if isinstance(item, ServerLane) else 0
+                    if isinstance(item, Pulse) or rcvid:
+                        thread.receives_on = None
                     self._leave_queue()
                 if isinstance(item, Pulse):
                     return self._deliver_pulse(item, thread, sinks)
@@ -395,21 +399,23 @@ class Channel:
                     return self._finish_receive(item, rcvid, sinks, info)
                 news = () if item is not None or self._is_over(deadline) else self._wait(deadline, thread)
             except BaseException:
+                thread.receives_on = None
                 self._put_back(item)
                 raise
             if item is None and not news:
-                self._stop_if_over(deadline)
+                self._stop_if_over(deadline, thread)
 
     def _is_over(self, deadline: Optional[float]) -> bool:
         return self.destroyed or (deadline is not None and time.monotonic() >= deadline)
 
-    def _stop_if_over(self, deadline: Optional[float]) -> None:
+    def _stop_if_over(self, deadline: Optional[float], thread: Thread) -> None:
         """End the wait of a thread for which there was nothing.
 
         Raises:
             OSError: ESRCH, the channel is destroyed; ETIMEDOUT.
         """
         if self._is_over(deadline):
+            thread.receives_on = None
             self._unpark()
             raise failure(ESRCH if self.destroyed else ETIMEDOUT)
 
@@ -436,14 +442,10 @@ class Channel:
         return 0
 
     def _wait(self, deadline: Optional[float], thread: Thread) -> host.News:
-        thread.receives_on = self
-        try:
-            # Whoever queues something asks after that who receives; so ask for the queue only now.
-            if self._look_first:
-                return ()
-            return self._poller.wait(deadline, thread.is_main)
-        finally:
-            thread.receives_on = None
+        # Whoever queues something asks after that who receives; so ask for the queue only now.
+        if self._look_first:
+            return ()
+        return self._poller.wait(deadline, thread.is_main)
 
     def _has_receiver(self) -> bool:
         """Whether a thread waits in MsgReceive on this channel."""
@@ -474,7 +476,7 @@ class Channel:
                 self._put_back(pulse)
                 raise
             if not news:
-                self._stop_if_over(deadline)
+                self._stop_if_over(deadline, thread)
 
     def _wait_for_pulses(self, deadline: Optional[float], thread: Thread) -> host.News:
         self._pulse_waiters.append(thread)

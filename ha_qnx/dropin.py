@@ -10,8 +10,9 @@ other descriptor, and any path that is not below /dev/name/local, the originals 
 ``closefd`` and ``opener`` are those of the originals, and so is PEP 475: what a signal interrupts begins anew.
 
 What stays as it was, and does not know connections: what a module took before with ``from os import read``, io.FileIO
-itself, os.pread and os.sendfile, os.set_inheritable and os.set_blocking, sockets, mmap, and extension modules. On a
-QNX target it is the preloaded libha that serves those (``ha-qnx run``).
+itself, os.pread and os.sendfile, os.closerange, os.set_inheritable and os.set_blocking, sockets, mmap, extension
+modules, and other programs that inherit a descriptor. On a QNX target it is the preloaded libha that serves those
+(``ha-qnx run``).
 
 With ``recover_within``, what a program opens is HA-aware: it is opened again when its server is lost, as soon as there
 is another one, and its position put back to where the last transfer ended. That makes a transfer that is sent twice

@@ -433,7 +433,8 @@ class RawFile(io.RawIOBase):
     def __del__(self) -> None:
         if not self.closed:
             self._dealloc_warn(self)
-            self.close()
+            with contextlib.suppress(OSError):
+                self.close()
 
     def __getstate__(self) -> Any:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")

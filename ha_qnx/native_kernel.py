@@ -34,6 +34,8 @@ _byref = ctypes.byref
 # ours: each puts back what it has found, so that the call around it still finds its own.
 _set_errno = ctypes.set_errno
 
+# How often, and after how many seconds, to look whether a server in this process has taken note of its client.
+_LOOKS, _LOOK_AGAIN = 50, 0.001
 _NAME_PREFIX = b"/dev/name/local/"
 _BEGUN_AGAIN = frozenset(("MsgReceive", "MsgReceivev", "MsgReceivePulse"))
 
@@ -403,25 +405,30 @@ class NativeKernel(Kernel):
     def attach_at(self, coid: int, nd: int, pid: int, chid: int, flags: int) -> int:
         coid = integer("coid", coid, _INT_MIN, _INT_MAX)
         arguments = connect_arguments(nd, pid, chid, coid, flags)
-        return self._put_at(coid, lambda: self._invoke("ConnectAttach", *arguments))
+        meet = bool(coid & NTO_SIDE_CHANNEL) and pid in (0, os.getpid())
+        return self._put_at(coid, lambda: self._invoke("ConnectAttach", *arguments), meet=meet)
 
-    def _put_at(self, coid: int, make: Callable[[], int]) -> int:
+    def _put_at(self, coid: int, make: Callable[[], int], meet: bool = False) -> int:
         """End a connection and make another one under its number.
 
         The system gives the lowest number that is free, so those below are filled meanwhile, with connections to a
         channel of our own. If nothing can be made, one of them keeps the number, dead (D6). Between the two, the number
-        is free for a moment.
+        is free for a moment, and a server in this process may take it for a client that comes just then; with ``meet``,
+        the new server has its client before.
         """
         state = self._state_of(coid)
         if state is None and self.is_open(coid):
             raise failure(EBADF)  # It is no connection any more (D17).
         filler = self._invoke("ChannelCreate", NTO_CHF_PRIVATE)
-        below: List[int] = []
+        held: List[int] = []
         try:
+            self._fill_below(coid, filler, held)
+            error = self._meet(make, held) if meet else None
             if state is not None:
                 self._invoke("ConnectDetach", coid)
-            self._fill_below(coid, filler, below)
             try:
+                if error is not None:
+                    raise error
                 made = make()
             except BaseException:
                 self._invoke("ConnectAttach", 0, 0, filler, coid, 0)
@@ -431,21 +438,32 @@ class NativeKernel(Kernel):
                 raise failure(EBADF)  # Somebody else has the number by now.
             return made
         finally:
-            for number in below:
+            for number in held:
                 self._invoke("ConnectDetach", number)
             self._invoke("ChannelDestroy", filler)
 
-    def _fill_below(self, coid: int, filler: int, below: List[int]) -> None:
-        """Take all free numbers below one that is free."""
+    def _fill_below(self, coid: int, filler: int, held: List[int]) -> None:
+        """Take all free numbers below one."""
         while True:
             number = self._invoke("ConnectAttach", 0, 0, filler, coid & NTO_SIDE_CHANNEL, 0)
-            if number < coid:
-                below.append(number)
-                continue
-            self._invoke("ConnectDetach", number)
-            if number > coid:
-                raise failure(EBADF)
-            return
+            if number >= coid:
+                break
+            held.append(number)
+        self._invoke("ConnectDetach", number)
+
+    def _meet(self, make: Callable[[], int], held: List[int]) -> Optional[OSError]:
+        """Connect once ahead, so that a server in this process has numbered its client before our number is free."""
+        try:
+            held.append(make())
+        except OSError as error:
+            return error
+        info = MessageInfo()
+        for _look in range(_LOOKS):
+            self._invoke("ConnectServerInfo", 0, held[-1], _byref(info))
+            if info.scoid:
+                break
+            time.sleep(_LOOK_AGAIN)
+        return None
 
 
 def connect_arguments(nd: int, pid: int, chid: int, index: int, flags: int) -> Tuple[int, int, int, int, int]:

@@ -83,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the program; returns the exit status, unless the program itself exits."""
     try:
         if options.module is not None:
+            _put_first(os.getcwd())
             _check_module(options.module)
         elif not os.path.exists(options.script):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), options.script)
@@ -103,13 +104,18 @@ def run(options: argparse.Namespace) -> int:
     dropin.install(backend, recover_within=options.wait, paths=paths)
     if options.module is not None:
         sys.argv = [options.module, *options.rest]
-        sys.path[0] = os.getcwd()
         runpy.run_module(options.module, run_name="__main__", alter_sys=True)
     else:
         sys.argv = [options.script, *options.rest]
-        sys.path[0] = os.path.dirname(os.path.realpath(options.script))
+        _put_first(os.path.dirname(os.path.realpath(options.script)))
         runpy.run_path(options.script, run_name="__main__")
     return 0
+
+
+def _put_first(directory: str) -> None:
+    """Let the program find the modules beside it, as python does where it is not told otherwise (-P, -I)."""
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        sys.path[0] = directory
 
 
 def _check_module(name: str) -> None:
@@ -118,7 +124,6 @@ def _check_module(name: str) -> None:
     Raises:
         ImportError: there is none.
     """
-    sys.path[0] = os.getcwd()
     if importlib.util.find_spec(name) is None:
         raise ImportError(f"No module named {name}")
 

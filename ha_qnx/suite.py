@@ -8,12 +8,13 @@ import importlib.util
 import json
 import os
 import sys
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import ha_qnx
 
 from .backends import NAMES
 from .doctor import versions
+from .libraries import Libraries
 
 HELP = "check a backend against the specification"
 
@@ -30,8 +31,11 @@ examples:
   ha-qnx conformance --report found.json                 and write down what was found
   ha-qnx conformance -- -k channel -x                    what stands behind -- is for pytest
 
-exit status: 0, every test passed; 1, one failed; 2, wrong use: no pytest, unknown options,
-or no test that fits them.
+On QNX's own libraries, a test of a decision that QNX leaves open (D1, D2 ...) does not fail:
+what the library does differently is listed, and stands in the report.
+
+exit status: 0, every test passed, or only differs so; 1, one failed; 2, wrong use: no pytest,
+unknown options, or no test that fits them.
 """
 
 _PASSED, _FAILED, _WRONG_USE = 0, 1, 2
@@ -40,35 +44,81 @@ _PASSED, _FAILED, _WRONG_USE = 0, 1, 2
 # interrupted collection included, are failures.
 _STATUS = {0: _PASSED, 4: _WRONG_USE, 5: _WRONG_USE}
 
+# The decisions of the specification about what QNX leaves open.
+_OPEN_POINTS = tuple(f"D{number}" for number in range(1, 33))
+
+# What is said of a decision when a test of it ended so, the worst first.
+_SUMMARY = {
+    "failed": "failed",
+    "error": "failed",
+    "differs": "differs",
+    "not run": "not run",
+    "skipped": "not run",
+    "passed": "as decided",
+}
+
 
 class Reporter:
-    """A plugin of pytest that notes what became of each test."""
+    """A plugin of pytest that notes what became of each test; ``recording`` has seen to what the reports carry."""
 
     def __init__(self) -> None:
         self.tests: Dict[str, Dict[str, Any]] = {}
 
-    def pytest_itemcollected(self, item: Any) -> None:
-        """Let each report carry what the test checks, also from another process that ran it (pytest-xdist)."""
-        item.user_properties.append(("lines", _arguments_of_markers(item, "checks")))
-        item.user_properties.append(("open_points", _arguments_of_markers(item, "open_point")))
-
     def pytest_collection_finish(self, session: Any) -> None:
         for item in session.items:
-            self._test(item.nodeid, item.user_properties)
+            self._test(item.nodeid, dict(item.user_properties))
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Note one phase of a test: it has passed if all three have."""
-        test = self._test(report.nodeid, report.user_properties)
+        known = dict(report.user_properties)
+        test = self._test(report.nodeid, known)
         test["seconds"] = round(test["seconds"] + report.duration, 4)
         if report.when == "call" and test["outcome"] == "not run":
-            test["outcome"] = report.outcome
+            test["outcome"] = "differs" if "differs" in known else report.outcome
         elif not report.passed:
             test["outcome"] = report.outcome if report.skipped else "error"
-        if not report.passed:
+        if report.when == "call" and "differs" in known:
+            test["found"] = known["differs"]
+            test["failure"] = report.longreprtext
+        elif not report.passed:
             test["failure"] = report.longreprtext
 
-    def _test(self, name: str, properties: Sequence[Tuple[str, Any]]) -> Dict[str, Any]:
-        known = dict(properties)
+    def pytest_report_teststatus(self, report: Any) -> Optional[Tuple[str, str, str]]:
+        """Count what differs by itself."""
+        if report.when == "call" and report.passed and "differs" in dict(report.user_properties):
+            return "differs", "d", "DIFFERS"
+        return None
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """List what differs, by its open points."""
+        differing = {
+            decision: tests
+            for decision, found in self.open_points().items()
+            for tests in [[test for test in found["tests"] if test["outcome"] == "differs"]]
+            if tests
+        }
+        if not differing:
+            return
+        terminalreporter.section("open points: what this library does differently")
+        for decision, tests in differing.items():
+            terminalreporter.write_line(f"{decision}:")
+            for test in tests:
+                terminalreporter.write_line(f"  {test['id']}")
+                terminalreporter.write_line(f"    {_first_line(test['found'])}")
+
+    def open_points(self) -> Dict[str, Dict[str, Any]]:
+        """What was found about each decision: the worst that its tests say, and those tests."""
+        found: Dict[str, Dict[str, Any]] = {}
+        for decision in _OPEN_POINTS:
+            tests = [test for test in self.tests.values() if decision in test["open_points"]]
+            outcomes = {test["outcome"] for test in tests}
+            found[decision] = {
+                "outcome": next((_SUMMARY[worst] for worst in _SUMMARY if worst in outcomes), "no test"),
+                "tests": [{key: test[key] for key in ("id", "outcome", "found") if key in test} for test in tests],
+            }
+        return found
+
+    def _test(self, name: str, known: Dict[str, Any]) -> Dict[str, Any]:
         return self.tests.setdefault(
             name,
             {
@@ -81,8 +131,28 @@ class Reporter:
         )
 
 
-def _arguments_of_markers(item: Any, name: str) -> List[str]:
-    return [argument for marker in item.iter_markers(name) for argument in marker.args]
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else ""
+
+
+def describe_backend(name: str) -> Dict[str, Any]:
+    """Which library a backend runs on, and whether that is ours, so that the open points bind it.
+
+    A library that is not ours is one that does not say what it is; QNX's do not.
+    """
+    if name == "fallback":
+        return {"ours": True, "library": None}
+    try:
+        libraries = Libraries(with_libha=name == "native")
+    except ImportError as error:
+        return {"ours": True, "library": None, "problem": str(error)}
+    return {
+        "ours": libraries.version is not None,
+        "library": libraries.path or "libc",
+        "version": libraries.version,
+        "declarations": f"{libraries.model.name}: {libraries.reason}",
+        "missing": list(libraries.missing),
+    }
 
 
 def run_suite(directory: str, arguments: List[str], report: Optional[str]) -> int:
@@ -107,16 +177,25 @@ def run_suite(directory: str, arguments: List[str], report: Optional[str]) -> in
         "--strict-markers",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "ha_qnx.recording",
     ]
     code = int(pytest.main([*fixed, *arguments], plugins=[reporter]))
     status = _STATUS.get(code, _FAILED)
     if report is not None:
-        _write_report(report, status, arguments, list(reporter.tests.values()))
+        _write_report(report, status, arguments, reporter)
     return status
 
 
-def _write_report(path: str, status: int, arguments: List[str], tests: List[Dict[str, Any]]) -> None:
-    content = {"versions": versions(), "arguments": arguments, "exit_status": status, "tests": tests}
+def _write_report(path: str, status: int, arguments: List[str], reporter: Reporter) -> None:
+    content = {
+        "versions": versions(),
+        "backends": {name: describe_backend(name) for name in NAMES},
+        "arguments": arguments,
+        "exit_status": status,
+        "open_points": reporter.open_points(),
+        "tests": list(reporter.tests.values()),
+    }
     with open(path, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
         file.write("\n")

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from errno import EINTR, ESRCH
+from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
@@ -580,7 +581,10 @@ def test_a_server_that_is_interrupted_loses_no_message(qnx: Any, start: Start, p
     """Signals that arrive together with messages end calls that receive, but each message is received and answered."""
     chid = peer.run(create_channel)
     coid = qnx.ConnectAttach(0, peer.pid, chid)
-    serving = peer.begin(echo_numbers, chid).wait_until_blocked()
+    serving = peer.begin(echo_numbers, chid)
+    for _ in range(5):  # Before there is a message, a signal is sure to interrupt.
+        serving.wait_until_blocked()
+        peer.signal(signal.SIGUSR1)
     assert start(send_numbers_and_signals, qnx, peer, coid, 500).result() == []
     count, interruptions = serving.result()
     assert count == 500
@@ -604,6 +608,15 @@ def send_numbers(qnx: Any, pid: int, chid: int, count: int) -> Tuple[List[Tuple[
     return wrong, interruptions
 
 
+def is_stale(qnx: Any, rcvid: int) -> bool:
+    """Whether nobody waits for the answer to a message any more."""
+    try:
+        qnx.MsgInfo(rcvid)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 @checks("B180", "B228", "D16", "D19")
 def test_a_client_that_is_interrupted_gets_no_wrong_answer(qnx: Any, peer: Peer) -> None:
     """Signals that arrive together with answers end calls that send, but no answer goes to another message."""
@@ -619,6 +632,8 @@ def test_a_client_that_is_interrupted_gets_no_wrong_answer(qnx: Any, peer: Peer)
             if turn % 3 == 2:
                 sending.wait_until_blocked()
             peer.signal(signal.SIGUSR1)
+            if turn % 3 == 2:
+                eventually(partial(is_stale, qnx, rcvid), "the end of the interrupted call")
         with contextlib.suppress(ProcessLookupError):
             qnx.MsgReply(rcvid, number, bytes(message[:4]))
     wrong, interruptions = sending.result()

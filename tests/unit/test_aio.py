@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import threading
+import warnings
 from errno import EBADF, EIO, ENOENT, ESRCH, ETIMEDOUT
 from typing import Any, Awaitable, Callable, List, Tuple
 
@@ -208,8 +210,11 @@ def test_a_connection_that_nobody_wants_any_more_is_closed() -> None:
         go_on.set()
         await until(closed.is_set)
 
-    with Slow(NAME).running():
+    with Slow(NAME).running(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         run(main)
+        gc.collect()
+    assert caught == [], "it is closed in order, not just forgotten"
 
 
 def test_a_stuck_server_does_not_keep_the_process(start_program: Callable[..., Any]) -> None:

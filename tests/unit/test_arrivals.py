@@ -6,6 +6,7 @@ from typing import Iterator
 
 import pytest
 from ha_qnx.conformance.waiting import DEADLINE, Task
+from ha_qnx.fallback.runtime import directory_path
 
 import ha_qnx
 from ha_qnx.arrivals import Arrivals
@@ -14,8 +15,9 @@ pytestmark = pytest.mark.usefixtures("shared_directory")
 
 
 @pytest.fixture
-def arrivals() -> Iterator[Arrivals]:
-    """Arrivals that see the runtime directory."""
+def arrivals(monkeypatch: pytest.MonkeyPatch) -> Iterator[Arrivals]:
+    """Arrivals that see the runtime directory, and do not look by themselves."""
+    monkeypatch.setattr("ha_qnx.arrivals._LOOK_AGAIN", 3600.0)
     with Arrivals() as found:
         yield found
 
@@ -31,6 +33,28 @@ def test_the_host_tells_of_a_name(arrivals: Arrivals, name: str) -> None:
     waiting.result()
     ha_qnx.name_detach(attached)
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_directories_are_watched_as_they_come(arrivals: Arrivals) -> None:
+    """A name in one that was made after the watch began ends a wait, too."""
+    names = pathlib.Path(directory_path()) / "names"
+    (names / "made-later+").mkdir()
+    Task(arrivals.wait, 3600.0).result()
+    waiting = Task(arrivals.wait, DEADLINE)
+    waiting.wait_until_blocked()
+    (names / "made-later+" / "name").touch()
+    waiting.result()
+
+
+def test_a_name_that_changes_hands_is_an_arrival(arrivals: Arrivals) -> None:
+    """A successor writes into the file that a dead server has left behind."""
+    file = pathlib.Path(directory_path()) / "names" / "left-behind"
+    file.touch()
+    Task(arrivals.wait, 3600.0).result()
+    waiting = Task(arrivals.wait, DEADLINE)
+    waiting.wait_until_blocked()
+    file.write_text("a new owner")
+    waiting.result()
 
 
 def test_the_host_tells_of_a_channel(arrivals: Arrivals) -> None:

@@ -289,9 +289,13 @@ def test_a_failover_serves_from_the_first_moment(start_program: Callable[..., An
 
 
 def test_nothing_stays_open_when_the_attachment_fails(echo: Echo) -> None:
-    """A recovery function that is none is a TypeError."""
-    with pytest.raises(TypeError):
-        connect("thermostat", recover="thermostat")  # type: ignore[arg-type]  # that is the point
+    """A recovery function that is none is a TypeError. It is closed in order, not just forgotten."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(TypeError):
+            connect("thermostat", recover="thermostat")  # type: ignore[arg-type]  # that is the point
+        gc.collect()
+    assert caught == []
     assert echo.open == 0
 
 

@@ -408,26 +408,40 @@ def test_a_forgotten_file_warns(both: Tuple[str, str]) -> None:
         assert outcome(lambda: os.fstat(fd)) == ("OSError", EBADF)  # noqa: B023
 
 
-def test_a_call_that_a_signal_interrupts_begins_anew(qnx: Recovery) -> None:
-    """PEP 475 holds: the handler runs while os.read waits, and os.read returns what is read in the end."""
+def read_unbuffered(fd: int) -> object:
+    with open(fd, "rb", buffering=0, closefd=False) as file:
+        return file.read(10)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda fd: os.read(fd, 10),
+        lambda fd: os.write(fd, b"data") and b"data",
+        lambda fd: os.readv(fd, [bytearray(10)]) and b"data",
+        lambda fd: os.writev(fd, [b"da", b"ta"]) and b"data",
+        read_unbuffered,
+    ],
+    ids=["read", "write", "readv", "writev", "file"],
+)
+def test_a_call_that_a_signal_interrupts_begins_anew(qnx: Recovery, call: Callable[[int], object]) -> None:
+    """PEP 475 holds: the handler runs while the call waits, and the call does in the end what it was to do."""
     handled: List[int] = []
     chid = qnx.ChannelCreate(0)
     main = threading.main_thread().native_id or 0
 
     def serve() -> int:
-        first = bytearray(100)
-        qnx.MsgReceive(chid, first)
+        qnx.MsgReceive(chid, bytearray(100))
         eventually(lambda: is_asleep(main), "the main thread to wait")
         os.kill(os.getpid(), signal.SIGUSR1)
-        rcvid = qnx.MsgReceive(chid, bytearray(100))
-        return qnx.MsgReply(rcvid, 4, b"data")
+        return qnx.MsgReply(qnx.MsgReceive(chid, bytearray(100)), 4, b"data")
 
     before = signal.signal(signal.SIGUSR1, lambda number, _frame: handled.append(number))
     try:
         with dropin.installed(qnx):
             fd = qnx.ConnectAttach(0, 0, chid, 0)
             server = Task(serve)
-            assert os.read(fd, 10) == b"data"
+            assert call(fd) == b"data"
             assert server.result() == 0
     finally:
         signal.signal(signal.SIGUSR1, before)

@@ -12,7 +12,8 @@ from typing import Any, Dict, Iterator, List, Optional
 import pytest
 from ha_qnx.conformance.file_server import keep_file, take_name
 from ha_qnx.conformance.peers import Peer
-from ha_qnx.conformance.waiting import DEADLINE, eventually
+from ha_qnx.conformance.waiting import DEADLINE, Task, eventually
+from ha_qnx.fallback.kernel import SocketKernel
 
 from ha_qnx import cli, run
 
@@ -183,6 +184,27 @@ def test_a_module_of_the_standard_library_can_be_run(keeper: Keeper, tmp_path: p
     assert json.loads(outcome.output) == document
     assert outcome.errors.startswith("ha-qnx run: connection ")
     assert keeper.deaths == 1
+
+
+LEAVES_A_CONNECTION = """
+import os, sys
+from ha_qnx import NTO_COF_CLOEXEC, ConnectAttach, ConnectFlags
+fd = ConnectAttach(0, int(sys.argv[1]), int(sys.argv[2]), 0)
+ConnectFlags(0, fd, NTO_COF_CLOEXEC, 0)
+os.execv(sys.executable, [sys.executable, "-m", "ha_qnx", "run", "heir.py", str(fd)])
+"""
+
+
+def test_a_program_finds_the_connections_that_it_was_left(tmp_path: pathlib.Path) -> None:
+    """A connection that was open before exec, and is not close-on-exec, is read by os.read like one of its own."""
+    qnx = SocketKernel()
+    chid = qnx.ChannelCreate(0)
+    server = Task(lambda: qnx.MsgReply(qnx.MsgReceive(chid, bytearray(100)), 11, b"left behind"))
+    (tmp_path / "heir.py").write_text("import os, sys\nprint(os.read(int(sys.argv[1]), 100))")
+    outcome = Program([script(tmp_path, LEAVES_A_CONNECTION), str(os.getpid()), str(chid)], tmp_path).wait()
+    qnx.ChannelDestroy(chid)
+    assert (outcome.output, outcome.errors) == ("b'left behind'\n", "")
+    assert server.result() == 0
 
 
 DESCRIPTORS = """

@@ -303,6 +303,19 @@ def test_a_handler_at_work_sees_that_its_client_wants_to_be_freed() -> None:
         assert timed_send(connection.coid, b"x") == 4
 
 
+def test_a_wish_to_be_freed_that_came_before_later_is_not_forgotten() -> None:
+    """The pulse came while the handler ran, and the handler leaves the answer for later all the same."""
+    service = Recording()
+
+    def answer(request: Request) -> Any:
+        eventually(lambda: request.is_unblocking, "the unblock pulse")
+        return LATER
+
+    service.answer = answer
+    with service.running(threads=2), connect(NAME, recover=None) as connection, fails_with(ETIMEDOUT):
+        timed_send(connection.coid, b"x")
+
+
 # Opening and closing.
 
 

@@ -177,17 +177,27 @@ def test_failover_passes_over_servers_that_refuse() -> None:
             failover(connection.coid, None)
 
 
-def test_failover_does_not_touch_a_number_that_is_anothers() -> None:
+def test_failover_does_not_touch_a_number_that_is_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
     """EBADF ends it: opening the next path would not help."""
-    with Named("a").running():
+    tried: List[Any] = []
+    reopen = ha_qnx.backend().ha_reopen
+
+    def noted(coid: int, path: Any, *arguments: Any) -> int:
+        tried.append(path)
+        return reopen(coid, path, *arguments)
+
+    monkeypatch.setattr(ha_qnx.backend(), "ha_reopen", noted)
+    with Named("a").running(), Named("b").running():
         coid = ha_qnx.open("/dev/name/local/a", os.O_RDWR)
         os.close(coid)
         foreign = os.open(os.devnull, os.O_RDONLY)
-        assert foreign == coid
+        os.dup2(foreign, coid)
         with fails_with(EBADF):
-            strategies.failover(["a", "a"])(coid, None)
-        assert os.read(foreign, 1) == b""
-        os.close(foreign)
+            strategies.failover(["a", "b"])(coid, None)
+        assert os.read(coid, 1) == b""
+        assert tried == ["/dev/name/local/a"]
+        for fd in {foreign, coid}:
+            os.close(fd)
 
 
 def test_failover_needs_a_path() -> None:
@@ -383,6 +393,25 @@ def test_a_circuit_breaker_stops_recovery_for_a_time() -> None:
         assert len(calls) == 3, "one failure is enough to suspend it again"
         with Named("one").running():
             eventually(lambda: answered(connection), "the recovery")
+            assert connection.send(b"x") == (0, b"one")
+
+
+def test_a_circuit_breaker_counts_failures_in_a_row() -> None:
+    """A recovery between two of them starts the count anew."""
+    answers = [OSError(EACCES, "no"), None, OSError(EACCES, "no"), None]
+
+    def strategy(coid: int, handle: Any) -> int:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+        return strategies.reopen_name("one")(coid, handle)
+
+    with Named("one").running(), connect("one", recover=None) as connection:
+        ha_qnx.ha_attach(connection, strategies.circuit_breaker(strategy, failures=2, cooldown=3600.0))
+        for _time in range(2):
+            lost(connection.coid)
+            with fails_with(EBADF):
+                connection.send(b"x")
             assert connection.send(b"x") == (0, b"one")
 
 

@@ -3,14 +3,15 @@
 import importlib.util
 import json
 import pathlib
+import re
 import subprocess
 import sys
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import pytest
 
 import ha_qnx
-from ha_qnx import suite
+from ha_qnx import abi, suite
 from ha_qnx.cli import main
 
 ONE_TEST = "test_a_channel_id_is_positive"
@@ -74,8 +75,9 @@ def test_nothing_is_written_but_the_report(one_test: Run) -> None:
     assert sorted(path.name for path in one_test.directory.iterdir()) == ["conftest.py", "pytest.ini"]
 
 
-def test_a_backend_that_cannot_be_had_fails(tmp_path: pathlib.Path) -> None:
+def test_a_backend_that_cannot_be_had_fails(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests of a backend that was asked for don't vanish with it."""
+    monkeypatch.setenv("HA_QNX_LIBHA", str(tmp_path / "missing.so"))
     report = tmp_path / "found.json"
     ended = run_suite(tmp_path, "--backend", "native", "--report", str(report), "--", "-q", "-k", ONE_TEST)
     assert ended.returncode == 1
@@ -129,13 +131,18 @@ def test_another_package_of_this_name_in_the_current_directory_is_refused(tmp_pa
 class Phase:
     """A report of pytest, as the reporter needs it."""
 
-    def __init__(self, when: str, outcome: str) -> None:
+    def __init__(self, when: str, outcome: str, *properties: Tuple[str, Any]) -> None:
         self.nodeid = "test"
         self.when = when
         self.outcome = outcome
         self.passed = outcome == "passed"
         self.skipped = outcome == "skipped"
         self.duration = 0.25
+        self.longreprtext = f"{outcome} in {when}"
+        self.user_properties = list(properties)
+
+
+DIFFERS = ("differs", "assert 1 == 2")
 
 
 @pytest.mark.parametrize(
@@ -147,14 +154,215 @@ class Phase:
         ([("setup", "passed"), ("call", "passed"), ("teardown", "failed")], "error"),
         ([("setup", "skipped"), ("teardown", "passed")], "skipped"),
         ([], "not run"),
+        ([("setup", "passed"), ("call", "passed", DIFFERS), ("teardown", "passed")], "differs"),
+        ([("setup", "passed"), ("call", "passed", DIFFERS), ("teardown", "failed")], "error"),
     ],
-    ids=["passed", "failed", "setup", "teardown", "skipped", "not-run"],
+    ids=["passed", "failed", "setup", "teardown", "skipped", "not-run", "differs", "differs-and-teardown"],
 )
 def test_a_test_has_passed_if_all_its_phases_have(phases: List[Any], outcome: str) -> None:
-    """What fails before or after the test itself is an error, and is not taken for a pass."""
+    """What fails before or after the test itself is an error, and is not taken for a pass or for a difference."""
     reporter = suite.Reporter()
     test: Dict[str, Any] = {"outcome": "not run", "seconds": 0.0}
     reporter.tests["test"] = test
-    for when, phase in phases:
-        reporter.pytest_runtest_logreport(Phase(when, phase))
+    for phase in phases:
+        reporter.pytest_runtest_logreport(Phase(*phase))
     assert (test["outcome"], test["seconds"]) == (outcome, 0.25 * len(phases))
+
+
+# Open points. A small suite, and a library that is somebody else's as far as suite.py can tell.
+
+CONFTEST = """
+import pytest
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "checks(*lines)")
+    config.addinivalue_line("markers", "open_point(*decisions)")
+
+@pytest.fixture(params=[("native", "fallback")])
+def backends(request): ...
+
+@pytest.fixture
+def broken(): raise OSError("no connection")
+"""
+AS_DECIDED = """
+@pytest.mark.checks("B1")
+@pytest.mark.open_point("D1")
+def test_as_decided(backends): ...
+"""
+DIFFERENT = """
+@pytest.mark.checks("B2", "D2")
+@pytest.mark.open_point("D2", "D3")
+def test_different(backends): assert 1 + 1 == 3, "EBADF was to be expected"
+
+@pytest.mark.open_point("D3")
+def test_of_another_error(backends): raise OSError(9, "Bad file descriptor")
+"""
+OF_A_LINE = """
+@pytest.mark.checks("B3", "D4")
+def test_of_a_line(backends): assert False
+"""
+NOT_SET_UP = """
+@pytest.mark.open_point("D4")
+def test_not_set_up(backends, broken): ...
+"""
+OF_NO_BACKEND = """
+@pytest.mark.open_point("D5")
+def test_of_no_backend(): assert False
+"""
+PROGRAM = """
+import sys
+from ha_qnx import abi, suite
+
+OURS = sys.argv[1] == "ours"
+suite.describe_backend = lambda name: {"ours": name == "fallback" or OURS}
+sys.exit(suite.run_suite(sys.argv[2], sys.argv[4:], sys.argv[3]))
+"""
+
+
+class Found(NamedTuple):
+    """What became of a run of a suite."""
+
+    status: int
+    report: Dict[str, Any]
+    printed: str
+
+    @property
+    def outcomes(self) -> Dict[str, str]:
+        """Of each test, by its function."""
+        return {re.split(r"::|\[", test["id"])[1]: test["outcome"] for test in self.report["tests"]}
+
+
+def run_tests(directory: pathlib.Path, owner: str, tests: str, *arguments: str) -> Found:
+    """Run tests as a suite; ``owner`` of the native library is "ours" or anything else."""
+    directory.mkdir()
+    (directory / "conftest.py").write_text(CONFTEST)
+    (directory / "test_it.py").write_text("import pytest\n" + tests)
+    report = directory.parent / "found.json"
+    ended = subprocess.run(  # noqa: S603  # ours
+        [sys.executable, "-c", PROGRAM, owner, str(directory), str(report), *arguments],
+        cwd=directory.parent,
+        stdout=subprocess.PIPE,
+        timeout=60,
+    )
+    return Found(ended.returncode, json.loads(report.read_text()), ended.stdout.decode())
+
+
+def test_a_library_that_is_not_ours_may_differ_in_an_open_point(tmp_path: pathlib.Path) -> None:
+    """A failing test of an open point is recorded as a difference, and the run has passed."""
+    found = run_tests(tmp_path / "suite", "theirs", AS_DECIDED + DIFFERENT)
+    assert (found.status, found.report["exit_status"]) == (0, 0)
+    assert found.outcomes == {
+        "test_as_decided": "passed",
+        "test_different": "differs",
+        "test_of_another_error": "differs",
+    }
+    assert "1 passed, 2 differs" in found.printed
+
+
+def test_the_report_tells_what_was_found_about_each_open_point(tmp_path: pathlib.Path) -> None:
+    """All of D1 to D32 are there, each with its tests, and with the assertion's text of those that differ."""
+    points = run_tests(tmp_path / "suite", "theirs", AS_DECIDED + DIFFERENT).report["open_points"]
+    assert list(points) == [f"D{number}" for number in range(1, 33)]
+    assert [points[name]["outcome"] for name in ("D1", "D2", "D3", "D4")] == [
+        "as decided",
+        "differs",
+        "differs",
+        "no test",
+    ]
+    (test,) = points["D2"]["tests"]
+    assert test["id"] == "test_it.py::test_different[backends0]"
+    assert test["found"].startswith("AssertionError: EBADF was to be expected\nassert (1 + 1) == 3")
+    assert [test["found"].splitlines()[0] for test in points["D3"]["tests"]] == [
+        "AssertionError: EBADF was to be expected",
+        "OSError: [Errno 9] Bad file descriptor",
+    ]
+
+
+def test_what_differs_is_printed_under_its_open_point(tmp_path: pathlib.Path) -> None:
+    """A person need not read the report to see it; what is as decided is not listed."""
+    printed = run_tests(tmp_path / "suite", "theirs", AS_DECIDED + DIFFERENT).printed
+    assert (
+        "D2:\n"
+        "  test_it.py::test_different[backends0]\n"
+        "    AssertionError: EBADF was to be expected\n"
+        "D3:\n"
+        "  test_it.py::test_different[backends0]\n"
+        "    AssertionError: EBADF was to be expected\n"
+        "  test_it.py::test_of_another_error[backends0]\n"
+        "    OSError: [Errno 9] Bad file descriptor\n"
+    ) in printed
+    assert "D1:" not in printed
+
+
+def test_a_difference_does_not_stop_the_run(tmp_path: pathlib.Path) -> None:
+    """With -x pytest stops at the first failure; a difference is none."""
+    found = run_tests(tmp_path / "suite", "theirs", DIFFERENT + AS_DECIDED, "-x")
+    assert found.status == 0
+    assert found.outcomes["test_as_decided"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("tests", "function", "outcome"),
+    [
+        (OF_A_LINE, "test_of_a_line", "failed"),
+        (NOT_SET_UP, "test_not_set_up", "error"),
+        (OF_NO_BACKEND, "test_of_no_backend", "failed"),
+    ],
+    ids=["a line of QNX's", "not even set up", "without a library"],
+)
+def test_anything_else_fails_on_any_library(tmp_path: pathlib.Path, tests: str, function: str, outcome: str) -> None:
+    """Only what a library does about an open point is excused; one real failure beside it fails the run."""
+    found = run_tests(tmp_path / "suite", "theirs", tests + DIFFERENT)
+    assert (found.status, found.report["exit_status"]) == (1, 1)
+    assert (found.outcomes[function], found.outcomes["test_different"]) == (outcome, "differs")
+
+
+def test_our_own_library_has_to_pass(tmp_path: pathlib.Path) -> None:
+    """The decisions bind it: the same failures fail the run, and the open point is reported as failed."""
+    found = run_tests(tmp_path / "suite", "ours", AS_DECIDED + DIFFERENT)
+    assert found.status == 1
+    assert found.outcomes["test_different"] == "failed"
+    assert found.report["open_points"]["D2"]["outcome"] == "failed"
+    assert "differs" not in found.printed
+
+
+def test_an_open_point_whose_test_did_not_run_is_not_known(tmp_path: pathlib.Path) -> None:
+    """Whoever stops a run early must not find that all was as decided."""
+    found = run_tests(tmp_path / "suite", "theirs", OF_A_LINE + AS_DECIDED, "-x")
+    assert found.report["open_points"]["D1"]["outcome"] == "not run"
+
+
+class Library:
+    """What suite.py asks of the libraries that a backend has loaded."""
+
+    path = "libha.so.2"
+    model = abi.LP64_7
+    reason = "the release is 7.1.0"
+    missing = ("MsgSendPulse",)
+
+    def __init__(self, version: Optional[str]) -> None:
+        self.version = version
+
+
+@pytest.mark.parametrize(("version", "ours"), [(None, False), ("libha for POSIX 0.1.0", True)])
+def test_a_library_that_says_what_it_is_is_ours(
+    monkeypatch: pytest.MonkeyPatch, version: Optional[str], ours: bool
+) -> None:
+    """QNX's libraries say nothing; the report tells which one it was."""
+    monkeypatch.setattr(suite, "Libraries", lambda with_libha: Library(version))
+    assert suite.describe_backend("native") == {
+        "ours": ours,
+        "library": "libha.so.2",
+        "version": version,
+        "declarations": "LP64, SDP 7.x: the release is 7.1.0",
+        "missing": ["MsgSendPulse"],
+    }
+
+
+def test_the_backends_of_this_machine_are_ours(one_test: Run) -> None:
+    """None of them has QNX's libraries here, and the report of a real run says so."""
+    assert {name: found["ours"] for name, found in one_test.report["backends"].items()} == {
+        "native": True,
+        "hybrid": True,
+        "fallback": True,
+    }

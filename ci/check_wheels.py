@@ -1,10 +1,10 @@
 """Check wheels before anybody installs them: names, tags, contents, and the C library in them.
 
-    python ci/check_wheels.py DIRECTORY...             every wheel in there, together: they have to fit each other
-    python ci/check_wheels.py --release DIRECTORY...   for publication: one for each platform, and none of one machine only
+    python ci/check_wheels.py DIRECTORY...             every wheel in there; together they have to fit each other
+    python ci/check_wheels.py --release DIRECTORY...   for publication: one wheel for each platform, and no other
 
-Exit status: 0, all is well; 1, with one line for each fault; 2, wrong use, also if there is no wheel. Where auditwheel is
-installed, it is asked whether a platform wheel runs on what its name promises.
+Exit status: 0, all is well; 1, with one line for each fault; 2, wrong use, also if there is no wheel. Where auditwheel
+is in the PATH, it is asked whether a platform wheel runs on what its name promises.
 
 Run it with an interpreter that has ha_qnx installed: the C library has to export what its ha_qnx.abi declares.
 """
@@ -12,6 +12,7 @@ Run it with an interpreter that has ha_qnx installed: the C library has to expor
 import argparse
 import base64
 import configparser
+import contextlib
 import csv
 import email.parser
 import hashlib
@@ -23,7 +24,7 @@ import struct
 import subprocess
 import sys
 import zipfile
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
 from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -112,7 +113,7 @@ def read_elf(content: bytes) -> Elf:
         if kind != 3:  # ET_DYN
             raise ElfError("it is no shared library")
         return _read_sections(content, machine)
-    except (struct.error, ValueError, IndexError):
+    except (struct.error, ValueError, IndexError, OverflowError):
         raise ElfError("it is damaged") from None
 
 
@@ -230,13 +231,14 @@ def check_contents(wheel: Wheel) -> Iterator[str]:
     for name in sorted(wheel.files):
         directory = name.rpartition("/")[0]
         known = directory in KNOWN_DIRECTORIES or name in (LIBRARY, HEADER)
-        if not (known or name.startswith(wheel.metadata + "/")) or name.endswith(".pyc") or ".." in name:
+        if not (known or name.startswith(wheel.metadata + "/")) or name.endswith(".pyc"):
             yield f"{name} does not belong there"
     metadata = email.parser.HeaderParser().parsestr(wheel.text("METADATA"))
     if canonicalize_name(metadata.get("Name", "")) != "ha-qnx" or metadata.get("Version") != str(wheel.version):
         yield f"its metadata is of {metadata.get('Name')} {metadata.get('Version')}"
     parser = configparser.ConfigParser(delimiters=("=",))
-    parser.read_string(wheel.text("entry_points.txt"))
+    with contextlib.suppress(configparser.Error):  # What cannot be read has no commands.
+        parser.read_string(wheel.text("entry_points.txt"))
     if not parser.has_section("console_scripts") or dict(parser["console_scripts"]) != ENTRY_POINTS:
         yield "its commands are not " + ", ".join(f"{name} = {value}" for name, value in ENTRY_POINTS.items())
 
@@ -287,7 +289,7 @@ def check_library(wheel: Wheel) -> Iterator[str]:
 
 def ask_auditwheel(wheel: Wheel) -> Iterator[str]:
     """Whether the C library of the platforms in the name is new enough for it."""
-    auditwheel = auditwheel_path()
+    auditwheel = shutil.which("auditwheel")
     if auditwheel is None:
         return
     asked = subprocess.run(  # noqa: S603  # the tool that the caller has installed
@@ -308,12 +310,6 @@ def ask_auditwheel(wheel: Wheel) -> Iterator[str]:
         )
         if promised[0] != actual[0] or promised < actual:
             yield f"its name promises {match[0]}, and auditwheel finds {found[0]}"
-
-
-def auditwheel_path() -> Optional[str]:
-    """The auditwheel of this interpreter, else that of the PATH."""
-    beside = pathlib.Path(sys.executable).parent / "auditwheel"
-    return str(beside) if beside.exists() else shutil.which("auditwheel")
 
 
 # All of them.
@@ -382,7 +378,7 @@ def main() -> int:
     for fault in faults:
         print(fault)
     if not faults:
-        audited = "with auditwheel" if auditwheel_path() else "without auditwheel, which is not installed"
+        audited = "with auditwheel" if shutil.which("auditwheel") else "without auditwheel, which is not in the PATH"
         print(f"no fault in {', '.join(path.name for path in paths)} ({audited})")
     return 1 if faults else 0
 

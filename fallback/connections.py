@@ -33,7 +33,7 @@ _WINDOW_MIN = 1 << 18
 _WINDOW_KEPT = 1 << 24
 _SERVER_BUSY_LIMIT = 30.0
 # How long a receiver that is already waiting may take to say that it has the message (B216).
-_RECEIVER_GRACE = 0.05
+_RECEIVER_GRACE = 0.2
 
 Buffers = Sequence[memoryview]
 

@@ -630,8 +630,9 @@ class SocketKernel(Kernel):
                 raise failure(ENOENT) from None
             return self._open_name(name, 0, iomessages.open_message(oflag, mode), at)
         opened = os.open(text, oflag, mode)
-        if at is None or (at == opened and not self._table.is_ours(at)):
+        if at is None:
             return opened
+        opened = host.out_of_the_way(opened)  # It may have got the very number that it is to be moved to.
         try:
             return self._put_at(opened, at)
         finally:

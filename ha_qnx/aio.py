@@ -280,8 +280,8 @@ def _close_unwanted(opening: "asyncio.Future[connection.Connection]") -> None:
 class Service(service.BaseService):
     """A server whose handlers may be coroutine functions, and run in the event loop.
 
-    Each request has a task of its own, so there are never more tasks than threads of clients that wait. That of a client
-    that wants to be freed, by a signal or a timeout, is cancelled. Everything else is as in ``ha_qnx.Service``.
+    Each request has a task of its own, so there are never more tasks than threads of clients that wait. The task of a
+    client that wants to be freed, by a signal or a timeout, is cancelled. Everything else is as in ``ha_qnx.Service``.
     """
 
     async def serve(

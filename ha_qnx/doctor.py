@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Optional
 from urllib.parse import unquote
 
 from .backends import NAMES, BackendUnavailableError, backend, candidates_of_platform
+from .libraries import Libraries
 
 HELP = "tell what this machine can do, and what is wrong with it"
 
@@ -97,16 +98,29 @@ def _examine_default(wanted: Optional[str]) -> Dict[str, Any]:
 def _examine_backend(name: str) -> Dict[str, Any]:
     """Whether a backend can be had, and what it has loaded.
 
-    ``library`` is for a backend that binds one: its path, which library that is, and the symbols that it lacks. One
-    written in Python has none.
+    ``library`` is for a backend that binds one; the one that is written in Python has none.
     """
     found: Dict[str, Any] = {"name": name, "available": True, "problem": None, "library": None}
     try:
         backend(name)
+        if name != "fallback":
+            found["library"] = _examine_libraries(Libraries(with_libha=name == "native"))
     except BackendUnavailableError as error:
         found["available"] = False
         found["problem"] = "; ".join(candidate.reason for candidate in error.candidates)
     return found
+
+
+def _examine_libraries(libraries: Libraries) -> Dict[str, Any]:
+    """Which library it is, whose declarations apply to it and why, and what it lacks, with what takes its place."""
+    return {
+        "path": libraries.path or "libc",
+        "what": libraries.version,
+        "is_qnxs": libraries.version is None,
+        "data_model": libraries.model.name,
+        "because": libraries.reason,
+        "missing_symbols": {name: libraries.substitute(name) for name in libraries.missing},
+    }
 
 
 # The runtime directory.
@@ -229,8 +243,14 @@ def _describe_backend(entry: Dict[str, Any]) -> str:
     library = entry["library"]
     if library is None:
         return "available; written in Python, it loads no library"
-    missing = ", ".join(library["missing_symbols"]) or "none"
-    return f"available; {library['what']}, {library['path']}, missing symbols: {missing}"
+    whose = library["path"] if library["is_qnxs"] else f"{library['what']}, not QNX's own: {library['path']}"
+    lines = [
+        f"available; {whose}",
+        f"declarations: {library['data_model']}, because {library['because']}",
+        "missing symbols: none" if not library["missing_symbols"] else "missing symbols, and what takes their place:",
+        *(f"  {name}: {substitute}" for name, substitute in library["missing_symbols"].items()),
+    ]
+    return "\n            ".join(lines)
 
 
 def _describe_runtime(runtime: Optional[Dict[str, Any]]) -> List[str]:

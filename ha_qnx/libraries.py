@@ -100,6 +100,11 @@ class Libraries:
             return ILP32_6, "pointers have 32 bits"
         if self.version is not None:
             return LP64_7, f"it is {self.version}, whose interface is that of SDP 7.x on 64 bits"
+        if not is_qnx():
+            raise ImportError(
+                f"{self.path}: it does not export ha_posix_version, so it is not libha for POSIX hosts, and any other"
+                " works on QNX only"
+            )
         release = os.uname().release
         try:
             version = Version(release)
@@ -124,9 +129,11 @@ class Libraries:
         function = BY_NAME[name]
         own = self.version is not None
         symbol = _OWN_PREFIX + name if own and name in _HOST_NAMES else name
-        places = (
-            [libha] if function.library == LIBHA or own else [libha, self._libc] if name in _COVERS else [self._libc]
-        )
+        places = [libha]
+        if function.library == LIBC and not own:
+            covered = name in _COVERS
+            # A form that returns its error is not taken from libc in place of a cover: the plain form may have one.
+            places = [libha, self._libc] if covered and not name.endswith("_r") else places if covered else [self._libc]
         for library in places:
             if library is not None and hasattr(library, symbol):
                 found = library[symbol]
@@ -136,15 +143,31 @@ class Libraries:
                 return
 
     def _find_missing(self, with_libha: bool, libha: Optional[ctypes.CDLL]) -> Sequence[str]:
-        needed = _NEEDED_OF_LIBC | (_NEEDED_OF_LIBHA if with_libha else frozenset())
-        lacking = sorted(needed - set(self.functions))
+        of_libha = _NEEDED_OF_LIBHA - set(self.functions) if with_libha else frozenset()
+        of_libc = _NEEDED_OF_LIBC - set(self.functions)
+        if self.version is not None:
+            of_libha, of_libc = of_libha | of_libc, frozenset()
+        lacking = [
+            f"{where}: it does not export {', '.join(sorted(names))}"
+            for where, names in ((self.path, of_libha), ("libc", of_libc))
+            if names
+        ]
         if lacking:
-            where = self.path or "libc"
-            raise ImportError(f"{where}: it does not export {', '.join(lacking)}")
+            raise ImportError("; ".join(lacking))
         if not with_libha or libha is None:
             return ()
         covers = {name for name in _COVERS if self._places.get(name, (None,))[0] is not libha}
         return sorted(covers | (set(BY_NAME) - set(self.functions)))
+
+    def substitute(self, name: str) -> str:
+        """What takes the place of a function that is missing in libha."""
+        if name == "MsgSendPulse":
+            return "libc's, which ha_qnx makes recover"
+        if name in self.functions:
+            return "libc's, which does not recover"
+        if name.endswith("_r"):
+            return f"{name[: -len('_r')]}, whose errno is returned"
+        return name[: -len("64")]
 
 
 def _candidates() -> Sequence[str]:

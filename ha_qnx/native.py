@@ -21,7 +21,14 @@ from . import watching
 from .abi import BY_NAME, NEGATIVE, RecoveryCallback
 from .api import Backend, RecoveryFunction
 from .buffers import integer
-from .constants import HA_RECOVERY_ACOUNT, HA_RECOVERY_ICOUNT, HAREPLACERECOVERYFN, NTO_SIDE_CHANNEL
+from .constants import (
+    HA_RECOVERY_ACOUNT,
+    HA_RECOVERY_ENABLE,
+    HA_RECOVERY_ICOUNT,
+    HA_RECOVERY_SUSPEND,
+    HAREPLACERECOVERYFN,
+    NTO_SIDE_CHANNEL,
+)
 from .documenting import documented_by
 from .errors import failure
 from .files import Files
@@ -43,6 +50,8 @@ class _Attached:
         self.function = function
         self.handle = handle
         self.coids: Set[int] = set()
+        #: What libha knows, too, for the pulses of one that does not cover them.
+        self.is_suspended = False
 
 
 class _InThread(threading.local):
@@ -75,9 +84,10 @@ class Native(ReturningErrors, Files, NativeKernel):
     def _recover(self, coid: int, token: Optional[int]) -> int:
         """Call the recovery function that a token stands for; its result, or -1 if it raises or returns no number."""
         attached = self._by_token.get(token or 0)
-        if attached is None:
-            return -1
         thread = self._thread
+        if attached is None or attached in thread.running:
+            # The second is for a libha that does not know what was called for a pulse: calls are plain there (D10).
+            return -1
         thread.running.append(attached)
         try:
             result = watching.observed(coid, None, attached.function, attached.handle)
@@ -129,8 +139,9 @@ class Native(ReturningErrors, Files, NativeKernel):
                 attached = self._by_coid.get(coid)
                 if self._covers_pulses or error.errno not in LOST or attached is None:
                     raise
-                if attached in self._thread.running or self._recover(coid, attached.token) != coid:
-                    raise self._failure(error.errno or 0) from None
+                if attached.is_suspended or self._recover(coid, attached.token) != coid:
+                    lost = self._failure(error.errno or 0)
+                    raise lost from lost.__cause__
 
     # Which connections recover, and how.
 
@@ -165,7 +176,11 @@ class Native(ReturningErrors, Files, NativeKernel):
                 raise TypeError("this command of ha_connection_ctrl needs a limit")
             limit = max(-1, min(operator.index(args), _INT_MAX))
         # The number itself takes the place of the address (D7).
-        return self._invoke("ha_connection_ctrl", coid, command, c_void_p(limit))
+        result = self._invoke("ha_connection_ctrl", coid, command, c_void_p(limit))
+        attached = self._by_coid.get(coid)
+        if attached is not None and command in (HA_RECOVERY_SUSPEND, HA_RECOVERY_ENABLE):
+            attached.is_suspended = command == HA_RECOVERY_SUSPEND
+        return result
 
     def ha_open(
         self,

@@ -3,6 +3,8 @@
 from errno import EIO
 from typing import Callable, Optional
 
+from .api import Backend
+from .documenting import documented_by
 from .kernel import BytesLike, Vector
 
 
@@ -14,6 +16,7 @@ def returning_errors(call: Callable[..., int], *args: object) -> int:
         return -(error.errno or EIO)
 
 
+@documented_by(Backend)
 class ReturningErrors:
     """The forms of MsgSend that return the negative errno.
 

@@ -91,26 +91,22 @@ class Reporter:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """List what differs, by its open points."""
-        differing = {
-            decision: tests
-            for decision, found in self.open_points().items()
-            for tests in [[test for test in found["tests"] if test["outcome"] == "differs"]]
-            if tests
-        }
-        if not differing:
-            return
-        terminalreporter.section("open points: what this library does differently")
-        for decision, tests in differing.items():
-            terminalreporter.write_line(f"{decision}:")
-            for test in tests:
-                terminalreporter.write_line(f"  {test['id']}")
-                terminalreporter.write_line(f"    {_first_line(test['found'])}")
+        lines = []
+        for decision, found in self.open_points().items():
+            differing = [test for test in found["tests"] if test["outcome"] == "differs"]
+            lines += [f"{decision}:"] if differing else []
+            for test in differing:
+                lines += [f"  {test['id']}", f"    {_first_line(test['found'])}"]
+        if lines:
+            terminalreporter.section("open points: what this library does differently")
+            for line in lines:
+                terminalreporter.write_line(line)
 
     def open_points(self) -> Dict[str, Dict[str, Any]]:
         """What was found about each decision: the worst that its tests say, and those tests."""
         found: Dict[str, Dict[str, Any]] = {}
         for decision in _OPEN_POINTS:
-            tests = [test for test in self.tests.values() if decision in test["open_points"]]
+            tests = [test for test in self.tests.values() if decision in test["open_points"] + test["lines"]]
             outcomes = {test["outcome"] for test in tests}
             found[decision] = {
                 "outcome": next((_SUMMARY[worst] for worst in _SUMMARY if worst in outcomes), "no test"),

@@ -4,6 +4,6 @@
 * ``position``: a log file is read on where the dead server had stopped: the state is rebuilt.
 * ``session``: a client logs in again and subscribes again, and then goes on.
 * ``two_servers``: two redundant servers; the client goes over to the one that lives.
-* ``unedited``: a program that knows nothing of this library reads on through the death of the server, by ``ha-qnx run``.
+* ``unedited``: ``ha-qnx run`` has a program that knows nothing of this library read on through a server's death.
 * ``thermostat``: a server for systemd (``thermostat.service``) or supervisord (``thermostat.conf``) to restart.
 """

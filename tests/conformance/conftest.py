@@ -87,7 +87,9 @@ class Recorder:
                 undo()
 
     def detach_or_close(self, number: int) -> None:
-        """End a connection without a word to its server, or close an ordinary descriptor."""
+        """End a connection without a word to its server, or close an ordinary descriptor; neither stays HA-aware."""
+        with contextlib.suppress(OSError):
+            self.backend.ha_detach(number)
         try:
             self.backend.ConnectDetach(number)
         except OSError:

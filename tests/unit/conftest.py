@@ -1,7 +1,9 @@
 """Every test has a runtime directory of its own, and can start programs as processes of their own."""
 
 import itertools
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from typing import Callable, Iterator, List
@@ -10,6 +12,10 @@ import pytest
 from ha_qnx.conformance.waiting import DEADLINE
 
 import ha_qnx
+from ha_qnx import libraries
+
+LIBHA_SOURCES = pathlib.Path(__file__).parents[2] / "ci" / "libha"
+LIBHA_OPTIONS = ("-std=c11", "-O1", "-D_GNU_SOURCE", "-DHA_VERSION=0.0", "-fPIC", "-shared", "-fvisibility=hidden")
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +96,39 @@ def start_program(tmp_path: pathlib.Path, shared_directory: None) -> Iterator[Ca
     yield start
     for program in programs:
         program.kill()
+
+
+@pytest.fixture(scope="session")
+def compile_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Compiles C: ``compile_c(name, *options, source="...")`` makes a file of that name and returns its path."""
+    compiler = os.environ.get("CC", "cc").split()
+
+    def compile_it(name: str, *options: str, source: str = "") -> str:
+        if shutil.which(compiler[0]) is None:
+            pytest.fail(
+                f"there is no C compiler {compiler[0]!r}: install one (Debian's package is gcc), or name it in CC"
+            )
+        directory = tmp_path_factory.mktemp("c")
+        made = directory / name
+        files = []
+        if source:
+            files = [str(directory / "source.c")]
+            pathlib.Path(files[0]).write_text(source, encoding="utf-8")
+        command = [*compiler, *files, *options, "-o", str(made), "-pthread", "-ldl"]
+        outcome = subprocess.run(  # noqa: S603  # the compiler
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        assert outcome.returncode == 0, outcome.stdout
+        return str(made)
+
+    return compile_it
+
+
+@pytest.fixture(scope="session")
+def libha(compile_c: Callable[..., str]) -> str:
+    """The path of libha for POSIX hosts: that of HA_QNX_LIBHA, or of a platform wheel, or one that is made here."""
+    for candidate in libraries._candidates():
+        return os.path.abspath(candidate)
+    sources = [str(path) for path in (LIBHA_SOURCES / "src").glob("*.c")]
+    includes = [f"-I{LIBHA_SOURCES / name}" for name in ("include", "src")]
+    return compile_c("libha_posix.so", *LIBHA_OPTIONS, *includes, *sources, "-Wl,-z,nodelete")

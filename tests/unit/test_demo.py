@@ -256,8 +256,9 @@ def test_in_a_terminal_one_line_changes(monkeypatch: pytest.MonkeyPatch, capsys:
     assert second == "   2.0 s   0 replies   0 of 8 kills   0 recoveries    \n\n"
 
 
-def test_a_backend_that_cannot_be_had_is_said() -> None:
+def test_a_backend_that_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """No traceback, but a sentence, and status 1."""
+    monkeypatch.setenv("HA_QNX_LIBHA", "/no/such/library.so")
     ended = run_demo("--backend", "native")
     assert ended.returncode == 1
     assert ended.stderr.startswith(b"ha-qnx demo: no backend for ha_qnx ('native' was asked for)")

@@ -11,16 +11,28 @@ from typing import Any, Dict, Tuple
 import pytest
 from ha_qnx.conformance.waiting import eventually
 
-from ha_qnx import doctor
+import ha_qnx
+from ha_qnx import backends, doctor, libraries
+from ha_qnx.abi import LP64_8
 from ha_qnx.cli import main
 
 Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def no_chosen_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have chosen one."""
+def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have chosen a backend, or a library; one may be installed with the package, or not."""
     monkeypatch.delenv("HA_QNX_BACKEND", raising=False)
+    monkeypatch.delenv("HA_QNX_LIBHA", raising=False)
+    monkeypatch.setattr(libraries, "_OWN_NAME", "libha_nowhere.so")
+    monkeypatch.setattr(backends, "_made", {"fallback": ha_qnx.backend("fallback")})
+
+
+@pytest.fixture
+def with_libha(libha: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path of libha for POSIX hosts, which can be had here."""
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    return libha
 
 
 def examined(capsys: Capture, *arguments: str) -> Tuple[int, Dict[str, Any]]:
@@ -67,12 +79,71 @@ def test_every_backend_is_listed_with_the_reason_it_cannot_be_had(capsys: Captur
     assert f"native    cannot be had: {problems['native']}" in told(capsys)
 
 
-def test_a_library_is_described_with_what_it_lacks() -> None:
-    """Of a backend that binds a library, a person reads which one, where it is, and what is missing in it."""
-    report = doctor.examine()
-    library = {"what": "libha 2", "path": "/usr/lib/libha.so.2", "missing_symbols": ["ha_dup"]}
-    report["backends"][0] = {"name": "native", "available": True, "problem": None, "library": library}
-    assert "native    available; libha 2, /usr/lib/libha.so.2, missing symbols: ha_dup\n" in doctor.describe(report)
+def test_a_library_is_described(capsys: Capture, with_libha: str) -> None:
+    """Of a backend that binds a library: which file it is, what it says that it is, and whose declarations apply."""
+    _status, report = examined(capsys)
+    text = told(capsys)
+    found = {entry["name"]: entry["library"] for entry in report["backends"]}
+    assert found["fallback"] is None
+    for name in ("native", "hybrid"):
+        library = found[name]
+        assert library["path"] == with_libha
+        assert library["what"].startswith("libha for POSIX ")
+        assert library["is_qnxs"] is False
+        assert library["data_model"] == "LP64, SDP 7.x"
+        assert library["what"] in library["because"]
+        assert library["missing_symbols"] == {}
+        assert f"  {name:<9} available; {library['what']}, not QNX's own: {with_libha}\n" in text
+    assert text.count(f"declarations: LP64, SDP 7.x, because {found['native']['because']}\n") == 2
+    assert text.count("missing symbols: none\n") == 2
+
+
+def test_qnxs_own_library_is_described_by_its_path(
+    capsys: Capture, with_libha: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not say what it is. Each symbol that it lacks is listed with what takes its place."""
+
+    class Found:
+        version = None
+        model = LP64_8
+        reason = "the release is 8.0.0"
+
+        def __init__(self, with_libha: bool) -> None:
+            self.path = "libha.so.2" if with_libha else None
+            self.missing = ["MsgSendPulse", "ha_open64"] if with_libha else []
+
+        def substitute(self, name: str) -> str:
+            return f"instead of {name}"
+
+    monkeypatch.setattr(doctor, "Libraries", Found)
+    _status, report = examined(capsys)
+    text = told(capsys)
+    native, hybrid = report["backends"][0]["library"], report["backends"][1]["library"]
+    assert (native["path"], native["what"], native["is_qnxs"]) == ("libha.so.2", None, True)
+    assert native["missing_symbols"] == {
+        "MsgSendPulse": "instead of MsgSendPulse",
+        "ha_open64": "instead of ha_open64",
+    }
+    assert (hybrid["path"], hybrid["missing_symbols"]) == ("libc", {})
+    assert "native    available; libha.so.2\n" in text
+    assert "hybrid    available; libc\n" in text
+    assert "declarations: LP64, SDP 8.x, because the release is 8.0.0\n" in text
+    assert "missing symbols, and what takes their place:\n" in text
+    assert "MsgSendPulse: instead of MsgSendPulse\n" in text
+    assert "not QNX's own" not in text
+
+
+def test_a_library_that_cannot_be_used_is_named(
+    capsys: Capture, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason names the file that HA_QNX_LIBHA names."""
+    monkeypatch.setenv("HA_QNX_LIBHA", str(tmp_path / "libha.so.2"))
+    status, report = examined(capsys)
+    assert status == 0  # Nobody has asked for it.
+    for entry in report["backends"][:2]:
+        assert not entry["available"]
+        assert entry["library"] is None
+        assert str(tmp_path / "libha.so.2") in entry["problem"]
 
 
 def test_a_chosen_backend_that_cannot_be_had_is_a_fault(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +153,7 @@ def test_a_chosen_backend_that_cannot_be_had_is_a_fault(capsys: Capture, monkeyp
     assert status == 1
     assert report["default"]["backend"] is None
     assert report["default"]["why"] == "HA_QNX_BACKEND is 'hybrid'"
-    assert "libc" in report["faults"][0]
+    assert "libha_nowhere.so" in report["faults"][0]
     assert "FAULT: " in told(capsys)
 
 

@@ -247,21 +247,26 @@ def run_tests(directory: pathlib.Path, owner: str, tests: str, *arguments: str) 
     return Found(ended.returncode, json.loads(report.read_text()), ended.stdout.decode())
 
 
-def test_a_library_that_is_not_ours_may_differ_in_an_open_point(tmp_path: pathlib.Path) -> None:
+@pytest.fixture(scope="module")
+def differing(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """A run on a library that is not ours, and differs."""
+    return run_tests(tmp_path_factory.mktemp("differing") / "suite", "theirs", AS_DECIDED + DIFFERENT)
+
+
+def test_a_library_that_is_not_ours_may_differ_in_an_open_point(differing: Found) -> None:
     """A failing test of an open point is recorded as a difference, and the run has passed."""
-    found = run_tests(tmp_path / "suite", "theirs", AS_DECIDED + DIFFERENT)
-    assert (found.status, found.report["exit_status"]) == (0, 0)
-    assert found.outcomes == {
+    assert (differing.status, differing.report["exit_status"]) == (0, 0)
+    assert differing.outcomes == {
         "test_as_decided": "passed",
         "test_different": "differs",
         "test_of_another_error": "differs",
     }
-    assert "1 passed, 2 differs" in found.printed
+    assert "1 passed, 2 differs" in differing.printed
 
 
-def test_the_report_tells_what_was_found_about_each_open_point(tmp_path: pathlib.Path) -> None:
+def test_the_report_tells_what_was_found_about_each_open_point(differing: Found) -> None:
     """All of D1 to D32 are there, each with its tests, and with the assertion's text of those that differ."""
-    points = run_tests(tmp_path / "suite", "theirs", AS_DECIDED + DIFFERENT).report["open_points"]
+    points = differing.report["open_points"]
     assert list(points) == [f"D{number}" for number in range(1, 33)]
     assert [points[name]["outcome"] for name in ("D1", "D2", "D3", "D4")] == [
         "as decided",
@@ -278,9 +283,9 @@ def test_the_report_tells_what_was_found_about_each_open_point(tmp_path: pathlib
     ]
 
 
-def test_what_differs_is_printed_under_its_open_point(tmp_path: pathlib.Path) -> None:
+def test_what_differs_is_printed_under_its_open_point(differing: Found) -> None:
     """A person need not read the report to see it; what is as decided is not listed."""
-    printed = run_tests(tmp_path / "suite", "theirs", AS_DECIDED + DIFFERENT).printed
+    printed = differing.printed
     assert (
         "D2:\n"
         "  test_it.py::test_different[backends0]\n"
@@ -315,6 +320,12 @@ def test_anything_else_fails_on_any_library(tmp_path: pathlib.Path, tests: str, 
     found = run_tests(tmp_path / "suite", "theirs", tests + DIFFERENT)
     assert (found.status, found.report["exit_status"]) == (1, 1)
     assert (found.outcomes[function], found.outcomes["test_different"]) == (outcome, "differs")
+
+
+def test_a_decision_that_is_no_open_point_is_reported_beside_them(tmp_path: pathlib.Path) -> None:
+    """It is only checked, so the failure is one; but what was found about it stands where one looks for it."""
+    found = run_tests(tmp_path / "suite", "theirs", OF_A_LINE)
+    assert found.report["open_points"]["D4"]["outcome"] == "failed"
 
 
 def test_our_own_library_has_to_pass(tmp_path: pathlib.Path) -> None:

@@ -14,7 +14,7 @@
 #include "wait.h"
 
 /* A thread that may not wait to be received (B216) gives a server that waits already this long to be scheduled. */
-#define RECEIVER_GRACE (50 * CLOCK_MILLISECOND)
+#define RECEIVER_GRACE (200 * CLOCK_MILLISECOND)
 /* A message in more parts than that is put together before it is written. */
 #define PARTS 16
 /* Not an errno: the exchange goes on. */

@@ -1,0 +1,653 @@
+"""The binding to libha when luck is bad: files that are no libha, and recovery functions that do what they must not."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+import types
+from typing import Any, Callable, Dict
+
+import pytest
+
+import ha_qnx
+from ha_qnx import backends
+from ha_qnx.libraries import Libraries
+
+RECOVERIES = pathlib.Path(__file__).parents[2] / "ci" / "recoveries.py"
+
+# Libraries.
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test loads for itself."""
+    monkeypatch.setattr(backends, "_made", {})
+
+
+def why_not(monkeypatch: pytest.MonkeyPatch, library: object) -> str:
+    """What is said of a library that HA_QNX_LIBHA names and that cannot be used."""
+    monkeypatch.setenv("HA_QNX_LIBHA", str(library))
+    with pytest.raises(ha_qnx.BackendUnavailableError) as raised:
+        ha_qnx.backend("native")
+    (candidate,) = raised.value.candidates
+    assert candidate.name == "native"
+    return candidate.reason
+
+
+def test_a_library_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """It is named."""
+    missing = tmp_path / "libha.so.2"
+    assert why_not(monkeypatch, missing).startswith(f"{missing}: cannot open shared object file")
+
+
+def test_an_installation_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remedies are named."""
+    monkeypatch.delenv("HA_QNX_LIBHA", raising=False)
+    monkeypatch.setattr("ha_qnx.libraries._OWN_NAME", "libha_nowhere.so")
+    with pytest.raises(ha_qnx.BackendUnavailableError, match=r"has no libha_nowhere\.so: install a platform wheel"):
+        ha_qnx.backend("native")
+
+
+@pytest.mark.parametrize("content", [b"", b"no library, whatever its name\n", bytes(100_000)])
+def test_a_file_that_is_no_library(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, content: bytes) -> None:
+    """It is named, with what the loader says."""
+    path = tmp_path / "libha.so.2"
+    path.write_bytes(content)
+    reason = why_not(monkeypatch, path)
+    assert reason.startswith(f"{path}: ")
+    assert "file too short" in reason or "invalid ELF header" in reason
+
+
+def test_a_directory_is_no_library(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """It is named, too."""
+    assert why_not(monkeypatch, tmp_path).startswith(f"{tmp_path}: ")
+
+
+def test_a_library_of_the_other_word_size(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, libha: str) -> None:
+    """It is named, and said to be of the wrong class."""
+    content = bytearray(pathlib.Path(libha).read_bytes())
+    assert content[4] in (1, 2)  # EI_CLASS: 32 or 64 bits.
+    content[4] = 3 - content[4]
+    other = tmp_path / "libha.so.2"
+    other.write_bytes(content)
+    assert why_not(monkeypatch, other).startswith(f"{other}: wrong ELF class: ELFCLASS{32 * content[4]}")
+
+
+def test_a_library_that_is_something_else(monkeypatch: pytest.MonkeyPatch, compile_c: Callable[..., str]) -> None:
+    """On a host, only libha for POSIX hosts will do, and it says that it is."""
+    other = compile_c("libother.so", "-shared", "-fPIC", source="int other(void) { return 0; }")
+    assert why_not(monkeypatch, other).startswith(f"{other}: it does not export ha_posix_version")
+
+
+def test_a_library_without_a_symbol(monkeypatch: pytest.MonkeyPatch, compile_c: Callable[..., str]) -> None:
+    """All that are missing and needed are named, but none that there is a substitute for."""
+    source = 'const char *ha_posix_version(void) { return "libha for POSIX 0"; } int ha_attach(void) { return 0; }'
+    poor = compile_c("libpoor.so", "-shared", "-fPIC", source=source)
+    where, _colon, names = why_not(monkeypatch, poor).partition(": it does not export ")
+    lacking = names.split(", ")
+    assert where == poor
+    assert {"ChannelCreate", "MsgSendPulse", "ha_ReConnectAttach", "ha_detach", "open"} <= set(lacking)
+    assert "ha_attach" not in lacking
+    assert not [name for name in lacking if name.endswith(("_r", "64"))]
+
+
+# On QNX, as far as a host can tell: the kernel calls are in the process from the start, as those of libc are there, and
+# another library covers them.
+
+AS_ON_QNX = """
+import os, sys, types
+import ha_qnx
+from ha_qnx import libraries
+sys.platform = "qnx"
+os.uname = lambda: types.SimpleNamespace(release={release!r})
+"""
+PLAIN_LIBC = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+
+/* libc's MsgSendPulse, which recovers nothing. */
+int MsgSendPulse(int coid, int priority, int code, int value)
+{
+    int (*control)(int, int, void *) = (int (*)(int, int, void *))dlsym(RTLD_NEXT, "ha_connection_ctrl");
+    int (*pulse)(int, int, int, int) = (int (*)(int, int, int, int))dlsym(RTLD_NEXT, "MsgSendPulse");
+    control(coid, 3, 0); /* HA_RECOVERY_SUSPEND */
+    int result = pulse(coid, priority, code, value), number = errno;
+    control(coid, 4, 0); /* HA_RECOVERY_ENABLE */
+    errno = number;
+    return result;
+}
+"""
+LIBHA_2 = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdint.h>
+
+#define FORWARD(NAME, PARAMETERS, ARGUMENTS) \
+    int NAME PARAMETERS \
+    { \
+        return ((int (*) PARAMETERS)dlsym(RTLD_DEFAULT, #NAME)) ARGUMENTS; \
+    }
+#define UNUSED(NAME) int NAME(void) { return -1; }
+
+typedef int (*RFp)(int, void *);
+FORWARD(ha_attach, (int a, RFp b, void *c, unsigned d), (a, b, c, d))
+FORWARD(ha_detach, (int a), (a))
+FORWARD(ha_connection_ctrl, (int a, int b, void *c), (a, b, c))
+FORWARD(ha_ConnectAttach, (uint32_t a, int32_t b, int c, unsigned d, unsigned e, RFp f, void *g, unsigned h),
+        (a, b, c, d, e, f, g, h))
+FORWARD(ha_ConnectDetach, (int a), (a))
+FORWARD(ha_ReConnectAttach, (int a, uint32_t b, int32_t c, int d, unsigned e, unsigned f), (a, b, c, d, e, f))
+UNUSED(ha_open) UNUSED(ha_creat) UNUSED(ha_reopen) UNUSED(ha_close) UNUSED(ha_dup)
+"""
+
+
+@pytest.fixture
+def run_on_qnx(
+    compile_c: Callable[..., str], libha: str, tmp_path: pathlib.Path, runtime_directory: pathlib.Path
+) -> Callable[..., str]:
+    """Runs a program as on QNX: ``run_on_qnx(release, source)`` returns what it has printed."""
+    preloaded = compile_c("libplain.so", "-shared", "-fPIC", source=PLAIN_LIBC)
+    environment = {
+        "LD_PRELOAD": f"{preloaded}:{libha}",
+        "HA_QNX_LIBHA": compile_c("libha.so.2", "-shared", "-fPIC", source=LIBHA_2),
+    }
+    return lambda release, source: run(AS_ON_QNX.format(release=release) + source, tmp_path, environment)
+
+
+def run(source: str, directory: pathlib.Path, environment: Dict[str, str]) -> str:
+    """Run a program, which must end well and say nothing to stderr; returns what it has printed."""
+    completed = subprocess.run(  # noqa: S603  # our own source, in our own interpreter
+        [sys.executable, "-X", "dev", "-c", textwrap.dedent(source)],
+        cwd=directory,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (completed.returncode, completed.stderr) == (0, "")
+    return completed.stdout
+
+
+@pytest.mark.parametrize(
+    ("release", "model"), [("7.0.0", "LP64, SDP 7.x"), ("7.1.0", "LP64, SDP 7.x"), ("8.0.0", "LP64, SDP 8.x")]
+)
+def test_the_release_chooses_the_declarations(run_on_qnx: Callable[..., str], release: str, model: str) -> None:
+    """A library that does not say what it is has those of the system, and the reason is told."""
+    printed = run_on_qnx(release, "found = libraries.Libraries(True); print(found.model.name, found.reason, sep='|')")
+    found, reason = printed.strip().split("|")
+    assert found == model
+    assert "pointers have 64 bits" in reason
+    assert release in reason
+
+
+@pytest.mark.parametrize("release", ["6.6.0", "9.0", "6.1.0-18-amd64"])
+def test_an_unknown_release_is_refused(monkeypatch: pytest.MonkeyPatch, libha: str, release: str) -> None:
+    """The sentence names it."""
+    monkeypatch.setattr("sys.platform", "qnx")
+    monkeypatch.setattr("os.uname", lambda: types.SimpleNamespace(release=release))
+    monkeypatch.setattr("ha_qnx.libraries._version_of", lambda library: None)
+    assert f"the release {release}" in why_not(monkeypatch, libha).replace("'", "")
+
+
+def test_a_release_that_its_libc_belies_is_refused(monkeypatch: pytest.MonkeyPatch, libha: str) -> None:
+    """What calls itself 8.0, with a function that 8.0 has no more, is unknown."""
+    monkeypatch.setattr("sys.platform", "qnx")
+    monkeypatch.setattr("os.uname", lambda: types.SimpleNamespace(release="8.0.0"))
+    monkeypatch.setattr("ha_qnx.libraries._version_of", lambda library: None)
+    monkeypatch.setattr("ha_qnx.libraries._BEFORE_8", ("printf", "MsgReadiov"))
+    assert "the release 8.0.0 whose libc has printf is not known" in why_not(monkeypatch, libha)
+
+
+def test_what_libc_lacks_is_not_laid_to_libha(monkeypatch: pytest.MonkeyPatch, compile_c: Callable[..., str]) -> None:
+    """Both files are named, each with its own symbols."""
+    monkeypatch.setattr("sys.platform", "qnx")
+    monkeypatch.setattr("os.uname", lambda: types.SimpleNamespace(release="7.1.0"))
+    poor = compile_c("libha.so.2", "-shared", "-fPIC", source="int ha_attach(void) { return 0; }")
+    of_libha, of_libc = why_not(monkeypatch, poor).split("; ")
+    assert of_libha.startswith(f"{poor}: it does not export ha_ConnectAttach, ")
+    assert "ChannelCreate" not in of_libha
+    assert of_libc.startswith("libc: it does not export ChannelCreate, ")
+    assert "ha_" not in of_libc
+
+
+def test_what_libha_does_not_cover_has_a_substitute(run_on_qnx: Callable[..., str]) -> None:
+    """What is missing is listed, each with what takes its place."""
+    printed = run_on_qnx(
+        "7.1.0",
+        "found = libraries.Libraries(True)\nfor name in found.missing: print(name, found.substitute(name), sep=': ')",
+    )
+    lines = printed.splitlines()
+    assert "MsgSendPulse: libc's, which ha_qnx makes recover" in lines
+    assert "MsgSend: libc's, which does not recover" in lines
+    assert "MsgSend_r: MsgSend, whose errno is returned" in lines
+    assert "ha_open64: ha_open" in lines
+    assert not [line for line in lines if line.startswith(("ha_attach", "ChannelCreate:"))]
+
+
+def test_pulses_recover_with_a_libha_that_does_not_cover_them(run_on_qnx: Callable[..., str]) -> None:
+    """ha_qnx covers them instead (D11): they recover, unless that is suspended, and what is raised is the cause."""
+    run_on_qnx(
+        "7.1.0",
+        """
+from errno import EBADF, ESRCH
+from ha_qnx.constants import HA_RECOVERY_ENABLE, HA_RECOVERY_SUSPEND, NTO_SIDE_CHANNEL
+import logging
+logging.getLogger("ha_qnx").addHandler(logging.NullHandler())
+qnx = ha_qnx.backend("native")
+assert "MsgSendPulse" in qnx.libraries.missing
+channels = [qnx.ChannelCreate()]
+calls = []
+
+def lose():
+    qnx.ChannelDestroy(channels.pop())
+
+def recover(coid, handle):
+    calls.append(handle)
+    if handle == "raise":
+        raise RuntimeError("no server")
+    try:
+        qnx.MsgSendPulse(coid, 10, 1, 2)
+    except OSError as error:
+        assert error.errno in (EBADF, ESRCH), error  # Plain in here (D10).
+    else:
+        raise AssertionError("the pulse was sent")
+    channels.append(qnx.ChannelCreate())
+    return qnx.ha_ReConnectAttach(coid, 0, 0, channels[0], NTO_SIDE_CHANNEL, 0)
+
+def fails(coid):
+    try:
+        qnx.MsgSendPulse(coid, 10, 1, 2)
+    except OSError as error:
+        assert error.errno in (EBADF, ESRCH), error
+        assert qnx.MsgSendPulse_r(coid, 10, 1, 2) in (-EBADF, -ESRCH)
+        return error
+    raise AssertionError("the pulse was sent")
+
+coid = qnx.ha_ConnectAttach(0, 0, channels[0], NTO_SIDE_CHANNEL, 0, recover, "handle")
+lose()
+assert qnx.MsgSendPulse(coid, 10, 1, 2) == 0
+assert calls == ["handle"]
+lose()
+assert qnx.MsgSendPulse_r(coid, 10, 1, 2) == 0
+assert calls == ["handle"] * 2
+lose()
+qnx.ha_connection_ctrl(coid, HA_RECOVERY_SUSPEND)
+assert fails(coid).__cause__ is None
+assert calls == ["handle"] * 2
+qnx.ha_connection_ctrl(coid, HA_RECOVERY_ENABLE)
+qnx.ha_attach(coid, recover, "raise", ha_qnx.HAREPLACERECOVERYFN)
+assert isinstance(fails(coid).__cause__, RuntimeError)
+qnx.ha_detach(coid)
+calls.clear()
+assert fails(coid).__cause__ is None
+assert calls == []
+""",
+    )
+
+
+# Recovery functions. Each program has its connection and its server to itself, and must end well.
+
+PROGRAM = """
+import ctypes, gc, logging, os, sys, threading, warnings, weakref
+from errno import EBADF, EINVAL, ESRCH
+import ha_qnx
+from ha_qnx.constants import NTO_SIDE_CHANNEL
+
+logging.getLogger("ha_qnx").addHandler(logging.NullHandler())
+qnx = ha_qnx.backend("native")
+threads = []
+
+def give_up(*error):
+    sys.__excepthook__(*error)
+    sys.stderr.flush()
+    os._exit(1)  # Whatever other threads wait for.
+
+sys.excepthook = give_up
+
+def make_server(daemon=False):
+    chid = qnx.ChannelCreate()
+
+    def serve():
+        room = bytearray(100)
+        try:
+            while True:
+                rcvid = qnx.MsgReceive(chid, room)
+                if rcvid:
+                    qnx.MsgReply(rcvid, 7, b"reply")
+        except OSError as error:
+            assert error.errno == ESRCH, error
+
+    thread = threading.Thread(target=serve, daemon=daemon)
+    thread.start()
+    if not daemon:
+        threads.append(thread)
+    return chid
+
+def end_server(chid):
+    qnx.ChannelDestroy(chid)
+    for thread in threads:
+        thread.join()
+
+def attach(chid, function, handle=None):
+    return qnx.ha_ConnectAttach(0, 0, chid, NTO_SIDE_CHANNEL, 0, function, handle)
+
+def reconnect(coid, chid):
+    return qnx.ha_ReConnectAttach(coid, 0, 0, chid, NTO_SIDE_CHANNEL, 0)
+
+def fails(call, *arguments):
+    try:
+        result = call(*arguments)
+    except OSError as error:
+        return error
+    raise AssertionError(result)
+
+def send(coid):
+    reply = bytearray(5)
+    status = qnx.MsgSend(coid, b"message", reply)
+    assert reply == b"reply", reply
+    return status
+"""
+# What C programs do: calls on threads that Python did not start.
+HELPER = r"""
+#include <errno.h>
+#include <pthread.h>
+#include <stddef.h>
+
+struct job {
+    long (*send)(int, const void *, size_t, void *, size_t);
+    int (*recover)(int, void *);
+    int coid;
+    void *handle;
+    long result;
+    int number;
+};
+
+static void *do_job(void *argument)
+{
+    struct job *job = argument;
+    char reply[5];
+    if (job->send)
+        job->result = job->send(job->coid, "message", 7, reply, sizeof reply);
+    else
+        job->result = job->recover(job->coid, job->handle);
+    job->number = errno;
+    return NULL;
+}
+
+static long run(struct job *job)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, do_job, job) || pthread_join(thread, NULL))
+        return -2;
+    errno = job->number;
+    return job->result;
+}
+
+long send_on_a_thread(long (*send)(int, const void *, size_t, void *, size_t), int coid)
+{
+    struct job job = {.send = send, .coid = coid};
+    return run(&job);
+}
+
+long recover_on_a_thread(int (*recover)(int, void *), int coid, void *handle)
+{
+    struct job job = {.recover = recover, .coid = coid, .handle = handle};
+    return run(&job);
+}
+"""
+
+
+@pytest.fixture
+def run_program(
+    compile_c: Callable[..., str], libha: str, tmp_path: pathlib.Path, runtime_directory: pathlib.Path
+) -> Callable[[str], str]:
+    """Runs a program with the backend native."""
+    helper = compile_c("libhelper.so", "-shared", "-fPIC", source=HELPER)
+    load = f"""
+helper = ctypes.CDLL({helper!r}, use_errno=True)
+helper.send_on_a_thread.restype = helper.recover_on_a_thread.restype = ctypes.c_long
+helper.recover_on_a_thread.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+send_of_c = ctypes.CDLL({libha!r}).MsgSend
+"""
+    environment = {"HA_QNX_LIBHA": libha, "HA_QNX_BACKEND": "native"}
+    return lambda source: run(PROGRAM + load + source, tmp_path, environment)
+
+
+@pytest.fixture
+def run_recoveries(libha: str, tmp_path: pathlib.Path, runtime_directory: pathlib.Path) -> Callable[..., Any]:
+    """Runs ci/recoveries.py."""
+
+    def recover(*options: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(  # noqa: S603  # our own program
+            [sys.executable, str(RECOVERIES), *options],
+            cwd=tmp_path,
+            env={**os.environ, "HA_QNX_LIBHA": libha},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    return recover
+
+
+def test_a_call_that_comes_after_ha_detach_finds_solid_ground(run_program: Callable[[str], str]) -> None:
+    """Its token is unknown by then: nothing is recovered, and the function, long collected, is not called."""
+    run_program(
+        """
+class Handle: pass
+
+def make(calls):
+    return lambda coid, handle: calls.append(coid) or coid
+
+calls, handle, chid = [], Handle(), make_server()
+coid = attach(chid, make(calls), handle)
+token = qnx._by_coid[coid].token
+callback = ctypes.cast(qnx._callback, ctypes.c_void_p)
+assert helper.recover_on_a_thread(callback, coid, token) == coid
+assert calls == [coid]
+there = weakref.ref(handle)
+del handle
+gc.collect()
+assert there() is not None
+qnx.ha_detach(coid)
+gc.collect()
+assert there() is None
+for stale in (token, 0, 2**63):
+    assert helper.recover_on_a_thread(callback, coid, stale) == -1
+    assert qnx._callback(coid, stale) == -1
+assert calls == [coid]
+end_server(chid)
+assert fails(send, coid).__cause__ is None
+"""
+    )
+
+
+@pytest.mark.parametrize("call", ["ConnectDetach", "ha_ConnectDetach", "ha_detach", "close"])
+def test_a_recovery_function_ends_its_own_connection(run_program: Callable[[str], str], call: str) -> None:
+    """Whatever it claims, the connection is lost: the send fails, and nothing is left that could be called again."""
+    run_program(
+        f"""
+calls = []
+
+def recover(coid, handle):
+    calls.append(coid)
+    try:
+        qnx.{call}(coid)
+    except OSError:
+        return -1
+    return coid
+
+chid = make_server()
+coid = attach(chid, recover)
+end_server(chid)
+assert fails(send, coid).errno == EBADF
+assert 1 <= len(calls) <= 2, calls
+chid = make_server()
+other = qnx.ConnectAttach(0, 0, chid, NTO_SIDE_CHANNEL, 0)
+assert send(other) == 7
+end_server(chid)
+"""
+    )
+
+
+def test_a_recovery_function_forks(run_program: Callable[[str], str]) -> None:
+    """It returns through the library in the child as in its parent, and both end well."""
+    run_program(
+        """
+warnings.simplefilter("ignore", DeprecationWarning)  # Of fork, where there are threads.
+children = []
+
+def recover(coid, handle):
+    children.append(os.fork())
+    return reconnect(coid, later) if children[0] else -1
+
+chid, later = make_server(), make_server()
+coid = attach(chid, recover)
+qnx.ChannelDestroy(chid)
+try:
+    assert send(coid) == 7
+except OSError as error:
+    # In the child, which has no side channels.
+    assert (children, error.errno) == ([0], EBADF)
+    qnx.ChannelDestroy(qnx.ChannelCreate())
+    os._exit(40)  # Python 3.8 cannot end a forked child otherwise, in its development mode.
+assert os.WEXITSTATUS(os.waitpid(children[0], 0)[1]) == 40
+assert send(coid) == 7
+end_server(later)
+"""
+    )
+
+
+@pytest.mark.parametrize("error", ["ValueError", "KeyboardInterrupt", "SystemExit", "MemoryError"])
+def test_a_recovery_function_raises(run_program: Callable[[str], str], error: str) -> None:
+    """Of an Exception, the call's own error is raised; another one passes through. The next recovery is as usual."""
+    run_program(
+        f"""
+def recover(coid, handle):
+    if handle:
+        raise handle.pop()
+    return reconnect(coid, chid)
+
+raised = {error}("no server")
+chid = make_server()
+coid = attach(chid, recover, [raised])
+end_server(chid)
+chid = make_server()
+try:
+    send(coid)
+except BaseException as error:
+    if isinstance(raised, Exception):
+        assert (error.errno, error.__cause__) == (EBADF, raised)
+    else:
+        assert error is raised
+else:
+    raise AssertionError("sent")
+assert send(coid) == 7
+end_server(chid)
+error = fails(qnx.MsgSend, coid + 1, b"", bytearray(1))
+assert (error.errno, error.__cause__) == (EBADF, None)
+"""
+    )
+
+
+@pytest.mark.parametrize("result", ["None", "'1'", "1.0", "2**70", "-2**70", "object()"])
+def test_a_recovery_function_returns_no_number_of_c(run_program: Callable[[str], str], result: str) -> None:
+    """That counts as -1 (D12), and nothing is written to stderr about it."""
+    run_program(
+        f"""
+chid = make_server()
+coid = attach(chid, lambda coid, handle: {result})
+end_server(chid)
+assert fails(send, coid).errno == EBADF
+"""
+    )
+
+
+def test_a_thread_that_python_did_not_start_recovers(run_program: Callable[[str], str]) -> None:
+    """It calls the function like any other thread, again and again, and its message gets through."""
+    run_program(
+        """
+here = threading.get_ident()
+calls = []
+
+def recover(coid, handle):
+    assert handle == "handle"
+    calls.append(threading.get_ident())
+    return reconnect(coid, chid)
+
+chid = make_server()
+coid = attach(chid, recover, "handle")
+for count in range(1, 21):
+    end_server(chid)
+    chid = make_server()
+    assert helper.send_on_a_thread(send_of_c, coid) == 7
+    assert len(calls) == count
+assert here not in calls
+end_server(chid)
+"""
+    )
+
+
+def test_a_recovery_function_raises_on_a_thread_that_python_did_not_start(run_program: Callable[[str], str]) -> None:
+    """C sees the error of the call; no exception is printed, or turns up in another thread."""
+    run_program(
+        """
+def recover(coid, handle):
+    raise handle
+
+chid = make_server()
+for error in (ValueError("no server"), KeyboardInterrupt(), SystemExit(3)):
+    coid = attach(chid, recover, error)
+    qnx.ha_attach(coid, recover, error, ha_qnx.HAREPLACERECOVERYFN)
+    lost = qnx.ChannelCreate()
+    reconnect(coid, lost)
+    qnx.ChannelDestroy(lost)
+    assert helper.send_on_a_thread(send_of_c, coid) == -1
+    assert ctypes.get_errno() == EBADF
+    assert fails(qnx.MsgReceive, 99, bytearray(1)).__cause__ is None
+    qnx.ha_ConnectDetach(coid)
+end_server(chid)
+"""
+    )
+
+
+def test_a_recovery_function_runs_when_the_interpreter_ends(run_program: Callable[[str], str]) -> None:
+    """A message that is sent at the very end is recovered like any other; threads that receive then hold up nothing."""
+    printed = run_program(
+        """
+import atexit
+
+@atexit.register
+def say_goodbye():
+    print(send(coid))
+
+chid, later = make_server(), make_server(daemon=True)
+coid = attach(chid, lambda coid, handle: reconnect(coid, later))
+end_server(chid)
+"""
+    )
+    assert printed == "7\n"
+
+
+def test_recoveries_leave_nothing_behind(run_recoveries: Callable[..., Any]) -> None:
+    """After a hundred thousand of them there is no more memory, no more descriptors, no more references than before."""
+    outcome = run_recoveries("--count", "100000")
+    assert outcome.returncode == 0, outcome.stdout
+
+
+def test_the_model_of_the_library_for_posix_hosts(monkeypatch: pytest.MonkeyPatch, libha: str) -> None:
+    """It says what it is, which settles the declarations; it lacks nothing."""
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    for with_libha in (True, False):
+        found = Libraries(with_libha)
+        assert found.path == libha
+        assert (found.version or "").startswith("libha for POSIX ")
+        assert found.model.name == "LP64, SDP 7.x"
+        assert str(found.version) in found.reason
+        assert list(found.missing) == []

@@ -112,6 +112,10 @@ class Runtime:
         self._names = os.path.join(self.path, "names")
         self._directory_fd = -1
 
+    def __del__(self) -> None:
+        if getattr(self, "_directory_fd", -1) >= 0:
+            os.close(self._directory_fd)
+
     def socket_path(self, address: ChannelAddress) -> str:
         """The path to bind or connect, within what the host allows for the path of a socket.
 

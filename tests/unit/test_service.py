@@ -248,6 +248,7 @@ def test_a_request_is_answered_once(server: Recording, coid: int) -> None:
 
     server.answer = answer
     assert ha_qnx.MsgSend(coid, b"x") == 1
+    eventually(lambda: len(answers) == 3, "the handler to go on")
     assert answers == [True, False, False]
 
 

@@ -221,7 +221,7 @@ def test_a_long_path_is_no_obstacle_where_the_host_can_shorten_it(
     sock.bind(runtime.socket_path(ADDRESS))
     sock.close()
     assert runtime.channels() == [ADDRESS]
-    monkeypatch.setattr(runtime_module.os.path, "isdir", lambda _path: False)
+    monkeypatch.setattr(os.path, "isdir", lambda _path: False)
     with pytest.raises(OSError, match="set HA_QNX_RUNTIME") as raised:
         runtime.socket_path(ADDRESS)
     assert raised.value.errno == errno.ENAMETOOLONG

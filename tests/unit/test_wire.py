@@ -375,7 +375,12 @@ def test_a_flood_of_peers_leaves_nothing_behind(server: Server, honest: Callable
         if number % 100 == 99:
             honest()
             memory = memory or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    eventually(lambda: honest() or len(os.listdir("/dev/fd")) <= before + 2, "the server to close its ends")
+
+    def are_closed() -> bool:
+        honest()
+        return len(os.listdir("/dev/fd")) <= before + 2
+
+    eventually(are_closed, "the server to close its ends")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 20_000
 
 

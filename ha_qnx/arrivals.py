@@ -9,6 +9,7 @@ import ctypes
 import os
 import select
 import sys
+import threading
 import time
 from typing import Optional, Type
 
@@ -70,9 +71,10 @@ class Arrivals:
             self._close()
 
     def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            # Linux takes several milliseconds to close it, and a message waits to be sent again.
+            threading.Thread(target=os.close, args=(fd,), daemon=True).start()
 
 
 def _inotify() -> int:

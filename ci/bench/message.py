@@ -12,6 +12,7 @@ descriptor, whose number is checked before every message (D17).
 """
 
 import argparse
+import ctypes
 import json
 import os
 import pathlib
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 SIZE = 64
 FLOOR_SOURCE = pathlib.Path(__file__).with_name("floor.c")
@@ -34,12 +35,15 @@ class Variant(NamedTuple):
     name: str
     main_thread: bool
     descriptor: bool
+    backend: str = "fallback"
 
 
 VARIANTS = (
     Variant("other threads", main_thread=False, descriptor=False),
     Variant("main threads", main_thread=True, descriptor=False),
     Variant("other threads, a descriptor", main_thread=False, descriptor=True),
+    Variant("native, other threads", main_thread=False, descriptor=False, backend="native"),
+    Variant("native, main threads", main_thread=True, descriptor=False, backend="native"),
 )
 
 
@@ -68,12 +72,7 @@ def client(name: str, main_thread: bool, descriptor: bool, messages: int) -> Dic
 
     They are measured in turn, a few hundred at a time, so that a change of the machine's speed meets both.
     """
-    from ha_qnx.fallback.kernel import SocketKernel
-
-    from ha_qnx.recovery import Recovery
-
-    kernel = SocketKernel()
-    recovery = Recovery("fallback", kernel)
+    kernel, recovery = _layers()
     coid = _connect(recovery, name, descriptor)
     recovery.ha_attach(coid, lambda _coid, _handle: -1)
     message, reply = b"x" * SIZE, bytearray(SIZE)
@@ -93,6 +92,38 @@ def client(name: str, main_thread: bool, descriptor: bool, messages: int) -> Dic
 
     _in_thread(measure, main_thread)
     return {which: statistics.median(taken) for which, taken in times.items()}
+
+
+def _layers() -> Tuple[Any, Any]:
+    """The kernel calls and the covers of the chosen backend; the native one has both in one."""
+    if os.environ["HA_QNX_BACKEND"] == "native":
+        import ha_qnx
+
+        return ha_qnx.backend(), ha_qnx.backend()
+    from ha_qnx.fallback.kernel import SocketKernel
+
+    from ha_qnx.recovery import Recovery
+
+    kernel = SocketKernel()
+    return kernel, Recovery("fallback", kernel)
+
+
+def ctypes_call() -> float:
+    """The nanoseconds of one call by ctypes that reaches no kernel: a reply to nobody."""
+    import ha_qnx
+    from ha_qnx.native_kernel import NativeKernel
+
+    native = ha_qnx.backend("native")
+    assert isinstance(native, NativeKernel)
+    reply = native.libraries.fast("MsgReply")
+    data, size, status = b"y" * SIZE, ctypes.c_size_t(SIZE), ctypes.c_long(0)
+    times = []
+    for _block in range(200):
+        start = time.perf_counter_ns()
+        for _call in range(100):
+            reply(-1, status, data, size)
+        times.append((time.perf_counter_ns() - start) / 100)
+    return statistics.median(times)
 
 
 def _connect(recovery: Any, name: str, descriptor: bool) -> int:
@@ -124,6 +155,7 @@ def measure_floor(program: str, messages: int) -> float:
 def measure_variant(variant: Variant, messages: int) -> Dict[str, float]:
     """One round of a variant, in fresh processes."""
     name = f"bench-{os.getpid()}"
+    os.environ["HA_QNX_BACKEND"] = variant.backend
     arguments = [name, str(int(variant.main_thread))]
     itself = [sys.executable, __file__]
     server = subprocess.Popen([*itself, "--server", *arguments], stdout=subprocess.DEVNULL)  # noqa: S603
@@ -154,13 +186,13 @@ def run(rounds: int, messages: int, cpu: int) -> Dict[str, Any]:
     taken: Dict[str, List[float]] = {}
     with tempfile.TemporaryDirectory() as directory:
         os.environ["HA_QNX_RUNTIME"] = os.path.join(directory, "run")
-        os.environ["HA_QNX_BACKEND"] = "fallback"
         floor = build_floor(directory)
+        variants = [variant for variant in VARIANTS if variant.backend == "fallback" or has_native()]
         for number in range(rounds):
             print(f"\rround {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
             if floor is not None:
                 taken.setdefault("floor", []).append(measure_floor(floor, messages))
-            for variant in VARIANTS:
+            for variant in variants:
                 for which, median in measure_variant(variant, messages).items():
                     taken.setdefault(f"{which}, {variant.name}", []).append(median)
     print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
@@ -177,9 +209,23 @@ def run(rounds: int, messages: int, cpu: int) -> Dict[str, Any]:
         }
     result["cover_times_kernel"] = {
         variant.name: round(microseconds[f"cover, {variant.name}"] / microseconds[f"kernel, {variant.name}"], 3)
-        for variant in VARIANTS
+        for variant in variants
+        if variant.backend == "fallback"
     }
+    if has_native():
+        result["ctypes_call_us"] = round(ctypes_call() / 1000, 3)
     return result
+
+
+def has_native() -> bool:
+    """Whether there is a library to run the binding on."""
+    import ha_qnx
+
+    try:
+        ha_qnx.backend("native")
+    except ImportError:
+        return False
+    return True
 
 
 def show(result: Dict[str, Any]) -> None:
@@ -189,6 +235,10 @@ def show(result: Dict[str, Any]) -> None:
         print(f"  {name:40s} {value:7.2f} us" + (f"   {times:.2f} times the floor" if times else ""))
     for name, value in result["cover_times_kernel"].items():
         print(f"  cover / kernel, {name:24s} {value:7.3f}")
+    if "ctypes_call_us" in result:
+        print(f"  one call by ctypes, of the three of a round trip: {result['ctypes_call_us']:.2f} us")
+    else:
+        print("  (no library for the native backend)")
     if "times_the_floor" not in result:
         print("  (no C compiler, so no floor: gcc or clang brings it)")
 

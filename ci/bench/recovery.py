@@ -2,8 +2,8 @@
 
 A client holds a connection that recovers by wait_for(reopen(...)). Its server is killed again and again while the
 client sends; a successor, which was started ahead, takes the name. Measured is the time from the moment the successor
-listens (name_attach has returned) to the moment the client has the reply to the message that was sent again, and, beside
-it in the same rounds, a fresh open and round trip by the same client. Run it with an interpreter that has ha_qnx:
+listens (name_attach has returned) to the moment the client has the reply to the message that was sent again; beside it,
+in the same rounds, a fresh open and round trip by the same client. Run it with an interpreter that has ha_qnx:
 
     python ci/bench/recovery.py [--kills N] [--json]
 """

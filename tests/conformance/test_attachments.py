@@ -274,7 +274,7 @@ def test_an_open_that_fails_attaches_nothing(qnx: Any, start: Start, server: Ser
     assert task.errno() == EPERM
     server.destroy_channel()
     assert start(MAKERS[call], qnx, server, give_up, None).errno() == ENOENT
-    assert next_number() == number
+    assert next_number() <= number
     with fails_with(EBADF):
         qnx.ha_detach(number)
 

@@ -11,7 +11,6 @@ import threading
 from typing import Any, List
 
 import pytest
-from ha_qnx.fallback import runtime as runtime_module
 from ha_qnx.fallback.runtime import (
     ChannelAddress,
     Runtime,

@@ -600,12 +600,16 @@ class SocketKernel(Kernel):
         try:
             if self._send(coid, [memoryview(message)], []):
                 raise failure(EBADFSYS)
-        except BaseException:
+        except BaseException as error:
+            is_gone = isinstance(error, OSError) and error.errno == EBADF and not connection.is_alive()
             if at is None:
                 with contextlib.suppress(OSError):
                     self._table.detach(coid)
             else:
                 connection.detach()  # Dead, but its number stays taken (D6).
+            if is_gone and str(error) == str(failure(EBADF)):
+                # The server was ending when we connected. EBADF would say that our number is lost (D6).
+                raise failure(ESRCH) from None
             raise
         return coid
 

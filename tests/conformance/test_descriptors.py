@@ -374,7 +374,7 @@ def test_open_fails_when_the_server_dies_before_it_answers(
         task.wait_until_blocked()
     server.kill()
     assert task.errno() == ESRCH
-    assert next_number() == lowest
+    assert next_number() <= lowest
 
 
 @checks("D13")

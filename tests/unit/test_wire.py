@@ -415,6 +415,28 @@ class RawServer:
         self.trunk.close()
 
 
+def test_a_server_that_ends_while_a_client_opens_is_a_lost_server() -> None:
+    """Whenever the server goes, open fails with ESRCH: EBADF would mean that a number is somebody else's (D6)."""
+    server, kernel = RawServer(), SocketKernel()
+    claim = Runtime().claim_name("ending", server.address)
+
+    def end_each() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                server.listener.accept()[0].close()
+
+    thread = threading.Thread(target=end_each)
+    thread.start()
+    for _ in range(200):
+        with pytest.raises(ProcessLookupError):
+            kernel.open("/dev/name/local/ending", os.O_RDWR)
+    claim.release()
+    server.listener.shutdown(socket.SHUT_RDWR)
+    thread.join(DEADLINE)
+    server.listener.close()
+    assert not thread.is_alive()
+
+
 @pytest.fixture
 def raw_server() -> Iterator[RawServer]:
     server = RawServer()

@@ -415,29 +415,6 @@ class RawServer:
         self.trunk.close()
 
 
-def test_a_server_that_ends_while_a_client_opens_is_a_lost_server() -> None:
-    """Whenever the server goes, open says that there is none: EBADF would mean that a number is lost (D6)."""
-    server, kernel, ended = RawServer(), SocketKernel(), threading.Event()
-    claim = Runtime().claim_name("ending", server.address)
-
-    def end_each() -> None:
-        while not ended.is_set():
-            server.listener.accept()[0].close()
-
-    thread = threading.Thread(target=end_each)
-    thread.start()
-    for _ in range(200):
-        with pytest.raises((FileNotFoundError, ProcessLookupError)):
-            kernel.open("/dev/name/local/ending", os.O_RDWR)
-    claim.release()
-    ended.set()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as last:
-        last.connect(Runtime().socket_path(server.address))
-    thread.join(DEADLINE)
-    server.listener.close()
-    assert not thread.is_alive()
-
-
 @pytest.fixture
 def raw_server() -> Iterator[RawServer]:
     server = RawServer()

@@ -212,7 +212,7 @@ MUTANTS = (
         "leaves open what could not be attached",
         "attachments",
         RECOVERY,
-        "        _check_attachment(rfn, haflags)\n        coid = self.ConnectAttach(nd, pid, chid, index, flags)\n"
+        "        attachment_flags(rfn, haflags)\n        coid = self.ConnectAttach(nd, pid, chid, index, flags)\n"
         "        return self._attach_new(coid, self.ConnectDetach, rfn, rhdl, haflags)\n",
         "        coid = self.ConnectAttach(nd, pid, chid, index, flags)\n"
         "        self.ha_attach(coid, rfn, rhdl, haflags)\n        return coid\n",

@@ -82,6 +82,11 @@ class Trunk:
         elif kind == wire.REFUSED:
             self._refused_for = version
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server has said that it does not speak our version of the wire."""
+        return self._refused_for is not None
+
     def lost(self) -> OSError:
         """EBADF, with the reason if the server has given one."""
         self.read_news()

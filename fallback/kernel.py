@@ -29,7 +29,20 @@ from errno import (
 from typing import Callable, Dict, Iterator, List, Optional
 
 from ha_qnx import iomessages
-from ha_qnx.buffers import integer, readable, readable_parts, writable, writable_parts
+from ha_qnx.buffers import (
+    INT_MAX,
+    INT_MIN,
+    LONG_MAX,
+    UINT_MAX,
+    as_int,
+    as_long,
+    as_uint,
+    integer,
+    readable,
+    readable_parts,
+    writable,
+    writable_parts,
+)
 from ha_qnx.constants import (
     EBADFSYS,
     ENOREMOTE,
@@ -57,14 +70,14 @@ from ha_qnx.constants import (
     TIMER_ABSTIME,
 )
 from ha_qnx.errors import failure
-from ha_qnx.kernel import BytesLike, Kernel, Name, Vector
+from ha_qnx.kernel import NAME_PREFIX, BytesLike, Kernel, Name, Vector
 from ha_qnx.structures import ClientInfo, MessageInfo
 
 from . import host, wire
 from .channels import Channel, Received, ServerLane, ServerTrunk
 from .connections import Buffers, Connection, Exchange, Lane
 from .numbers import Numbers, Slots
-from .runtime import NAME_PREFIX, ChannelAddress, NameClaim, Runtime, valid_name
+from .runtime import ChannelAddress, NameClaim, Runtime, valid_name
 from .table import ConnectionTable, is_host_descriptor
 from .threads import Threads, Timeout
 
@@ -76,8 +89,6 @@ _DEATH_FLAGS = NTO_CHF_COID_DISCONNECT | NTO_CHF_THREAD_DEATH
 _KNOWN_CONNECTION_FLAGS = NTO_COF_CLOEXEC | NTO_COF_NOSHARE
 _KNOWN_TIMEOUT_FLAGS = NTO_TIMEOUT_SEND | NTO_TIMEOUT_RECEIVE | NTO_TIMEOUT_REPLY | TIMER_ABSTIME
 _SEND_AND_REPLY = NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY
-_INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
-_LONG_MIN, _LONG_MAX = -(1 << 63), (1 << 63) - 1
 
 # Looked up once, for the two paths that every message takes.
 _MESSAGE, _REPLY, _REPLY_HEADER = wire.MESSAGE, wire.REPLY, wire.REPLY_HEADER
@@ -119,7 +130,7 @@ class SocketKernel(Kernel):
     # Channels.
 
     def ChannelCreate(self, flags: int = 0) -> int:
-        flags = integer("flags", flags, 0, 0xFFFF_FFFF)
+        flags = as_uint("flags", flags)
         if flags & NTO_CHF_NET_MSG:
             raise failure(EPERM)
         if flags & ~_KNOWN_CHANNEL_FLAGS:
@@ -159,7 +170,7 @@ class SocketKernel(Kernel):
             raise
 
     def ChannelDestroy(self, chid: int) -> int:
-        chid = integer("chid", chid, _INT_MIN, _INT_MAX)
+        chid = as_int("chid", chid)
         with self._table.lock:
             channel = self._channels.entries.pop(chid, None)
             if channel is None:
@@ -181,32 +192,32 @@ class SocketKernel(Kernel):
 
     def ConnectAttach(self, nd: int, pid: int, chid: int, index: int = NTO_SIDE_CHANNEL, flags: int = 0) -> int:
         address = self._address(nd, pid, chid)
-        index = integer("index", index, _INT_MIN, 0xFFFF_FFFF)
+        index = integer("index", index, INT_MIN, UINT_MAX)
         return self._table.attach(address, index, self._connection_flags(flags)).coid
 
     def attach_at(self, coid: int, nd: int, pid: int, chid: int, flags: int) -> int:
         address = self._address(nd, pid, chid)
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        coid = as_int("coid", coid)
         return self._table.attach_at(coid, address, self._connection_flags(flags)).coid
 
     @staticmethod
     def _address(nd: int, pid: int, chid: int) -> ChannelAddress:
-        nd = integer("nd", nd, 0, 0xFFFF_FFFF)
-        pid = integer("pid", pid, _INT_MIN, _INT_MAX)
-        chid = integer("chid", chid, _INT_MIN, _INT_MAX)
+        nd = as_uint("nd", nd)
+        pid = as_int("pid", pid)
+        chid = as_int("chid", chid)
         if nd:
             raise failure(ENOREMOTE)
         return ChannelAddress(pid or os.getpid(), chid)
 
     @staticmethod
     def _connection_flags(flags: int) -> int:
-        flags = integer("flags", flags, _INT_MIN, 0xFFFF_FFFF)
+        flags = integer("flags", flags, INT_MIN, UINT_MAX)
         if flags & ~_KNOWN_CONNECTION_FLAGS:
             raise failure(EINVAL)
         return flags
 
     def ConnectDetach(self, coid: int) -> int:
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        coid = as_int("coid", coid)
         if coid == SYSMGR_COID:
             raise failure(EPERM)
         client = self._scoids.entries.get(coid)
@@ -221,7 +232,7 @@ class SocketKernel(Kernel):
         return 0
 
     def ConnectServerInfo(self, pid: int, coid: int, info: Optional[MessageInfo] = None) -> int:
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        coid = as_int("coid", coid)
         _check_info(info)
         self._check_own_pid(pid)
         connection = self._table.at_or_after(coid, with_dead=info is not None)
@@ -233,9 +244,9 @@ class SocketKernel(Kernel):
         return connection.coid
 
     def ConnectFlags(self, pid: int, coid: int, mask: int, bits: int) -> int:
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
-        mask = integer("mask", mask, 0, 0xFFFF_FFFF)
-        bits = integer("bits", bits, 0, 0xFFFF_FFFF)
+        coid = as_int("coid", coid)
+        mask = as_uint("mask", mask)
+        bits = as_uint("bits", bits)
         self._check_own_pid(pid)
         with self._table.lock:
             connection = self._table.get(coid)
@@ -251,7 +262,7 @@ class SocketKernel(Kernel):
     @staticmethod
     def _check_own_pid(pid: int) -> None:
         """Only a process itself knows its connections here; QNX's kernel knows everybody's (B69)."""
-        pid = integer("pid", pid, _INT_MIN, _INT_MAX)
+        pid = as_int("pid", pid)
         if pid not in (0, os.getpid()):
             try:
                 os.kill(pid, 0)
@@ -262,8 +273,8 @@ class SocketKernel(Kernel):
             raise failure(EPERM)
 
     def ConnectClientInfo(self, scoid: int, ngroups: int = 0) -> ClientInfo:
-        scoid = integer("scoid", scoid, _INT_MIN, _INT_MAX)
-        ngroups = integer("ngroups", ngroups, 0, _INT_MAX)
+        scoid = as_int("scoid", scoid)
+        ngroups = integer("ngroups", ngroups, 0, INT_MAX)
         info = ClientInfo()
         cred = info.cred
         if scoid == -1:
@@ -343,7 +354,7 @@ class SocketKernel(Kernel):
         return status
 
     def _send(self, coid: int, sources: Buffers, sinks: Buffers) -> int:
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        coid = as_int("coid", coid)
         size, room = sum(map(len, sources)), sum(map(len, sinks))
         window = 0 if size <= wire.INLINE_SEND and room <= wire.INLINE_REPLY else wire.reply_area(size) + room
         timeout = self._threads.take_timeout()
@@ -380,10 +391,10 @@ class SocketKernel(Kernel):
     MsgSendvsnc = MsgSendvs
 
     def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
-        priority = integer("priority", priority, _INT_MIN, _INT_MAX)
-        code = integer("code", code, _INT_MIN, _INT_MAX)
-        value = integer("value", value, _INT_MIN, _INT_MAX)
+        coid = as_int("coid", coid)
+        priority = as_int("priority", priority)
+        code = as_int("code", code)
+        value = as_int("value", value)
         if priority == -1:
             priority = self._local.thread.priority
         if not 1 <= priority <= 255:
@@ -395,7 +406,7 @@ class SocketKernel(Kernel):
         return 0
 
     def TimerTimeout(self, flags: int, ntime: Optional[int]) -> int:
-        flags = integer("flags", flags, 0, 0xFFFF_FFFF)
+        flags = as_uint("flags", flags)
         if ntime is not None:
             ntime = integer("ntime", ntime, 0, (1 << 64) - 1)
         if flags & ~_KNOWN_TIMEOUT_FLAGS:
@@ -424,7 +435,7 @@ class SocketKernel(Kernel):
         return self._channel(chid).receive_pulse(sink)
 
     def _channel(self, chid: int) -> Channel:
-        channel = self._channel_by_id.get(integer("chid", chid, _INT_MIN, _INT_MAX))
+        channel = self._channel_by_id.get(as_int("chid", chid))
         if channel is None:
             self._threads.take_timeout()
             raise failure(ESRCH)
@@ -455,7 +466,7 @@ class SocketKernel(Kernel):
         raise failure(ESRCH)
 
     def _reply(self, rcvid: int, status: int, sources: Buffers) -> int:
-        status = integer("status", status, _LONG_MIN, _LONG_MAX)
+        status = as_long("status", status)
         with self._answering(rcvid) as lane:
             parts: List[memoryview] = []
             room = lane.room
@@ -477,7 +488,7 @@ class SocketKernel(Kernel):
         return self._reply(rcvid, status, readable_parts(iov))
 
     def MsgError(self, rcvid: int, error: int) -> int:
-        error = integer("error", error, _INT_MIN, _INT_MAX)
+        error = as_int("error", error)
         with self._answering(rcvid) as lane:
             return lane.channel.answer(lane, _pack_reply(wire.ERROR, 0, error, 0, 0))
 
@@ -497,7 +508,7 @@ class SocketKernel(Kernel):
         Raises:
             OSError: ESRCH, there is no such message.
         """
-        lane = self._lanes_received.get(integer("rcvid", rcvid, _LONG_MIN, _LONG_MAX))
+        lane = self._lanes_received.get(as_long("rcvid", rcvid))
         if lane is None:
             raise failure(ESRCH)
         with lane.lock:
@@ -512,7 +523,7 @@ class SocketKernel(Kernel):
         return self._read(rcvid, writable_parts(iov), offset)
 
     def _read(self, rcvid: int, sinks: Buffers, offset: int) -> int:
-        start = offset = integer("offset", offset, 0, _LONG_MAX)
+        start = offset = integer("offset", offset, 0, LONG_MAX)
         with self._looking_at(rcvid) as lane:
             for sink in sinks:
                 offset += lane.read_message(offset, sink)
@@ -525,7 +536,7 @@ class SocketKernel(Kernel):
         return self._write_reply(rcvid, readable_parts(iov), offset)
 
     def _write_reply(self, rcvid: int, sources: Buffers, offset: int) -> int:
-        start = offset = integer("offset", offset, 0, _LONG_MAX)
+        start = offset = integer("offset", offset, 0, LONG_MAX)
         with self._looking_at(rcvid) as lane:
             for source in sources:
                 offset += lane.write_reply(offset, source)
@@ -541,7 +552,7 @@ class SocketKernel(Kernel):
 
     def name_attach(self, path: str, flags: int = 0) -> Name:
         path = valid_name(path)
-        flags = integer("flags", flags, 0, 0xFFFF_FFFF)
+        flags = as_uint("flags", flags)
         if flags & ~NAME_FLAG_ATTACH_GLOBAL:
             raise failure(EINVAL)
         if flags:
@@ -563,7 +574,7 @@ class SocketKernel(Kernel):
     def name_detach(self, name: Name, flags: int = 0) -> int:
         if not isinstance(name, Name):
             raise TypeError(f"name_detach takes what name_attach returned, not {type(name).__name__}")
-        flags = integer("flags", flags, 0, 0xFFFF_FFFF)
+        flags = as_uint("flags", flags)
         if flags & ~NAME_FLAG_DETACH_SAVEDPP:
             raise failure(EINVAL)
         with self._table.lock:
@@ -577,7 +588,7 @@ class SocketKernel(Kernel):
 
     def name_open(self, path: str, flags: int = 0) -> int:
         path = valid_name(path)
-        flags = integer("flags", flags, 0, 0xFFFF_FFFF)
+        flags = as_uint("flags", flags)
         if flags & ~NAME_FLAG_ATTACH_GLOBAL:
             raise failure(EINVAL)
         if flags:
@@ -601,13 +612,13 @@ class SocketKernel(Kernel):
             if self._send(coid, [memoryview(message)], []):
                 raise failure(EBADFSYS)
         except BaseException as error:
-            is_gone = isinstance(error, OSError) and error.errno == EBADF and not connection.is_alive()
+            is_lost = isinstance(error, OSError) and error.errno == EBADF and not connection.is_alive()
             if at is None:
                 with contextlib.suppress(OSError):
                     self._table.detach(coid)
             else:
                 connection.detach()  # Dead, but its number stays taken (D6).
-            if is_gone and str(error) == str(failure(EBADF)):
+            if is_lost and not connection.trunk.is_refused:
                 # The server was ending when we connected. EBADF would say that our number is lost (D6).
                 raise failure(ESRCH) from None
             raise
@@ -619,11 +630,11 @@ class SocketKernel(Kernel):
         return self._open(path, oflag, mode, None)
 
     def open_at(self, fd: int, path: "str | bytes | os.PathLike[str]", oflag: int, mode: int = 0o666) -> int:
-        return self._open(path, oflag, mode, integer("fd", fd, _INT_MIN, _INT_MAX))
+        return self._open(path, oflag, mode, as_int("fd", fd))
 
     def _open(self, path: "str | bytes | os.PathLike[str]", oflag: int, mode: int, at: Optional[int]) -> int:
         text = os.fsdecode(path)
-        oflag = integer("oflag", oflag, 0, _INT_MAX)
+        oflag = integer("oflag", oflag, 0, INT_MAX)
         mode = integer("mode", mode, 0, 0o7777)
         if len(os.fsencode(text)) >= iomessages.PATH_MAX:
             raise failure(ENAMETOOLONG)
@@ -655,7 +666,7 @@ class SocketKernel(Kernel):
             return at
 
     def close(self, fd: int) -> int:
-        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
+        fd = as_int("fd", fd)
         if not self._table.is_ours(fd):
             os.close(fd)
             return 0
@@ -671,7 +682,7 @@ class SocketKernel(Kernel):
         return 0
 
     def dup(self, fd: int) -> int:
-        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
+        fd = as_int("fd", fd)
         if not self._table.is_ours(fd):
             return os.dup(fd)
         original = self._original(fd)
@@ -680,8 +691,8 @@ class SocketKernel(Kernel):
         return self._copy(original, 0)
 
     def dup2(self, fd: int, fd2: int) -> int:
-        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
-        fd2 = integer("fd2", fd2, _INT_MIN, _INT_MAX)
+        fd = as_int("fd", fd)
+        fd2 = as_int("fd2", fd2)
         if not 0 <= fd2 < NTO_SIDE_CHANNEL:
             raise failure(EBADF)
         if not self._table.is_ours(fd):
@@ -725,7 +736,7 @@ class SocketKernel(Kernel):
             raise failure(number)
 
     def is_open(self, number: int) -> bool:
-        return self._table.is_open(integer("coid", number, _INT_MIN, _INT_MAX))
+        return self._table.is_open(as_int("coid", number))
 
     # Forking.
 

@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 from .host import out_of_the_way
 
-NAME_PREFIX = "/dev/name/local/"
 _SOCKET_PATH_MAX = 100
 # What a host allows for the name of a file is less than what a name may have, percent-encoded.
 _NAME_PIECE = 200

@@ -383,18 +383,15 @@ class ConnectionTable:
 
     def leave_word(self) -> None:
         """Let the program that this process may become find the connections that are not close-on-exec (B278)."""
-        known = {
-            coid: (inherited.cookie, inherited.flags, inherited.address) for coid, inherited in self._inherited.items()
-        }
-        for coid, connection in self.entries.items():
-            known[coid] = (connection.cookie, connection.flags, connection.trunk.address)
-        staying = {
-            coid: (cookie, flags, place) for coid, (cookie, flags, place) in known.items() if _stays(cookie, flags)
-        }
+        known = [(coid, kept.cookie, kept.flags, kept.address) for coid, kept in self._inherited.items()]
+        known += [(coid, made.cookie, made.flags, made.trunk.address) for coid, made in self.entries.items()]
+        staying = [
+            f"{coid}:{cookie}:{flags}:{address}"
+            for coid, cookie, flags, address in known
+            if cookie and not flags & NTO_COF_CLOEXEC
+        ]
         if staying or _LEFT in os.environ:
-            os.environ[_LEFT] = ",".join(
-                f"{coid}:{cookie}:{flags}:{address}" for coid, (cookie, flags, address) in staying.items()
-            )
+            os.environ[_LEFT] = ",".join(staying)
 
     def prepare_fork(self) -> None:
         """Take in what servers have said: what a child read from its parent's trunks would be lost to the parent."""
@@ -444,11 +441,6 @@ class ConnectionTable:
                 return self.get(coid)
             self.entries[coid] = connection
             return connection
-
-
-def _stays(cookie: int, flags: int) -> bool:
-    """Whether a connection is there when the process has become another program."""
-    return bool(cookie) and not flags & NTO_COF_CLOEXEC
 
 
 def _is_marked(fd: int, cookie: int) -> bool:

@@ -1,10 +1,14 @@
-"""What callers pass as messages, turned into flat views of bytes, or refused before anything is done."""
+"""What callers pass: messages, turned into flat views of bytes, and numbers; or refused before anything is done."""
 
 import operator
 from typing import Iterable, List, Optional, Union
 
 Readable = Union[bytes, bytearray, memoryview, "SupportsBuffer"]
 SupportsBuffer = object  # typing.Buffer came with Python 3.12
+
+INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
+UINT_MAX = (1 << 32) - 1
+LONG_MIN, LONG_MAX = -(1 << 63), (1 << 63) - 1
 
 _EMPTY = memoryview(bytearray())
 
@@ -69,3 +73,18 @@ def integer(name: str, value: object, low: int, high: int) -> int:
     if not low <= number <= high:
         raise ValueError(f"{name} must be between {low} and {high}, not {number}")
     return number
+
+
+def as_int(name: str, value: object) -> int:
+    """A number that fits C's int."""
+    return integer(name, value, INT_MIN, INT_MAX)
+
+
+def as_uint(name: str, value: object) -> int:
+    """A number that fits C's unsigned: a set of flags."""
+    return integer(name, value, 0, UINT_MAX)
+
+
+def as_long(name: str, value: object) -> int:
+    """A number that fits C's long of 64 bits."""
+    return integer(name, value, LONG_MIN, LONG_MAX)

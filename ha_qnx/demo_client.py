@@ -32,11 +32,9 @@ from .demo_shared import (
     say,
     wait_for_go,
 )
+from .strategies import until_served
 
 _RECOVERY_DEADLINE = 20.0
-
-# How it looks while one server is dead and the next one is not there yet.
-_NO_SERVER = frozenset((errno.ENOENT, errno.ESRCH, errno.ENXIO))
 
 _NOISE = os.urandom(REQUEST_MAX - REQUEST.size)
 
@@ -44,20 +42,6 @@ _NOISE = os.urandom(REQUEST_MAX - REQUEST.size)
 def request_of(client: int, number: int) -> bytes:
     """A request, of a length of its own."""
     return REQUEST.pack(REQUEST_TYPE, 0, client, number) + _NOISE[: number % len(_NOISE)]
-
-
-def until_served(attempt: Callable[[], int]) -> int:
-    """Try again while there is no server, until the deadline."""
-    end = time.monotonic() + _RECOVERY_DEADLINE
-    pause = 0.0005
-    while True:
-        try:
-            return attempt()
-        except OSError as error:
-            if error.errno not in _NO_SERVER or time.monotonic() >= end:
-                raise
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.01)
 
 
 def describe(error: OSError) -> str:
@@ -101,14 +85,14 @@ class RecoveringClient:
         return info.pid, info.chid
 
     def _reopen(self, coid: int, _handle: Any) -> int:
-        return self._recovered(until_served(lambda: self._qnx.ha_reopen(coid, self._path, os.O_RDWR)))
+        return self._recovered(coid, lambda: self._qnx.ha_reopen(coid, self._path, os.O_RDWR))
 
     def _reconnect(self, coid: int, _handle: Any) -> int:
-        return self._recovered(
-            until_served(lambda: self._qnx.ha_ReConnectAttach(coid, 0, *self._find_server(), coid, 0))
-        )
+        return self._recovered(coid, lambda: self._qnx.ha_ReConnectAttach(coid, 0, *self._find_server(), coid, 0))
 
-    def _recovered(self, coid: int) -> int:
+    def _recovered(self, coid: int, attempt: Callable[[], int]) -> int:
+        """Try until there is a server, and count it; ``coid``."""
+        until_served(attempt, _RECOVERY_DEADLINE, lambda answer: answer == coid)
         self._recoveries += 1
         self._row[RECOVERIES] = self._recoveries
         return coid

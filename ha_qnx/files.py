@@ -18,7 +18,7 @@ from typing import IO, Any, Callable, List, Optional, Protocol, Set, TypeVar, Un
 
 from . import iomessages
 from .api import Backend, RecoveryFunction
-from .buffers import integer, readable, readable_parts, writable, writable_parts
+from .buffers import LONG_MAX, as_int, as_long, integer, readable, readable_parts, writable, writable_parts
 from .documenting import documented_by
 from .errors import failure
 from .kernel import BytesLike, Kernel, StrPath, Vector
@@ -28,8 +28,6 @@ __all__ = ["Files", "OpenMode", "RawFile", "Transfers", "is_connection"]
 
 T = TypeVar("T")
 
-_INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
-_LONG_MIN, _LONG_MAX = -(1 << 63), (1 << 63) - 1
 
 _KNOWN_WHENCE = (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END)
 _NO_REPLY = bytearray()
@@ -73,7 +71,7 @@ class Files:
         return call(coid, *args)
 
     def read(self, fd: int, n: int) -> bytes:
-        buffer = bytearray(min(integer("n", n, 0, _LONG_MAX), iomessages.TRANSFER_MAX))
+        buffer = bytearray(min(integer("n", n, 0, LONG_MAX), iomessages.TRANSFER_MAX))
         count = self._call(self._read_message, self._read_host, fd, buffer)
         return bytes(memoryview(buffer)[:count])
 
@@ -118,8 +116,8 @@ class Files:
         return _count(self._plain.MsgSendvs(fd, [iomessages.write_message(size), *parts], None), size)
 
     def lseek(self, fd: int, offset: int, whence: int) -> int:
-        offset = integer("offset", offset, _LONG_MIN, _LONG_MAX)
-        whence = integer("whence", whence, _INT_MIN, _INT_MAX)
+        offset = as_long("offset", offset)
+        whence = as_int("whence", whence)
         return self._call(self._lseek_message, os.lseek, fd, offset, whence)
 
     def _lseek_message(self, fd: int, offset: int, whence: int) -> int:
@@ -140,7 +138,7 @@ class Files:
 
     def _call(self, by_message: Callable[..., T], by_host: Callable[..., T], fd: int, *args: Any) -> T:
         """Make a call by a message or, on an ordinary descriptor, by the host; recover either."""
-        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
+        fd = as_int("fd", fd)
         call: Callable[..., T] = self._call_once
         try:
             return self._recovered(call, fd, by_message, by_host, *args)
@@ -243,7 +241,7 @@ class OpenMode:
                 raise TypeError(f"open() argument '{name}' must be str or None, not {type(value).__name__}")
             if self.binary and value is not None:
                 raise ValueError(f"binary mode doesn't take {'a' if name == 'newline' else 'an'} {name} argument")
-        buffering = integer("buffering", buffering, _INT_MIN, _INT_MAX)
+        buffering = as_int("buffering", buffering)
         if buffering == 1 and self.binary:
             message = (
                 "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used"

@@ -30,6 +30,10 @@ Vector = Sequence[BytesLike]
 StrPath = Union[str, bytes, "os.PathLike[str]"]
 
 
+#: Where names of name_attach are found as paths.
+NAME_PREFIX = "/dev/name/local/"
+
+
 class Name:
     """What name_attach has registered: ``path`` is the name, ``chid`` the channel that is reached by it."""
 

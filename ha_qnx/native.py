@@ -11,16 +11,15 @@ token that is not found recovers nothing.
 
 import contextlib
 import itertools
-import operator
 import threading
 from ctypes import c_void_p
-from errno import EBADF, EINVAL
+from errno import EBADF
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
 
 from . import watching
 from .abi import BY_NAME, NEGATIVE, RecoveryCallback
 from .api import Backend, RecoveryFunction
-from .buffers import integer
+from .buffers import INT_MAX, INT_MIN, UINT_MAX, as_int
 from .constants import (
     HA_RECOVERY_ACOUNT,
     HA_RECOVERY_ENABLE,
@@ -36,10 +35,7 @@ from .kernel import StrPath
 from .libraries import Libraries
 from .native_kernel import NativeKernel, connect_arguments, open_arguments, pulse_arguments
 from .returning import ReturningErrors, returning_errors
-from .rules import LOST
-
-_INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
-_UINT_MAX = (1 << 32) - 1
+from .rules import LOST, attachment_flags, limit_of
 
 
 class _Attached:
@@ -97,7 +93,7 @@ class Native(ReturningErrors, Files, NativeKernel):
         finally:
             thread.running.pop()
         thread.raised = None
-        return result if isinstance(result, int) and _INT_MIN <= result <= _INT_MAX else -1
+        return result if isinstance(result, int) and INT_MIN <= result <= INT_MAX else -1
 
     def _failure(self, number: int) -> BaseException:
         """The exception for an errno, raised from what the recovery function raised (D12)."""
@@ -146,8 +142,8 @@ class Native(ReturningErrors, Files, NativeKernel):
     # Which connections recover, and how.
 
     def ha_attach(self, coid: int, rfn: RecoveryFunction, rhdl: object = None, flags: int = 0) -> int:
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
-        flags = _attachment_flags(rfn, flags)
+        coid = as_int("coid", coid)
+        flags = attachment_flags(rfn, flags)
         known = self._by_coid.get(coid)
         if flags == HAREPLACERECOVERYFN and known is not None:
             # The token stays: libha may be about to call with it, and the duplicates have it, too (B380).
@@ -160,21 +156,18 @@ class Native(ReturningErrors, Files, NativeKernel):
         return 0
 
     def ha_detach(self, coid: int) -> int:
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        coid = as_int("coid", coid)
         self._invoke("ha_detach", coid)
         self._leave(coid)
         return 0
 
     def ha_connection_ctrl(self, coid: int, command: int, args: Optional[int] = None) -> int:
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
-        command = integer("command", command, _INT_MIN, _INT_MAX)
-        limit = 0
-        if command in (HA_RECOVERY_ICOUNT, HA_RECOVERY_ACOUNT):
-            if coid not in self._by_coid:
-                raise failure(EBADF)
-            if args is None:
-                raise TypeError("this command of ha_connection_ctrl needs a limit")
-            limit = max(-1, min(operator.index(args), _INT_MAX))
+        coid = as_int("coid", coid)
+        command = as_int("command", command)
+        limits = command in (HA_RECOVERY_ICOUNT, HA_RECOVERY_ACOUNT)
+        if limits and coid not in self._by_coid:
+            raise failure(EBADF)
+        limit = max(-1, min(limit_of(command, args) or 0, INT_MAX))
         # The number itself takes the place of the address (D7).
         result = self._invoke("ha_connection_ctrl", coid, command, c_void_p(limit))
         attached = self._by_coid.get(coid)
@@ -207,7 +200,7 @@ class Native(ReturningErrors, Files, NativeKernel):
     def _ha_open(
         self, name: str, path: StrPath, oflag: int, rfn: RecoveryFunction, rhdl: object, haflags: int, mode: int
     ) -> int:
-        haflags = _attachment_flags(rfn, haflags)
+        haflags = attachment_flags(rfn, haflags)
         encoded, oflag, variadic_mode = open_arguments(path, oflag, mode)
         with self._attaching(rfn, rhdl) as attached:
             fd = self._invoke(name, encoded, oflag, self._callback, attached.token, haflags, variadic_mode)
@@ -220,7 +213,7 @@ class Native(ReturningErrors, Files, NativeKernel):
         return self._ha_creat(self._or_plain("ha_creat64"), path, mode, rfn, rhdl, haflags)
 
     def _ha_creat(self, name: str, path: StrPath, mode: int, rfn: RecoveryFunction, rhdl: object, haflags: int) -> int:
-        haflags = _attachment_flags(rfn, haflags)
+        haflags = attachment_flags(rfn, haflags)
         encoded, _oflag, typed_mode = open_arguments(path, 0, mode)
         with self._attaching(rfn, rhdl) as attached:
             fd = self._invoke(name, encoded, typed_mode.value, self._callback, attached.token, haflags)
@@ -268,41 +261,41 @@ class Native(ReturningErrors, Files, NativeKernel):
         rhdl: object,
         haflags: int,
     ) -> int:
-        haflags = _attachment_flags(rfn, haflags)
+        haflags = attachment_flags(rfn, haflags)
         *numbers, flags = place
         with self._attaching(rfn, rhdl) as attached:
-            coid = call(name, *numbers, flags & _UINT_MAX, self._callback, attached.token, haflags)
+            coid = call(name, *numbers, flags & UINT_MAX, self._callback, attached.token, haflags)
             return self._entered(coid, attached) if coid >= 0 else coid
 
     def ha_ConnectDetach(self, coid: int) -> int:
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        coid = as_int("coid", coid)
         return self._ended(coid, self._invoke("ha_ConnectDetach", coid))
 
     def ha_ConnectDetach_r(self, coid: int) -> int:
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        coid = as_int("coid", coid)
         return self._ended(coid, self._call_r("ha_ConnectDetach_r", coid))
 
     def ha_close(self, fd: int) -> int:
-        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
+        fd = as_int("fd", fd)
         if fd not in self._by_coid:
             return self._invoke("ha_close", fd)
         return self._end(fd, lambda: NativeKernel.close(self, fd))
 
     def ha_dup(self, fd: int) -> int:
-        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
+        fd = as_int("fd", fd)
         copy = self._invoke("ha_dup", fd)
         self._close_on_exec(copy)
         attached = self._by_coid.get(fd)
         return copy if attached is None else self._entered(copy, attached)
 
     def ha_reopen(self, oldfd: int, path: StrPath, oflag: int, mode: int = 0o666) -> int:
-        oldfd = integer("oldfd", oldfd, _INT_MIN, _INT_MAX)
+        oldfd = as_int("oldfd", oldfd)
         return self._invoke("ha_reopen", oldfd, *open_arguments(path, oflag, mode))
 
     def ha_ReConnectAttach(self, oldcoid: int, nd: int, pid: int, chid: int, index: int, flags: int) -> int:
-        oldcoid = integer("oldcoid", oldcoid, _INT_MIN, _INT_MAX)
+        oldcoid = as_int("oldcoid", oldcoid)
         *numbers, flags = connect_arguments(nd, pid, chid, index, flags)
-        return self._invoke("ha_ReConnectAttach", oldcoid, *numbers, flags & _UINT_MAX)
+        return self._invoke("ha_ReConnectAttach", oldcoid, *numbers, flags & UINT_MAX)
 
     # Calls that make a connection, or end one, whose number may have been another's (D24).
 
@@ -404,12 +397,3 @@ class Native(ReturningErrors, Files, NativeKernel):
     def _is_recovering(self, coid: int) -> bool:
         """Whether this thread is in the recovery function of a connection."""
         return any(coid in attached.coids for attached in self._thread.running)
-
-
-def _attachment_flags(rfn: RecoveryFunction, flags: int) -> int:
-    """The flags of an attachment; refuse what ha_attach would refuse, before anything is opened."""
-    if not callable(rfn):
-        raise TypeError(f"a recovery function must be callable, and {type(rfn).__name__} is not")
-    if operator.index(flags) not in (0, HAREPLACERECOVERYFN):
-        raise OSError(EINVAL, "unknown flag of ha_attach")
-    return operator.index(flags)

@@ -17,16 +17,25 @@ from errno import EBADF, EINTR, EINVAL
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from .abi import record
-from .buffers import integer, readable, readable_parts, writable, writable_parts
+from .buffers import (
+    INT_MAX,
+    INT_MIN,
+    LONG_MAX,
+    UINT_MAX,
+    as_int,
+    as_long,
+    as_uint,
+    integer,
+    readable,
+    readable_parts,
+    writable,
+    writable_parts,
+)
 from .constants import NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
 from .errors import failure
-from .kernel import BytesLike, Kernel, Name, StrPath, Vector
+from .kernel import NAME_PREFIX, BytesLike, Kernel, Name, StrPath, Vector
 from .libraries import Libraries
 from .structures import ClientInfo, MessageInfo
-
-_INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
-_UINT_MAX = (1 << 32) - 1
-_LONG_MIN, _LONG_MAX = -(1 << 63), (1 << 63) - 1
 
 # Looked up once, for the paths that every message takes.
 _byref = ctypes.byref
@@ -36,7 +45,7 @@ _set_errno = ctypes.set_errno
 
 # How often, and after how many seconds, to look whether a server in this process has taken note of its client.
 _LOOKS, _LOOK_AGAIN = 50, 0.001
-_NAME_PREFIX = b"/dev/name/local/"
+_NAME_PREFIX = NAME_PREFIX.encode()
 _BEGUN_AGAIN = frozenset(("MsgReceive", "MsgReceivev", "MsgReceivePulse"))
 
 
@@ -74,13 +83,13 @@ class _Passed:
 
 
 class _Parts:
-    """A vector of buffers for C."""
+    """A vector of buffers for C: its address and its length in parts, valid as long as this object lives."""
 
     def __init__(self, views: List[memoryview], iov: Any) -> None:
         self._held = [_Passed(view) for view in views]
-        self.count = len(views)
-        self._array = (iov * self.count)(*((part.address, part.length) for part in self._held))
-        self.address = ctypes.addressof(self._array) if self.count else None
+        self.length = len(views)
+        self._array = (iov * self.length)(*((part.address, part.length) for part in self._held))
+        self.address = ctypes.addressof(self._array) if self.length else None
 
 
 class NativeKernel(Kernel):
@@ -136,10 +145,10 @@ class NativeKernel(Kernel):
     # Channels.
 
     def ChannelCreate(self, flags: int = 0) -> int:
-        return self._invoke("ChannelCreate", integer("flags", flags, 0, _UINT_MAX))
+        return self._invoke("ChannelCreate", as_uint("flags", flags))
 
     def ChannelDestroy(self, chid: int) -> int:
-        return self._invoke("ChannelDestroy", integer("chid", chid, _INT_MIN, _INT_MAX))
+        return self._invoke("ChannelDestroy", as_int("chid", chid))
 
     # Connections.
 
@@ -147,22 +156,22 @@ class NativeKernel(Kernel):
         return self._invoke("ConnectAttach", *connect_arguments(nd, pid, chid, index, flags))
 
     def ConnectDetach(self, coid: int) -> int:
-        return self._invoke("ConnectDetach", integer("coid", coid, _INT_MIN, _INT_MAX))
+        return self._invoke("ConnectDetach", as_int("coid", coid))
 
     def ConnectServerInfo(self, pid: int, coid: int, info: Optional[MessageInfo] = None) -> int:
-        pid = integer("pid", pid, _INT_MIN, _INT_MAX)
-        return self._invoke("ConnectServerInfo", pid, integer("coid", coid, _INT_MIN, _INT_MAX), _reference(info))
+        pid = as_int("pid", pid)
+        return self._invoke("ConnectServerInfo", pid, as_int("coid", coid), _reference(info))
 
     def ConnectFlags(self, pid: int, coid: int, mask: int, bits: int) -> int:
-        pid = integer("pid", pid, _INT_MIN, _INT_MAX)
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
-        mask, bits = integer("mask", mask, 0, _UINT_MAX), integer("bits", bits, 0, _UINT_MAX)
+        pid = as_int("pid", pid)
+        coid = as_int("coid", coid)
+        mask, bits = as_uint("mask", mask), as_uint("bits", bits)
         return self._invoke("ConnectFlags", pid, coid, mask, bits)
 
     def ConnectClientInfo(self, scoid: int, ngroups: int = 0) -> ClientInfo:
         info = ClientInfo()
-        scoid = integer("scoid", scoid, _INT_MIN, _INT_MAX)
-        self._invoke("ConnectClientInfo", scoid, _byref(info), integer("ngroups", ngroups, 0, _INT_MAX))
+        scoid = as_int("scoid", scoid)
+        self._invoke("ConnectClientInfo", scoid, _byref(info), integer("ngroups", ngroups, 0, INT_MAX))
         return info
 
     # Sending.
@@ -171,7 +180,7 @@ class NativeKernel(Kernel):
         # The path of almost every message: bytes out, a bytearray in, nothing to be converted. _send does the rest.
         if (
             type(smsg) is bytes and type(rmsg) is bytearray and rmsg
-            and type(coid) is int and -1 <= coid <= _INT_MAX and self._is_fast
+            and type(coid) is int and -1 <= coid <= INT_MAX and self._is_fast
         ):  # fmt: skip
             reply = _byref(c_char.from_buffer(rmsg))
             before = _set_errno(0)
@@ -206,32 +215,21 @@ class NativeKernel(Kernel):
         return self._send("MsgSendvsnc", coid, siov, rmsg)
 
     def _send(self, name: str, coid: int, message: Any, reply: Any) -> int:
-        return self._with_message(self._invoke, name, coid, message, reply)
-
-    def _with_message(self, call: Callable[..., int], name: str, coid: int, message: Any, reply: Any) -> int:
         """Call a form of MsgSend, whose letters say what is a vector."""
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
-        sends_parts, takes_parts = _vectors_of(name)
-        sent = self._parts(readable_parts(message)) if sends_parts else self._whole(readable(message))
-        taken = self._parts(writable_parts(reply)) if takes_parts else self._whole(writable(reply))
-        return call(name, coid, *sent[:2], *taken[:2])
+        coid = as_int("coid", coid)
+        letters = name[len("MsgSend") :].replace("nc", "")
+        sent = self._parts(readable_parts(message)) if letters in ("v", "vs") else _Passed(readable(message))
+        taken = self._parts(writable_parts(reply)) if letters in ("v", "sv") else _Passed(writable(reply))
+        return self._invoke(name, coid, sent.address, sent.length, taken.address, taken.length)
 
-    @staticmethod
-    def _whole(view: memoryview) -> Tuple[Optional[int], int, object]:
-        """A buffer as address, length, and what has to live meanwhile."""
-        passed = _Passed(view)
-        return passed.address, passed.length, passed
-
-    def _parts(self, views: List[memoryview]) -> Tuple[Optional[int], int, object]:
-        """A vector as address, number of parts, and what has to live meanwhile."""
-        parts = _Parts(views, self._iov)
-        return parts.address, parts.count, parts
+    def _parts(self, views: List[memoryview]) -> "_Parts":
+        return _Parts(views, self._iov)
 
     def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
         return self._invoke("MsgSendPulse", *pulse_arguments(coid, priority, code, value))
 
     def TimerTimeout(self, flags: int, ntime: Optional[int]) -> int:
-        flags = integer("flags", flags, 0, _UINT_MAX)
+        flags = as_uint("flags", flags)
         limit = None if ntime is None else ctypes.c_uint64(integer("ntime", ntime, 0, (1 << 64) - 1))
         signed = ctypes.c_int(flags).value
         before = self._invoke("TimerTimeout", time.CLOCK_MONOTONIC, signed, None, _reference(limit), None)
@@ -241,7 +239,7 @@ class NativeKernel(Kernel):
     # Receiving and answering.
 
     def MsgReceive(self, chid: int, msg: Optional[BytesLike], info: Optional[MessageInfo] = None) -> int:
-        if type(msg) is bytearray and msg and type(chid) is int and -1 <= chid <= _INT_MAX and self._is_fast:
+        if type(msg) is bytearray and msg and type(chid) is int and -1 <= chid <= INT_MAX and self._is_fast:
             room = _byref(c_char.from_buffer(msg))
             before = _set_errno(0)
             rcvid: int = self._fast_receive(chid, room, _sizes[len(msg)], None if info is None else _reference(info))
@@ -253,21 +251,21 @@ class NativeKernel(Kernel):
             if number != EINTR or not self._goes_on():
                 raise self._failure(number)
         passed = _Passed(writable(msg))
-        chid = integer("chid", chid, _INT_MIN, _INT_MAX)
+        chid = as_int("chid", chid)
         return self._invoke("MsgReceive", chid, passed.address, passed.length, _reference(info))
 
     def MsgReceivev(self, chid: int, iov: Optional[Vector], info: Optional[MessageInfo] = None) -> int:
-        parts = _Parts(writable_parts(iov), self._iov)
-        chid = integer("chid", chid, _INT_MIN, _INT_MAX)
-        return self._invoke("MsgReceivev", chid, parts.address, parts.count, _reference(info))
+        parts = self._parts(writable_parts(iov))
+        chid = as_int("chid", chid)
+        return self._invoke("MsgReceivev", chid, parts.address, parts.length, _reference(info))
 
     def MsgReceivePulse(self, chid: int, pulse: Optional[BytesLike], info: Optional[MessageInfo] = None) -> int:
         room = _Passed(writable(pulse))
-        chid = integer("chid", chid, _INT_MIN, _INT_MAX)
+        chid = as_int("chid", chid)
         return self._invoke("MsgReceivePulse", chid, room.address, room.length, _reference(info))
 
     def MsgReply(self, rcvid: int, status: int, msg: Optional[BytesLike] = None) -> int:
-        if type(msg) is bytes and type(rcvid) is int and -1 <= rcvid <= _INT_MAX and self._is_fast:
+        if type(msg) is bytes and type(rcvid) is int and -1 <= rcvid <= INT_MAX and self._is_fast:
             before = _set_errno(0)
             result = self._fast_reply(rcvid, c_long(_status(status)), msg, _sizes[len(msg)])
             if result != -1 and not before:
@@ -280,27 +278,27 @@ class NativeKernel(Kernel):
         return self._invoke("MsgReply", self._rcvid(rcvid), _status(status), data.address, data.length)
 
     def MsgReplyv(self, rcvid: int, status: int, iov: Optional[Vector]) -> int:
-        parts = _Parts(readable_parts(iov), self._iov)
-        return self._invoke("MsgReplyv", self._rcvid(rcvid), _status(status), parts.address, parts.count)
+        parts = self._parts(readable_parts(iov))
+        return self._invoke("MsgReplyv", self._rcvid(rcvid), _status(status), parts.address, parts.length)
 
     def MsgError(self, rcvid: int, error: int) -> int:
-        return self._invoke("MsgError", self._rcvid(rcvid), integer("error", error, _INT_MIN, _INT_MAX))
+        return self._invoke("MsgError", self._rcvid(rcvid), as_int("error", error))
 
     def MsgRead(self, rcvid: int, msg: Optional[BytesLike], offset: int = 0) -> int:
         room = _Passed(writable(msg))
         return self._invoke("MsgRead", self._rcvid(rcvid), room.address, room.length, _offset(offset))
 
     def MsgReadv(self, rcvid: int, iov: Optional[Vector], offset: int = 0) -> int:
-        parts = _Parts(writable_parts(iov), self._iov)
-        return self._invoke("MsgReadv", self._rcvid(rcvid), parts.address, parts.count, _offset(offset))
+        parts = self._parts(writable_parts(iov))
+        return self._invoke("MsgReadv", self._rcvid(rcvid), parts.address, parts.length, _offset(offset))
 
     def MsgWrite(self, rcvid: int, msg: Optional[BytesLike], offset: int = 0) -> int:
         data = _Passed(readable(msg))
         return self._invoke("MsgWrite", self._rcvid(rcvid), data.address, data.length, _offset(offset))
 
     def MsgWritev(self, rcvid: int, iov: Optional[Vector], offset: int = 0) -> int:
-        parts = _Parts(readable_parts(iov), self._iov)
-        return self._invoke("MsgWritev", self._rcvid(rcvid), parts.address, parts.count, _offset(offset))
+        parts = self._parts(readable_parts(iov))
+        return self._invoke("MsgWritev", self._rcvid(rcvid), parts.address, parts.length, _offset(offset))
 
     def MsgInfo(self, rcvid: int) -> MessageInfo:
         info = MessageInfo()
@@ -314,7 +312,7 @@ class NativeKernel(Kernel):
 
     def name_attach(self, path: str, flags: int = 0) -> Name:
         encoded = _encoded_name(path)
-        flags = integer("flags", flags, 0, _UINT_MAX)
+        flags = as_uint("flags", flags)
         before = _set_errno(0)
         address = self._c["name_attach"](None, encoded, flags)
         number = _set_errno(before)
@@ -328,7 +326,7 @@ class NativeKernel(Kernel):
     def name_detach(self, name: Name, flags: int = 0) -> int:
         if not isinstance(name, Name):
             raise TypeError(f"name_detach takes what name_attach has returned, not {type(name).__name__}")
-        flags = integer("flags", flags, 0, _UINT_MAX)
+        flags = as_uint("flags", flags)
         with self._names_lock:
             address = self._names.pop(name, None)
         if address is None:
@@ -341,10 +339,10 @@ class NativeKernel(Kernel):
             raise
 
     def name_open(self, path: str, flags: int = 0) -> int:
-        return self._invoke("name_open", _encoded_name(path), integer("flags", flags, 0, _INT_MAX))
+        return self._invoke("name_open", _encoded_name(path), integer("flags", flags, 0, INT_MAX))
 
     def name_close(self, coid: int) -> int:
-        return self._invoke("name_close", integer("coid", coid, _INT_MIN, _INT_MAX))
+        return self._invoke("name_close", as_int("coid", coid))
 
     # Descriptors. As everywhere in Python, they are closed when the process becomes another program.
 
@@ -352,15 +350,15 @@ class NativeKernel(Kernel):
         return self._invoke("open", *open_arguments(path, oflag, mode))
 
     def close(self, fd: int) -> int:
-        return self._invoke("close", integer("fd", fd, _INT_MIN, _INT_MAX))
+        return self._invoke("close", as_int("fd", fd))
 
     def dup(self, fd: int) -> int:
-        copy = self._invoke("dup", integer("fd", fd, _INT_MIN, _INT_MAX))
+        copy = self._invoke("dup", as_int("fd", fd))
         self._close_on_exec(copy)
         return copy
 
     def dup2(self, fd: int, fd2: int) -> int:
-        fd, fd2 = integer("fd", fd, _INT_MIN, _INT_MAX), integer("fd2", fd2, _INT_MIN, _INT_MAX)
+        fd, fd2 = as_int("fd", fd), as_int("fd2", fd2)
         copy = self._invoke("dup2", fd, fd2)
         if fd != fd2:
             self._close_on_exec(copy)
@@ -375,7 +373,7 @@ class NativeKernel(Kernel):
     # What recovery needs.
 
     def is_open(self, number: int) -> bool:
-        number = integer("coid", number, _INT_MIN, _INT_MAX)
+        number = as_int("coid", number)
         if self._state_of(number) is not None:
             return True
         if not 0 <= number < NTO_SIDE_CHANNEL:
@@ -395,7 +393,7 @@ class NativeKernel(Kernel):
         return None
 
     def open_at(self, fd: int, path: StrPath, oflag: int, mode: int = 0o666) -> int:
-        fd = integer("fd", fd, _INT_MIN, _INT_MAX)
+        fd = as_int("fd", fd)
         encoded, *rest = open_arguments(path, oflag, mode)
         if fd & NTO_SIDE_CHANNEL and encoded.startswith(_NAME_PREFIX):
             # open gives descriptors only.
@@ -403,7 +401,7 @@ class NativeKernel(Kernel):
         return self._put_at(fd, lambda: self._invoke("open", encoded, *rest))
 
     def attach_at(self, coid: int, nd: int, pid: int, chid: int, flags: int) -> int:
-        coid = integer("coid", coid, _INT_MIN, _INT_MAX)
+        coid = as_int("coid", coid)
         arguments = connect_arguments(nd, pid, chid, coid, flags)
         meet = bool(coid & NTO_SIDE_CHANNEL) and pid in (0, os.getpid())
         return self._put_at(coid, lambda: self._invoke("ConnectAttach", *arguments), meet=meet)
@@ -469,17 +467,17 @@ class NativeKernel(Kernel):
 def connect_arguments(nd: int, pid: int, chid: int, index: int, flags: int) -> Tuple[int, int, int, int, int]:
     """The arguments of ConnectAttach, whose index and flags are sets of bits, whatever their sign in C."""
     return (
-        integer("nd", nd, 0, _UINT_MAX),
-        integer("pid", pid, _INT_MIN, _INT_MAX),
-        integer("chid", chid, _INT_MIN, _INT_MAX),
-        integer("index", index, _INT_MIN, _UINT_MAX) & _UINT_MAX,
-        ctypes.c_int(integer("flags", flags, _INT_MIN, _UINT_MAX)).value,
+        as_uint("nd", nd),
+        as_int("pid", pid),
+        as_int("chid", chid),
+        integer("index", index, INT_MIN, UINT_MAX) & UINT_MAX,
+        ctypes.c_int(integer("flags", flags, INT_MIN, UINT_MAX)).value,
     )
 
 
 def pulse_arguments(coid: int, priority: int, code: int, value: int) -> Tuple[int, int, int, int]:
     named = (("coid", coid), ("priority", priority), ("code", code), ("value", value))
-    coid, priority, code, value = (integer(name, number, _INT_MIN, _INT_MAX) for name, number in named)
+    coid, priority, code, value = (as_int(name, number) for name, number in named)
     return coid, priority, code, value
 
 
@@ -488,7 +486,7 @@ def open_arguments(path: StrPath, oflag: int, mode: int) -> Tuple[bytes, int, ct
     encoded = os.fsencode(path)
     if b"\0" in encoded:
         raise ValueError("a path must not contain a NUL")
-    oflag = integer("oflag", oflag, 0, _INT_MAX) | os.O_CLOEXEC
+    oflag = integer("oflag", oflag, 0, INT_MAX) | os.O_CLOEXEC
     return encoded, oflag, ctypes.c_int(integer("mode", mode, 0, 0o7777))
 
 
@@ -506,18 +504,12 @@ def _encoded_name(path: object) -> bytes:
     return path.encode()
 
 
-def _vectors_of(name: str) -> Tuple[bool, bool]:
-    """Whether a form of MsgSend sends a vector, and whether it receives into one."""
-    letters = name[len("MsgSend") :].replace("_r", "").replace("nc", "")
-    return letters in ("v", "vs"), letters in ("v", "sv")
-
-
 def _status(status: int) -> int:
-    return integer("status", status, _LONG_MIN, _LONG_MAX)
+    return as_long("status", status)
 
 
 def _offset(offset: int) -> int:
-    return integer("offset", offset, 0, _LONG_MAX)
+    return integer("offset", offset, 0, LONG_MAX)
 
 
 def _reference(record: object) -> Any:

@@ -8,16 +8,16 @@ in ``ha_qnx.api``.
 import operator
 import os
 import weakref
-from errno import EBADF, EINVAL
+from errno import EBADF
 from typing import Callable, Optional, Set, TypeVar
 
 from .api import Backend, RecoveryFunction
-from .constants import HA_RECOVERY_ACOUNT, HA_RECOVERY_ICOUNT, HAREPLACERECOVERYFN, NTO_SIDE_CHANNEL
+from .constants import HAREPLACERECOVERYFN, NTO_SIDE_CHANNEL
 from .documenting import documented_by
 from .files import Files
 from .kernel import BytesLike, Kernel, StrPath, Vector
 from .returning import ReturningErrors, returning_errors
-from .rules import LOST, Attachment, Attachments
+from .rules import LOST, Attachment, Attachments, attachment_flags, limit_of
 
 T = TypeVar("T")
 
@@ -143,7 +143,7 @@ class Recovery(ReturningErrors, Files):
 
     def ha_attach(self, coid: int, rfn: RecoveryFunction, rhdl: object = None, flags: int = 0) -> int:
         coid = operator.index(coid)
-        _check_attachment(rfn, flags)
+        attachment_flags(rfn, flags)
         if not self._kernel.is_open(coid):
             raise OSError(EBADF, os.strerror(EBADF))
         self._attachments.attach(coid, rfn, rhdl, replace=flags == HAREPLACERECOVERYFN)
@@ -156,12 +156,7 @@ class Recovery(ReturningErrors, Files):
     def ha_connection_ctrl(self, coid: int, command: int, args: Optional[int] = None) -> int:
         attachment = self._attachments.get(operator.index(coid))
         command = operator.index(command)
-        limit = None
-        if command in (HA_RECOVERY_ICOUNT, HA_RECOVERY_ACOUNT):
-            if args is None:
-                raise TypeError("this command of ha_connection_ctrl needs a limit")
-            limit = operator.index(args)
-        attachment.control(command, limit)
+        attachment.control(command, limit_of(command, args))
         return 0
 
     def ha_open(
@@ -173,7 +168,7 @@ class Recovery(ReturningErrors, Files):
         haflags: int = 0,
         mode: int = 0o666,
     ) -> int:
-        _check_attachment(rfn, haflags)
+        attachment_flags(rfn, haflags)
         fd = self.open(path, oflag, mode)
         return self._attach_new(fd, self.close, rfn, rhdl, haflags)
 
@@ -195,7 +190,7 @@ class Recovery(ReturningErrors, Files):
         rhdl: object = None,
         haflags: int = 0,
     ) -> int:
-        _check_attachment(rfn, haflags)
+        attachment_flags(rfn, haflags)
         coid = self.ConnectAttach(nd, pid, chid, index, flags)
         return self._attach_new(coid, self.ConnectDetach, rfn, rhdl, haflags)
 
@@ -299,14 +294,6 @@ class Recovery(ReturningErrors, Files):
             if attachment is not None and self._kernel.is_open(coid):
                 self._attachments.give_back(coid, attachment)
             raise
-
-
-def _check_attachment(rfn: RecoveryFunction, flags: int) -> None:
-    """Refuse what ha_attach would refuse, before anything is opened."""
-    if not callable(rfn):
-        raise TypeError(f"a recovery function must be callable, and {type(rfn).__name__} is not")
-    if operator.index(flags) not in (0, HAREPLACERECOVERYFN):
-        raise OSError(EINVAL, "unknown flag of ha_attach")
 
 
 def _follow_forks(attachments: Attachments) -> None:

@@ -18,6 +18,7 @@ recover it. Any other error is the server's or the host's business and goes to t
   that would exceed a limit is not made (B388, B389, D8).
 """
 
+import operator
 import threading
 from errno import EAGAIN, EBADF, EEXIST, EINTR, EINVAL, EMFILE, ENFILE, ENOMEM, ESRCH, ETIMEDOUT
 from typing import Any, Callable, Dict, Optional, Set
@@ -30,6 +31,7 @@ from .constants import (
     HA_RECOVERY_RESET_ACOUNT,
     HA_RECOVERY_RESET_ICOUNT,
     HA_RECOVERY_SUSPEND,
+    HAREPLACERECOVERYFN,
 )
 
 LOST = frozenset((EBADF, ESRCH))
@@ -227,3 +229,30 @@ class Attachments:
         attachment = self.by_coid.pop(coid)
         attachment.coids.discard(coid)
         return attachment
+
+
+def attachment_flags(function: object, flags: int) -> int:
+    """The flags of an attachment; refuse what ha_attach refuses, before anything is opened.
+
+    Raises:
+        TypeError: the recovery function is not callable.
+        OSError: EINVAL, an unknown flag.
+    """
+    if not callable(function):
+        raise TypeError(f"a recovery function must be callable, and {type(function).__name__} is not")
+    if operator.index(flags) not in (0, HAREPLACERECOVERYFN):
+        raise OSError(EINVAL, "unknown flag of ha_attach")
+    return operator.index(flags)
+
+
+def limit_of(command: int, args: Optional[int]) -> Optional[int]:
+    """The limit that a command of ha_connection_ctrl sets; None for one that sets none.
+
+    Raises:
+        TypeError: there is none, or it is no number.
+    """
+    if command not in (HA_RECOVERY_ICOUNT, HA_RECOVERY_ACOUNT):
+        return None
+    if args is None:
+        raise TypeError("this command of ha_connection_ctrl needs a limit")
+    return operator.index(args)

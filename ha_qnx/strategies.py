@@ -30,7 +30,7 @@ from .constants import (
     HA_RECOVERY_SUSPEND,
     NTO_SIDE_CHANNEL,
 )
-from .kernel import StrPath
+from .kernel import NAME_PREFIX, StrPath
 from .structures import MessageInfo
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
 ]
 
 #: Where the names of name_attach lie.
-NAME_PREFIX = "/dev/name/local/"
 
 #: What opening and attaching fail with while one server is gone and the next one is not there yet.
 NO_SERVER = frozenset((ENOENT, ESRCH, ENXIO, EAGAIN))

@@ -10,6 +10,7 @@ import pytest
 import ha_qnx
 
 from .peers import Peer, PeerPool
+from .servers import Server
 from .waiting import Task
 
 _names = itertools.count(1)
@@ -147,6 +148,22 @@ def start_peer(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Callable[[
 def peer(start_peer: Callable[[], Peer]) -> Peer:
     """Another process."""
     return start_peer()
+
+
+@pytest.fixture(scope="module")
+def lasting(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Peer]:
+    """A process for those servers of this module that are not killed: to start one for each takes long."""
+    peer = pool.take(backends[1])
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def server(lasting: Peer, name: str) -> Iterator[Server]:
+    """A server with a name, in a process that is not to be harmed."""
+    made = Server(lasting, name)
+    yield made
+    made.end()
 
 
 @pytest.fixture

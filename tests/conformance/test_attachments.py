@@ -5,7 +5,7 @@ import os
 import weakref
 from errno import EBADF, EEXIST, EINTR, EINVAL, EIO, ENOENT, EPERM, ESRCH
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Tuple
+from typing import Any, Callable, Dict, Iterator
 
 import pytest
 
@@ -27,8 +27,8 @@ from ha_qnx import (
 
 from .expect import fails_with
 from .marks import checks, open_point
-from .peers import Peer, PeerPool
-from .test_descriptors import (
+from .peers import Peer
+from .servers import (
     ConnectMessage,
     Server,
     Start,
@@ -43,22 +43,6 @@ from .test_recovery import LocalServer, Recovering, give_up, ha_opened, lost, re
 from .waiting import Task
 
 SIDE = NTO_SIDE_CHANNEL
-
-
-@pytest.fixture(scope="module")
-def lasting(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Peer]:
-    """A process for those servers of this module that are not killed."""
-    peer = pool.take(backends[1])
-    yield peer
-    peer.close()
-
-
-@pytest.fixture
-def server(lasting: Peer, name: str) -> Iterator[Server]:
-    """A server with a name, in a process that is not to be harmed."""
-    made = Server(lasting, name)
-    yield made
-    made.end()
 
 
 @pytest.fixture

@@ -1,276 +1,32 @@
-"""Descriptors: what open, close, dup and dup2 send, and what is left when they fail.
+"""Descriptors: what open, close, dup and dup2 send, and what is left when they fail."""
 
-The servers of this module, and of those that import them from here, live in other processes and are led step by step.
-"""
-
-import contextlib
-import ctypes
 import itertools
 import os
 import signal
 import struct
-import threading
 from errno import EACCES, EBADF, EBUSY, EINTR, EINVAL, EIO, ENOENT, ENOSYS, EPERM, ESRCH
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Tuple
+from typing import Any, Tuple
 
 import pytest
 
 from ha_qnx import (
     EOK,
     FTYPE_ANY,
-    IO_BASE,
     IO_CLOSE,
     IO_CONNECT,
     IO_CONNECT_OPEN,
     IO_DUP,
-    IO_MAX,
     NTO_SIDE_CHANNEL,
     PULSE_CODE_DISCONNECT,
-    MessageInfo,
-    Name,
-    Pulse,
 )
 
 from .expect import fails_with
 from .marks import checks
-from .peers import Peer, PeerPool
-from .waiting import DEADLINE, Task, eventually
-
-Start = Callable[..., Task]
-StartPeer = Callable[[], Peer]
+from .peers import Peer
+from .servers import ConnectMessage, DupMessage, Server, Start, StartPeer, is_descriptor, next_number, opened, take
 
 SIDE = NTO_SIDE_CHANNEL
-
-
-class ConnectMessage(ctypes.Structure):
-    """The first 40 bytes of an _IO_CONNECT message; the path follows."""
-
-    _fields_ = (
-        ("type", ctypes.c_uint16),
-        ("subtype", ctypes.c_uint16),
-        ("file_type", ctypes.c_uint32),
-        ("reply_max", ctypes.c_uint16),
-        ("entry_max", ctypes.c_uint16),
-        ("key", ctypes.c_uint32),
-        ("handle", ctypes.c_uint32),
-        ("ioflag", ctypes.c_uint32),
-        ("mode", ctypes.c_uint32),
-        ("sflag", ctypes.c_uint16),
-        ("access", ctypes.c_uint16),
-        ("zero", ctypes.c_uint16),
-        ("path_len", ctypes.c_uint16),
-        ("eflag", ctypes.c_uint8),
-        ("extra_type", ctypes.c_uint8),
-        ("extra_len", ctypes.c_uint16),
-    )
-
-
-class DupMessage(ctypes.Structure):
-    """An _IO_DUP message, with the _msg_info of 6.x inside (D27)."""
-
-    _fields_ = (
-        ("type", ctypes.c_uint16),
-        ("combine_len", ctypes.c_uint16),
-        ("nd", ctypes.c_uint32),
-        ("srcnd", ctypes.c_uint32),
-        ("pid", ctypes.c_int32),
-        ("tid", ctypes.c_int32),
-        ("chid", ctypes.c_int32),
-        ("scoid", ctypes.c_int32),
-        ("coid", ctypes.c_int32),
-        ("msglen", ctypes.c_int32),
-        ("srcmsglen", ctypes.c_int32),
-        ("dstmsglen", ctypes.c_int32),
-        ("priority", ctypes.c_int16),
-        ("flags", ctypes.c_int16),
-        ("reserved", ctypes.c_uint32 * 2),
-        ("key", ctypes.c_uint32),
-    )
-
-
-class Seen(NamedTuple):
-    """What a server has received; the rcvid is 0 for a pulse."""
-
-    rcvid: int
-    data: bytes
-    size: int
-    room: int
-    pid: int
-    chid: int
-    coid: int
-    scoid: int
-
-    @property
-    def type(self) -> int:
-        """The type of an I/O message, 0 of anything else."""
-        number = struct.unpack_from("=H", self.data)[0] if len(self.data) >= 2 else 0
-        return number if self.rcvid and IO_BASE <= number <= IO_MAX else 0
-
-    @property
-    def pulse(self) -> Pulse:
-        """The pulse that it is."""
-        assert self.rcvid == 0, f"a message and no pulse: {self.data!r}"
-        return Pulse.from_buffer_copy(self.data)
-
-
-_names: Dict[int, Name] = {}
-
-
-def attach(qnx: Any, name: str) -> int:
-    """In another process: take a name; its channel."""
-    attached = qnx.name_attach(name)
-    _names[attached.chid] = attached
-    chid: int = attached.chid
-    return chid
-
-
-def end_server(qnx: Any, chid: int) -> None:
-    """In another process: give up a channel, and its name."""
-    attached = _names.pop(chid, None)
-    with contextlib.suppress(OSError):
-        if attached is None:
-            qnx.ChannelDestroy(chid)
-        else:
-            qnx.name_detach(attached)
-
-
-def create_channel(qnx: Any, flags: int = 0) -> int:
-    """In another process: a channel without a name."""
-    chid: int = qnx.ChannelCreate(flags)
-    return chid
-
-
-def take(qnx: Any, chid: int, room: int = 2000) -> Seen:
-    """In another process: receive a message or a pulse, and leave it unanswered."""
-    buffer, info = bytearray(room), MessageInfo()
-    rcvid = qnx.MsgReceive(chid, buffer, info)
-    data = bytes(buffer[: info.msglen if rcvid else ctypes.sizeof(Pulse)])
-    return Seen(rcvid, data, info.srcmsglen, info.dstmsglen, info.pid, info.chid, info.coid, info.scoid)
-
-
-def answer(qnx: Any, chid: int, status: int = EOK, reply: bytes = b"", room: int = 2000) -> Seen:
-    """In another process: receive a message and answer it."""
-    seen = take(qnx, chid, room)
-    assert seen.rcvid, f"a pulse rather than a message: {seen.pulse.code}"
-    qnx.MsgReply(seen.rcvid, status, reply)
-    return seen
-
-
-def refuse(qnx: Any, chid: int, error: int) -> Seen:
-    """In another process: receive a message and let it fail."""
-    seen = take(qnx, chid)
-    assert seen.rcvid, f"a pulse rather than a message: {seen.pulse.code}"
-    qnx.MsgError(seen.rcvid, error)
-    return seen
-
-
-def reply(qnx: Any, rcvid: int, status: int, data: bytes) -> int:
-    """In another process: answer a message that was taken before."""
-    result: int = qnx.MsgReply(rcvid, status, data)
-    return result
-
-
-def destroy_channel(qnx: Any, chid: int) -> int:
-    """In another process: destroy a channel, while the process lives on."""
-    result: int = qnx.ChannelDestroy(chid)
-    return result
-
-
-class Server:
-    """A server in another process, led step by step. Without a name it has a channel only."""
-
-    def __init__(self, peer: Peer, name: str = "", flags: int = 0) -> None:
-        self.peer = peer
-        self.pid = peer.pid
-        self._is_gone = threading.Event()
-        self.path = f"/dev/name/local/{name}"
-        self.chid: int = self._run(attach, name) if name else self._run(create_channel, flags)
-
-    def _run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function there in a thread: one that waits in vain does not keep the process from going on."""
-        called = self.peer.start(function, *args)
-        eventually(lambda: called.done, f"{function.__name__} in the other process")
-        return called.result()
-
-    def take(self, room: int = 2000) -> Seen:
-        """Receive a message or a pulse."""
-        seen: Seen = self._run(take, self.chid, room)
-        return seen
-
-    def answer(self, status: int = EOK, reply: bytes = b"") -> Seen:
-        """Receive a message and answer it."""
-        seen: Seen = self._run(answer, self.chid, status, reply)
-        return seen
-
-    def refuse(self, error: int) -> Seen:
-        """Receive a message and let it fail."""
-        seen: Seen = self._run(refuse, self.chid, error)
-        return seen
-
-    def reply(self, seen: Seen, status: int = EOK, data: bytes = b"") -> None:
-        """Answer a message that was taken."""
-        self._run(reply, seen.rcvid, status, data)
-
-    def destroy_channel(self) -> None:
-        """Destroy the channel, and live on."""
-        self._run(destroy_channel, self.chid)
-
-    def end(self) -> None:
-        """Give up the name and the channel, and live on."""
-        self._run(end_server, self.chid)
-
-    def kill(self) -> None:
-        """Die by SIGKILL."""
-        self.peer.kill()
-        self._is_gone.set()
-
-    def wait_until_gone(self) -> None:
-        """Wait, in another thread than the one that kills it, until nothing is left of the process.
-
-        A client hears of the death while the host still closes what the process had, its name for instance.
-        """
-        assert self._is_gone.wait(DEADLINE), "nobody has killed the server"
-
-
-@pytest.fixture(scope="module")
-def lasting(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Peer]:
-    """A process for those servers of this module that are not killed: to start one for each takes long."""
-    peer = pool.take(backends[1])
-    yield peer
-    peer.close()
-
-
-@pytest.fixture
-def server(lasting: Peer, name: str) -> Iterator[Server]:
-    """A server with a name, in a process that is not to be harmed."""
-    made = Server(lasting, name)
-    yield made
-    made.end()
-
-
-def opened(qnx: Any, start: Start, server: Server, oflag: int = os.O_RDWR) -> int:
-    """A descriptor of a server's name."""
-    task = start(qnx.open, server.path, oflag)
-    assert server.answer().type == IO_CONNECT
-    fd: int = task.result()
-    return fd
-
-
-def next_number() -> int:
-    """The descriptor that would be given out next."""
-    number = os.open(os.devnull, os.O_RDONLY)
-    os.close(number)
-    return number
-
-
-def is_descriptor(number: int) -> bool:
-    """Whether a number is an open descriptor of this process."""
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
 
 
 # open

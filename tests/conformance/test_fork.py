@@ -28,7 +28,7 @@ from ha_qnx import (
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
-from .test_descriptors import DupMessage, Seen, Server, Start, StartPeer, answer, is_descriptor, refuse, take
+from .servers import DupMessage, Seen, Server, Start, StartPeer, answer, is_descriptor, refuse, take
 from .waiting import DEADLINE, Task, eventually
 
 SIDE = NTO_SIDE_CHANNEL

@@ -19,7 +19,7 @@ from errno import (
     ETIMEDOUT,
 )  # fmt: skip
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
 
@@ -40,8 +40,8 @@ from ha_qnx import (
 from .expect import fails_with
 from .file_server import keep_file, take_name
 from .marks import checks, open_point
-from .peers import Peer, PeerPool
-from .test_descriptors import (
+from .peers import Peer
+from .servers import (
     Server,
     Start,
     StartPeer,
@@ -55,22 +55,6 @@ from .waiting import DEADLINE, eventually
 
 SIDE = NTO_SIDE_CHANNEL
 LINES = b"first line\nsecond line\nthird line\n"
-
-
-@pytest.fixture(scope="module")
-def lasting(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Peer]:
-    """A process for those servers of this module that are not killed."""
-    peer = pool.take(backends[1])
-    yield peer
-    peer.close()
-
-
-@pytest.fixture
-def server(lasting: Peer, name: str) -> Iterator[Server]:
-    """A server with a name, in a process that is not to be harmed."""
-    made = Server(lasting, name)
-    yield made
-    made.end()
 
 
 # read

@@ -6,7 +6,7 @@ import signal
 import struct
 from errno import EACCES, EBADF, EBUSY, EEXIST, EINVAL, EIO, ENAMETOOLONG, ENOENT, ENOSYS, ESRCH
 from pathlib import Path
-from typing import Any, Iterator, Tuple
+from typing import Any
 
 import pytest
 
@@ -27,25 +27,9 @@ from ha_qnx import (
 
 from .expect import fails_with
 from .marks import checks, open_point
-from .peers import Peer, PeerPool
-from .test_descriptors import ConnectMessage, Server, Start, StartPeer, answer, attach, take
+from .peers import Peer
+from .servers import ConnectMessage, Server, Start, StartPeer, answer, attach, take
 from .waiting import DEADLINE, eventually
-
-
-@pytest.fixture(scope="module")
-def lasting(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Peer]:
-    """A process for those servers of this module that are not killed."""
-    peer = pool.take(backends[1])
-    yield peer
-    peer.close()
-
-
-@pytest.fixture
-def server(lasting: Peer, name: str) -> Iterator[Server]:
-    """A server with a name, in a process that is not to be harmed."""
-    made = Server(lasting, name)
-    yield made
-    made.end()
 
 
 def opened_name(qnx: Any, start: Start, server: Server, name: str) -> int:

@@ -41,8 +41,8 @@ from ha_qnx import (
 
 from .expect import fails_with
 from .marks import checks, open_point
-from .peers import Peer, PeerPool
-from .test_descriptors import Server, Start, StartPeer, answer, attach, next_number, refuse, take
+from .peers import Peer
+from .servers import Server, Start, StartPeer, answer, attach, next_number, refuse, take
 from .waiting import DEADLINE, Task
 
 SIDE = NTO_SIDE_CHANNEL
@@ -51,14 +51,6 @@ _CALLS_MAX = 60
 _MESSAGES_MAX = 100_000
 
 ForTheTest = Callable[[int], Any]
-
-
-@pytest.fixture(scope="module")
-def lasting(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Peer]:
-    """A process for those servers of this module that are not killed, successors of those that are."""
-    peer = pool.take(backends[1])
-    yield peer
-    peer.close()
 
 
 @pytest.fixture

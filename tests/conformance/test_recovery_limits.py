@@ -17,7 +17,7 @@ from ha_qnx import (
 
 from .expect import fails_with
 from .marks import checks, open_point
-from .test_descriptors import Start, refuse, take
+from .servers import Start, refuse, take
 from .test_recovery import (
     LocalServer,
     Recovering,

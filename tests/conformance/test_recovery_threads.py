@@ -18,7 +18,7 @@ from ha_qnx import (
 )
 
 from .marks import checks, open_point
-from .test_descriptors import Server, Start, StartPeer, answer, take
+from .servers import Server, Start, StartPeer, answer, take
 from .test_recovery import LocalServer, Recovering, create_and_serve, give_up, ha_opened, lost, reconnecting
 from .waiting import DEADLINE
 

@@ -24,6 +24,7 @@ from .waiting import DEADLINE
 
 SIDE = NTO_SIDE_CHANNEL
 THREADS = 10
+_QUESTIONS_MAX = 100_000
 
 
 def question(number: int) -> bytes:
@@ -364,9 +365,15 @@ def test_no_message_goes_out_once_a_channel_is_destroyed(qnx: Any) -> None:
 # All at once
 
 
-def ask_often(qnx: Any, coid: int, thread: int, rounds: int) -> List[Tuple[int, bytes]]:
-    """Ask one question after the other."""
-    return [ask(qnx, coid, 1000 * thread + number) for number in range(rounds)]
+def ask_often(qnx: Any, coid: int, thread: int, enough: threading.Event) -> List[Tuple[int, bytes]]:
+    """Ask one question after the other, 300 at least, until it is enough; and the last one after that."""
+    replies = []
+    for number in range(_QUESTIONS_MAX):
+        is_last = number >= 299 and enough.is_set()
+        replies.append(ask(qnx, coid, _QUESTIONS_MAX * thread + number))
+        if is_last:
+            break
+    return replies
 
 
 @checks("B363", "B402", "D9")
@@ -384,14 +391,18 @@ def test_busy_threads_survive_one_server_after_the_other(qnx: Any, start: Start,
 
     function = Recovering(recover)
     coid = qnx.ha_ConnectAttach(0, *addresses[0], SIDE, 0, function)
-    tasks = [start(ask_often, qnx, coid, thread, 300) for thread in range(THREADS)]
+    enough = threading.Event()
+    tasks = [start(ask_often, qnx, coid, thread, enough) for thread in range(THREADS)]
     for server in servers[:3]:
         server.kill()
         assert recoveries.acquire(timeout=DEADLINE), "nobody recovers"
         assert not any(task.done for task in tasks)
+    enough.set()
     for thread, task in enumerate(tasks):
         replies = task.result()
-        assert [reply for _status, reply in replies] == [question(1000 * thread + number) for number in range(300)]
+        numbers = range(_QUESTIONS_MAX * thread, _QUESTIONS_MAX * thread + len(replies))
+        assert [reply for _status, reply in replies] == [question(number) for number in numbers]
+        assert len(replies) >= 300
         assert {status for status, _reply in replies} <= {server.pid for server in servers}
         assert replies[-1][0] == servers[3].pid
     assert function.count == 3

@@ -28,8 +28,8 @@ from .marks import checks, open_point
 from .peers import Peer, PeerPool
 from .receiving import assert_nothing_waits, receive_message, receive_pulse
 
-# Nanoseconds of a timeout that is to expire.
-SHORT = 30_000_000
+# Nanoseconds of a timeout that is to expire, but not before a test has done what has to come first.
+SHORT = 150_000_000
 
 handled: List[int] = []
 

@@ -416,6 +416,31 @@ class RawServer:
         self.trunk.close()
 
 
+def test_a_server_that_ends_while_a_client_opens_is_a_lost_server() -> None:
+    """Whenever the server goes, open says that there is none: EBADF would mean that a number is lost (D6)."""
+    server, kernel, runtime, ended = RawServer(), SocketKernel(), Runtime(), threading.Event()
+    claim = runtime.claim_name("ending", server.address)
+
+    def end_each() -> None:
+        while not ended.is_set():
+            server.listener.accept()[0].close()
+
+    thread = threading.Thread(target=end_each)
+    thread.start()
+    try:
+        for _ in range(200):
+            with pytest.raises((FileNotFoundError, ProcessLookupError)):
+                kernel.open("/dev/name/local/ending", os.O_RDWR)
+    finally:
+        ended.set()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as last:
+            last.connect(runtime.socket_path(server.address))
+        thread.join(DEADLINE)
+        server.listener.close()
+        claim.release()
+    assert not thread.is_alive()
+
+
 @pytest.fixture
 def raw_server() -> Iterator[RawServer]:
     server = RawServer()

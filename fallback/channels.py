@@ -153,8 +153,7 @@ class ServerLane:
         self.window = window
         self.buffer = bytearray(wire.FRAME_MAX)
         self.view = memoryview(self.buffer)
-        # A FileIO is a little faster than os.readv and os.write, and tells by None what they tell by BlockingIOError.
-        self.read_into = io.FileIO(self.read_fd, "r", closefd=False).readinto
+        self.read_into = host.reader(self.read_fd)
         self.write = io.FileIO(self.write_fd, "w", closefd=False).write
         self.filled = 0
         self.queued = False
@@ -745,6 +744,8 @@ class Channel:
             frame = os.read(lane.read_fd, wire.FRAME_MAX)
         except BlockingIOError:
             return
+        except ConnectionResetError:
+            frame = b""
         if len(frame) < wire.unblock.size or frame[0] != wire.UNBLOCK:
             self._lane_ended(lane)
         elif self.flags & NTO_CHF_UNBLOCK:

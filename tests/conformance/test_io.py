@@ -739,7 +739,7 @@ def test_ha_fopen_fails_like_open(qnx: Any, name: str, tmp_path: Path) -> None:
         qnx.ha_fopen(tmp_path / "nothing", "r", Recovering(give_up))
     with fails_with(EISDIR):
         qnx.ha_fopen(tmp_path, "r", Recovering(give_up))
-    assert next_number() == lowest
+    assert next_number() <= lowest
 
 
 @checks("B378", "D4")
@@ -767,4 +767,4 @@ def test_wrong_arguments_of_ha_fopen_are_refused(
     lowest = next_number()
     with pytest.raises(error):
         qnx.ha_fopen(path, **{"mode": "r", "rfn": Recovering(give_up), **changes})
-    assert next_number() == lowest
+    assert next_number() <= lowest

@@ -78,8 +78,11 @@ _READABLE, _MESSAGE, _MESSAGE_HEADER, _INLINE_REPLY = (
     wire.MESSAGE_HEADER,
     wire.INLINE_REPLY,
 )
-_unpack_message = wire.message.unpack_from
+_unpack_message, _unpack_timeless = wire.message.unpack_from, wire.timeless_message.unpack_from
 _MESSAGE_KINDS = (wire.MESSAGE, wire.MESSAGE_TELL, wire.MESSAGE_EXPIRED)
+
+# Keeps what came at the same time in the order in which it was seen.
+_order = itertools.count().__next__
 
 
 class Pulse:
@@ -253,7 +256,6 @@ class Channel:
         threads: Threads,
     ) -> None:
         self.address = address
-        self.chid = address.chid
         self.flags = flags
         self.lock = threading.RLock()
         self.destroyed = False
@@ -269,7 +271,6 @@ class Channel:
         self._own_trunks: Dict[int, Trunk] = {}
         self._messages: List[Tuple[int, int, int, ServerLane]] = []
         self._pulses: List[Tuple[int, int, int, Pulse]] = []
-        self._order = itertools.count().__next__
         self._muted: List[int] = []
         # Something may lie unread that no news will tell of: a thread was interrupted between hearing and reading.
         self._unsettled = False
@@ -306,9 +307,11 @@ class Channel:
             if self._look_first or self._timeouts:
                 news: host.News = ()
             elif thread.is_main:
-                news = self._wait_interruptibly()
+                wait_interruptibly = self._wait_interruptibly
+                news = wait_interruptibly()
             else:
-                news = self._wait_for_ever(None, 16)
+                wait_for_ever = self._wait_for_ever
+                news = wait_for_ever(None, 16)
             if len(news) == 1:
                 fd, event = news[0]
                 lane = self._lanes.get(fd)
@@ -317,19 +320,23 @@ class Channel:
                     if thread.is_main:
                         taking = lane  # A signal handler may raise from here on.
                         buffer[0] = 0
-                    filled = lane.read_into(buffer)
-                    kind, priority, lane.tid, sent, room, _time = _unpack_message(buffer)
+                    read_into = lane.read_into
+                    filled = read_into(buffer)
+                    kind, priority, lane.tid, sent, room = _unpack_timeless(buffer)
                     if filled == _MESSAGE_HEADER + sent and kind == _MESSAGE and room <= _INLINE_REPLY:
-                        lane.priority, lane.sent, lane.room = priority, sent, room
-                        count = len(sink)
-                        if sent < count:
-                            count = sent
-                        sink[:count] = buffer[_MESSAGE_HEADER : _MESSAGE_HEADER + count]
-                        lane.received = count
+                        lane.idle = False
+                        lane.priority = priority
+                        lane.room = room
+                        lane.sent = lane.received = sent
+                        if sent <= len(sink):
+                            sink[:sent] = buffer[_MESSAGE_HEADER:filled]
+                        else:
+                            lane.received = count = len(sink)
+                            sink[:] = buffer[_MESSAGE_HEADER : _MESSAGE_HEADER + count]
                         if thread.priority != priority and not self._fixed_priority:
                             thread.priority = priority
-                        lane.idle = False
-                        lane.rcvid = rcvid = self._next_rcvid()
+                        next_rcvid = self._next_rcvid
+                        lane.rcvid = rcvid = next_rcvid()
                         self._lanes_received[rcvid] = lane
                         if info is not None:
                             self.describe(lane, info)
@@ -736,7 +743,7 @@ class Channel:
                 return
         _kind, priority, _tid, _sent, _room, sent_at = wire.message.unpack_from(head)
         lane.queued = True
-        heapq.heappush(self._messages, (-priority, sent_at, self._order(), lane))
+        heapq.heappush(self._messages, (-priority, sent_at, _order(), lane))
 
     def _read_request(self, lane: ServerLane) -> None:
         """Read what comes after a message that is not yet answered: its client wants to be freed (B183)."""
@@ -788,11 +795,11 @@ class Channel:
                 self._trunk_ended(trunk)
                 return
             pulse = Pulse(code, value, trunk.scoid, priority)
-            heapq.heappush(self._pulses, (-priority, sent_at, self._order(), pulse))
+            heapq.heappush(self._pulses, (-priority, sent_at, _order(), pulse))
 
     def _queue_pulse(self, pulse: Pulse, before_everything: bool = False) -> None:
         rank = -_BEFORE_EVERYTHING if before_everything else -pulse.priority
-        heapq.heappush(self._pulses, (rank, time.monotonic_ns(), self._order(), pulse))
+        heapq.heappush(self._pulses, (rank, time.monotonic_ns(), _order(), pulse))
 
     def queue_pulse(self, code: int, value: int) -> None:
         """Queue a pulse of the kernel's own, and wake a thread for it."""
@@ -981,7 +988,7 @@ class Channel:
         """Fill in what is known about a message and its sender (B98 to B104, B153)."""
         flags = _ENDIAN_FLAG | (NTO_MI_UNBLOCK_REQ if lane.unblock_pulse is not None else 0)
         trunk = lane.trunk
-        who = trunk.credentials.pid, lane.tid, self.chid, trunk.scoid, lane.coid
+        who = trunk.credentials.pid, lane.tid, self.address.chid, trunk.scoid, lane.coid
         if _IS_64:
             lengths = lane.received, lane.sent, lane.room
             _info_record.pack_into(info, 0, 0, 0, *who, lane.priority, flags, *lengths, 0, 0)

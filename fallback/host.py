@@ -39,7 +39,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 get_errno = ctypes.get_errno
 
 # Untyped on purpose: with argtypes set, ctypes converts each argument through Python and takes twice as long. Every
-# argument is an int that fits a C int, or an object of c_void_p or c_size_t.
+# argument is an int that fits a C int, or was converted beforehand by from_param.
 c_read = _libc.read
 _c_poll = _libc.poll
 
@@ -56,9 +56,9 @@ class Credentials(NamedTuple):
     gid: int
 
 
-def address_of(buffer: bytearray) -> ctypes.c_void_p:
+def address_of(buffer: bytearray) -> object:
     """The address of a buffer that its owner keeps and never resizes, ready for an untyped ctypes call."""
-    return ctypes.c_void_p(ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer)))
+    return ctypes.c_void_p.from_param(ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer)))
 
 
 def out_of_the_way(fd: int) -> int:
@@ -394,7 +394,7 @@ def _milliseconds(deadline: Optional[float]) -> int:
     return max(0, min(math.ceil((deadline - time.monotonic()) * 1000), 2**31 - 1))
 
 
-def _interruptible_poll(entries: ctypes.c_void_p, count: int, deadline: Optional[float]) -> int:
+def _interruptible_poll(entries: object, count: int, deadline: Optional[float]) -> int:
     """poll(2) for the main thread: the number of entries with news, 0 at the deadline, -EINTR after a signal handler.
 
     Python's own waits start again after a handler. This one ends, and only for a handler that ran: poll goes on by

@@ -93,9 +93,10 @@ _SEND_AND_REPLY = NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY
 # Looked up once, for the two paths that every message takes.
 _MESSAGE, _REPLY, _REPLY_HEADER = wire.MESSAGE, wire.REPLY, wire.REPLY_HEADER
 _INLINE_SEND, _INLINE_REPLY = wire.INLINE_SEND, wire.INLINE_REPLY
-_pack_message, _pack_reply, _unpack_reply = wire.message.pack, wire.reply.pack, wire.reply.unpack_from
+_pack_message, _pack_reply = wire.message.pack, wire.reply.pack
+_pack_plain_reply, _unpack_plain_reply = wire.plain_reply.pack, wire.plain_reply.unpack_from
 _lseek, _now = os.lseek, time.monotonic_ns
-_c_read, _FRAME_SIZE = host.c_read, ctypes.c_size_t(wire.FRAME_MAX)
+_c_read, _FRAME_SIZE = host.c_read, ctypes.c_size_t.from_param(wire.FRAME_MAX)
 _getsignal, _SIGPIPE, _IGNORED = host.getsignal, host.SIGPIPE, host.IGNORED
 
 
@@ -303,7 +304,7 @@ class SocketKernel(Kernel):
         if type(smsg) is not bytes or type(rmsg) is not bytearray or type(coid) is not int or self._timeouts:
             return self._send(coid, [readable(smsg)], [writable(rmsg)])
         size, room = len(smsg), len(rmsg)
-        if size > _INLINE_SEND or room > _INLINE_REPLY or _getsignal(_SIGPIPE) != _IGNORED:
+        if size > _INLINE_SEND or room > _INLINE_REPLY or _getsignal(_SIGPIPE) is not _IGNORED:
             return self._send(coid, [readable(smsg)], [writable(rmsg)])
         try:
             connection = self._connections[coid]
@@ -313,8 +314,9 @@ class SocketKernel(Kernel):
         except (KeyError, IndexError, OSError):
             return self._send(coid, [readable(smsg)], [writable(rmsg)])
         thread = self._local.thread
+        write = lane.write
         try:
-            lane.write(_pack_message(_MESSAGE, thread.priority, thread.tid, size, room, _now()) + smsg)
+            write(_pack_message(_MESSAGE, thread.priority, thread.tid, size, room, _now()) + smsg)
         except BrokenPipeError:
             connection.discard(lane)
             raise failure(EBADF) from None
@@ -330,8 +332,9 @@ class SocketKernel(Kernel):
             if count < 0:
                 count = -host.get_errno()
         else:
-            count = lane.read_into(buffer)
-        kind, _zero, _errno, status, length = _unpack_reply(buffer)
+            read_into = lane.read_into
+            count = read_into(buffer)
+        kind, status, length = _unpack_plain_reply(buffer)
         if kind != _REPLY or count != _REPLY_HEADER + length or length > room:
             return self._finish(connection, lane, rmsg, coid, smsg, count, None)
         if length:
@@ -443,11 +446,11 @@ class SocketKernel(Kernel):
 
     def MsgReply(self, rcvid: int, status: int, msg: Optional[BytesLike] = None) -> int:
         lane = self._lanes_received.get(rcvid)
-        if lane is None or type(msg) is not bytes or type(rcvid) is not int or _getsignal(_SIGPIPE) != _IGNORED:
+        if lane is None or type(msg) is not bytes or type(rcvid) is not int or _getsignal(_SIGPIPE) is not _IGNORED:
             return self._reply(rcvid, status, [readable(msg)])
         size = len(msg)
         try:
-            frame = _pack_reply(_REPLY, 0, 0, status, size) + msg
+            frame = _pack_plain_reply(_REPLY, status, size) + msg
         except struct.error:
             return self._reply(rcvid, status, [readable(msg)])  # It says what is wrong with the status.
         if lane.unusual or size > lane.room:
@@ -456,8 +459,9 @@ class SocketKernel(Kernel):
             raise failure(ESRCH)  # Another thread has answered it.
         lane.rcvid = 0
         lane.idle = True
+        write = lane.write
         try:
-            if lane.write(frame):
+            if write(frame):
                 return 0
         except BrokenPipeError:
             pass
@@ -475,7 +479,7 @@ class SocketKernel(Kernel):
                 room -= len(parts[-1])
             size = lane.room - room
             frames = lane.written.frames() if lane.written else b""
-            header = _pack_reply(_REPLY, 0, 0, status, size)
+            header = _pack_plain_reply(_REPLY, status, size)
             if lane.window:
                 offset = wire.reply_area(lane.sent)
                 for part in parts:

@@ -46,6 +46,10 @@ unblock: Final = Struct("=HHi24x")  # kind, 0, errno of the reason
 pulse: Final = Struct("=HHiiiQ8x")  # kind, priority, code, value, coid, time
 reply: Final = Struct("=HHiqQ")  # kind, 0, errno, status (WRITE: offset), length
 
+# The same without what is not asked for in a message that can be received at once, and is 0 in a plain reply.
+timeless_message: Final = Struct("=HHiQQ8x")
+plain_reply: Final = Struct("=H6xqQ")
+
 MESSAGE_HEADER: Final = message.size
 REPLY_HEADER: Final = reply.size
 PULSE_FRAME: Final = pulse.size

@@ -64,13 +64,14 @@ class Recovery(ReturningErrors, Files):
     def MsgSend(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
         # _cover, written out: this is the path of almost every message.
         attachment = self._attached.get(coid)
+        send = self._send
         if attachment is None:
-            return self._send(coid, smsg, rmsg)
+            return send(coid, smsg, rmsg)
         generation = attachment.generation
         try:
-            status = self._send(coid, smsg, rmsg)
+            status = send(coid, smsg, rmsg)
         except OSError as error:
-            return self._call_again(attachment, generation, error, self._send, coid, smsg, rmsg)
+            return self._call_again(attachment, generation, error, send, coid, smsg, rmsg)
         if attachment.icount:
             attachment.message_got_through()
         return status

@@ -12,7 +12,7 @@ import fcntl
 import os
 import threading
 import time
-from ctypes import c_char, c_long, c_size_t
+from ctypes import c_char, c_int, c_long, c_size_t, c_void_p
 from errno import EBADF, EINTR, EINVAL
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
@@ -49,17 +49,31 @@ _NAME_PREFIX = NAME_PREFIX.encode()
 _BEGUN_AGAIN = frozenset(("MsgReceive", "MsgReceivev", "MsgReceivePulse"))
 
 
-class _Sizes(Dict[int, c_size_t]):
-    """Numbers as C's size_t; those that come again and again are made once."""
+class _Sizes(Dict[int, object]):
+    """Numbers as C's size_t, ready to be passed; those that come again and again are made once."""
 
-    def __missing__(self, number: int) -> c_size_t:
-        size = c_size_t(number)
+    def __missing__(self, number: int) -> object:
+        size = c_size_t.from_param(number)
         if number <= 1 << 16:
             self[number] = size
         return size
 
 
 _sizes = _Sizes()
+_statuses = [c_long.from_param(status) for status in range(256)]
+
+# What is small is received in a buffer whose address is known, and copied: ctypes takes longer to find out where a
+# buffer of the caller lies.
+_SMALL = 1024
+_BounceBuffer = Tuple[bytearray, object, object]
+_bounce_buffers: Dict[int, List[_BounceBuffer]] = {size: [] for size in range(1, _SMALL + 1)}
+
+
+def _bounce_buffer(size: int) -> _BounceBuffer:
+    """A buffer, its address for C, and what keeps it from being resized."""
+    buffer = bytearray(size)
+    start = c_char.from_buffer(buffer)
+    return buffer, c_void_p.from_param(ctypes.addressof(start)), start
 
 
 class _Passed:
@@ -102,11 +116,15 @@ class NativeKernel(Kernel):
         self._iov = record("iov", model)
         self._name_record = record("name", model)
         self._rcvid_max = (1 << 8 * ctypes.sizeof(model.types["rcvid"]) - 1) - 1
-        self._fast_send = libraries.fast("MsgSend")
-        self._fast_receive = libraries.fast("MsgReceive")
-        self._fast_reply = libraries.fast("MsgReply")
+        # Two of them in the form that returns its errno, which needs no look at errno. That form of MsgSend does not
+        # tell a negative status from an error.
+        fast = ("MsgSend", "MsgReceive_r", "MsgReply_r")
         # Whether the fast functions may be called: what they are passed has the types of this model.
-        self._is_fast = model.types["length"] is c_size_t and model.types["rcvid"] is ctypes.c_int
+        self._is_fast = (
+            model.types["length"] is c_size_t and model.types["rcvid"] is c_int and self._c.keys() >= set(fast)
+        )
+        functions: List[Any] = [libraries.fast(name) if self._is_fast else None for name in fast]
+        self._fast_send, self._fast_receive, self._fast_reply = functions
         self._names: Dict[Name, Any] = {}
         self._names_lock = threading.Lock()
         # The threads that have armed a timeout: what they block in must not be started again.
@@ -182,14 +200,28 @@ class NativeKernel(Kernel):
             type(smsg) is bytes and type(rmsg) is bytearray and rmsg
             and type(coid) is int and -1 <= coid <= INT_MAX and self._is_fast
         ):  # fmt: skip
-            reply = _byref(c_char.from_buffer(rmsg))
+            size = len(rmsg)
+            if size <= _SMALL:
+                spare = _bounce_buffers[size]
+                try:
+                    bounce = spare.pop()
+                except IndexError:
+                    bounce = _bounce_buffer(size)
+                buffer, address, _start = bounce
+                buffer[:] = rmsg
+            else:
+                bounce, address = None, _byref(c_char.from_buffer(rmsg))
+            send = self._fast_send
+            number = 0
             before = _set_errno(0)
-            status: int = self._fast_send(coid, smsg, _sizes[len(smsg)], reply, _sizes[len(rmsg)])
-            if status != -1 and not before:
-                return status
-            number = _set_errno(before)
+            status: int = send(coid, smsg, _sizes[len(smsg)], address, _sizes[size])
+            if status == -1 or before:
+                number = _set_errno(before)
+            if bounce is not None:
+                rmsg[:] = buffer
+                spare.append(bounce)
             if status != -1 or not number:
-                return status
+                return status  # A status of -1 is as good as any other.
             raise self._failure(number)
         return self._send("MsgSend", coid, smsg, rmsg)
 
@@ -240,16 +272,27 @@ class NativeKernel(Kernel):
 
     def MsgReceive(self, chid: int, msg: Optional[BytesLike], info: Optional[MessageInfo] = None) -> int:
         if type(msg) is bytearray and msg and type(chid) is int and -1 <= chid <= INT_MAX and self._is_fast:
-            room = _byref(c_char.from_buffer(msg))
-            before = _set_errno(0)
-            rcvid: int = self._fast_receive(chid, room, _sizes[len(msg)], None if info is None else _reference(info))
-            if rcvid != -1 and not before:
+            record = None if info is None else _reference(info)
+            size = len(msg)
+            if size <= _SMALL:
+                spare = _bounce_buffers[size]
+                try:
+                    bounce = spare.pop()
+                except IndexError:
+                    bounce = _bounce_buffer(size)
+                buffer, address, _start = bounce
+                buffer[:] = msg
+            else:
+                bounce, address = None, _byref(c_char.from_buffer(msg))
+            receive = self._fast_receive
+            rcvid: int = receive(chid, address, _sizes[size], record)
+            if bounce is not None:
+                msg[:] = buffer
+                spare.append(bounce)
+            if rcvid >= 0:
                 return rcvid
-            number = _set_errno(before)
-            if rcvid != -1:
-                return rcvid
-            if number != EINTR or not self._goes_on():
-                raise self._failure(number)
+            if rcvid != -EINTR or not self._goes_on():
+                raise self._failure(-rcvid)
         passed = _Passed(writable(msg))
         chid = as_int("chid", chid)
         return self._invoke("MsgReceive", chid, passed.address, passed.length, _reference(info))
@@ -265,15 +308,15 @@ class NativeKernel(Kernel):
         return self._invoke("MsgReceivePulse", chid, room.address, room.length, _reference(info))
 
     def MsgReply(self, rcvid: int, status: int, msg: Optional[BytesLike] = None) -> int:
-        if type(msg) is bytes and type(rcvid) is int and -1 <= rcvid <= INT_MAX and self._is_fast:
-            before = _set_errno(0)
-            result = self._fast_reply(rcvid, c_long(_status(status)), msg, _sizes[len(msg)])
-            if result != -1 and not before:
+        if (
+            type(msg) is bytes and type(status) is int and 0 <= status < len(_statuses)
+            and type(rcvid) is int and -1 <= rcvid <= INT_MAX and self._is_fast
+        ):  # fmt: skip
+            reply = self._fast_reply
+            result = reply(rcvid, _statuses[status], msg, _sizes[len(msg)])
+            if result >= 0:
                 return 0
-            number = _set_errno(before)
-            if result != -1:
-                return 0
-            raise self._failure(number)
+            raise self._failure(-result)
         data = _Passed(readable(msg))
         return self._invoke("MsgReply", self._rcvid(rcvid), _status(status), data.address, data.length)
 

@@ -115,8 +115,8 @@ def ctypes_call() -> float:
 
     native = ha_qnx.backend("native")
     assert isinstance(native, NativeKernel)
-    reply = native.libraries.fast("MsgReply")
-    data, size, status = b"y" * SIZE, ctypes.c_size_t(SIZE), ctypes.c_long(0)
+    reply = native.libraries.fast("MsgReply_r")
+    data, size, status = b"y" * SIZE, ctypes.c_size_t.from_param(SIZE), ctypes.c_long.from_param(0)
     times = []
     for _block in range(200):
         start = time.perf_counter_ns()

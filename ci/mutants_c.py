@@ -35,6 +35,7 @@ RCVID = "src/rcvid.c"
 THREAD = "src/thread.c"
 INTAKE = "src/intake.c"
 FILE = "src/file.c"
+RECEIVE = "src/receive.c"
 RUNTIME = "src/runtime.c"
 
 MUTANTS = (
@@ -239,6 +240,21 @@ MUTANTS = (
         EXCHANGE,
         "        if (!exchange->answered || error != ERESTART)\n",
         "        if (true)\n",
+    ),
+    Mutant(
+        "puts all pieces of a long reply in one place",
+        "exchange",
+        LANE,
+        ".status = (int64_t)(offset + done), .length = size};",
+        ".status = (int64_t)offset, .length = size};",
+    ),
+    # Priorities.
+    Mutant(
+        "gives who receives a disconnect pulse the place that it had in the queue",
+        "disconnect",
+        RECEIVE,
+        "thread->priority = arrival.pulse->priority;",
+        "thread->priority = arrival.pulse->queued.priority;",
     ),
     # Blocked clients and timeouts.
     Mutant(

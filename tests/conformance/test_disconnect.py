@@ -96,6 +96,25 @@ def test_a_receiver_that_waits_hears_of_a_client_that_leaves(qnx: Any, start: St
     assert receiving.result() == scoid
 
 
+def answer(qnx: Any, chid: int) -> int:
+    """Receive a message and answer it; its priority."""
+    info = MessageInfo()
+    qnx.MsgReply(receive_message(qnx, chid, None, info), 7)
+    return int(info.priority)
+
+
+@checks("B30", "B196")
+def test_who_has_heard_of_a_client_that_left_can_send(qnx: Any, start: Start, client: Client) -> None:
+    """The thread that received the disconnect pulse has an ordinary priority: so has what it sends, and is answered."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    client.detach(client.attach(chid))
+    other = qnx.ChannelCreate(0)
+    answering = start(answer, qnx, other)
+    receive_disconnect(qnx, chid)
+    assert qnx.MsgSend(qnx.ConnectAttach(0, 0, other), b"message", None) == 7
+    assert 1 <= answering.result() <= 255
+
+
 def exit_on_sigterm(_qnx: Any) -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit())
 

@@ -20,6 +20,8 @@
 #define KNOWN_FLAGS                                                                                      \
     (_NTO_CHF_FIXED_PRIORITY | _NTO_CHF_UNBLOCK | _NTO_CHF_THREAD_DEATH | _NTO_CHF_DISCONNECT |          \
      _NTO_CHF_SENDER_LEN | _NTO_CHF_COID_DISCONNECT | _NTO_CHF_REPLY_LEN | _NTO_CHF_PRIVATE)
+/* What disconnect pulses are queued by (B200). */
+#define BEFORE_EVERYTHING 1000
 #define DEATH_FLAGS (_NTO_CHF_COID_DISCONNECT | _NTO_CHF_THREAD_DEATH)
 
 /* Finding. */
@@ -52,7 +54,8 @@ void channel_add_pulse(struct channel *channel, int code, int value, int scoid, 
     struct pulse *pulse = channel->destroyed ? NULL : calloc(1, sizeof *pulse);
     if (!pulse)
         return;
-    pulse->queued.priority = priority;
+    pulse->queued.priority = code == _PULSE_CODE_DISCONNECT ? BEFORE_EVERYTHING : priority;
+    pulse->priority = priority;
     pulse->queued.time = (uint64_t)clock_now();
     pulse->queued.arrival = channel->arrivals++;
     pulse->code = (int8_t)code;

@@ -16,11 +16,9 @@ struct number;
 struct server_lane;
 struct trunk;
 
-/* The priority of disconnect pulses: they come before everything else (B200). */
-#define BEFORE_EVERYTHING 1000
-
 struct pulse {
     struct queued queued;
+    int priority; /* which its receiver takes over; it is queued by another if it comes before everything else */
     int8_t code;
     int32_t value;
     int32_t scoid;

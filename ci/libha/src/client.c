@@ -124,7 +124,7 @@ static void leave(struct client *client)
         pthread_mutex_lock(&number->lock);
         client->has_left = true; /* From now on, the number owns it. */
         pthread_mutex_unlock(&number->lock);
-        channel_add_pulse(channel, _PULSE_CODE_DISCONNECT, 0, scoid, BEFORE_EVERYTHING);
+        channel_add_pulse(channel, _PULSE_CODE_DISCONNECT, 0, scoid, DEFAULT_PRIORITY);
     }
 }
 
@@ -310,7 +310,7 @@ static bool queue_pulse(struct client *client, const struct pulse_frame *frame)
     struct pulse *pulse = calloc(1, sizeof *pulse);
     if (!pulse)
         return false;
-    pulse->queued.priority = frame->priority;
+    pulse->queued.priority = pulse->priority = frame->priority;
     pulse->queued.time = frame->time;
     pulse->queued.arrival = channel->arrivals++;
     pulse->code = (int8_t)(uint32_t)frame->code;

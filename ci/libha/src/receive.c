@@ -41,7 +41,7 @@ static int receive(int chid, const struct vector *sink, struct _msg_info64 *info
             return error;
         if (arrival.pulse) {
             if (arrival.takes_priority)
-                thread->priority = arrival.pulse->queued.priority; /* B30 */
+                thread->priority = arrival.pulse->priority; /* B30 */
             return deliver(arrival.pulse, sink);
         }
         *rcvid = server_lane_receive(arrival.lane, sink, info);

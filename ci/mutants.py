@@ -404,6 +404,13 @@ MUTANTS = (
         'frames = b""',
     ),
     Mutant(
+        "loses what is left of a long reply behind its whole pieces",
+        "exchange",
+        SERVER,
+        "range(start, end, step)",
+        "range(start, max(start + 1, end - step + 1), step)",
+    ),
+    Mutant(
         "reads a message from its beginning only",
         "answers",
         SERVER,

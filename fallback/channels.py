@@ -31,7 +31,7 @@ import sys
 import threading
 import time
 from errno import EFAULT, EINTR, ESRCH, ETIMEDOUT
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from ha_qnx.constants import (
     NTO_CHF_DISCONNECT,
@@ -72,11 +72,11 @@ _TRUNK_READS_MAX = 64
 _PULSE_READS_MAX = 64
 
 # Looked up once, for the path that every message takes.
-_READABLE, _MESSAGE, _MESSAGE_HEADER, _INLINE_REPLY = (
+_READABLE, _MESSAGE, _MESSAGE_HEADER, _INLINE_ROOM = (
     host.READABLE,
     wire.MESSAGE,
     wire.MESSAGE_HEADER,
-    wire.INLINE_REPLY,
+    wire.INLINE_ROOM,
 )
 _unpack_message, _unpack_timeless = wire.message.unpack_from, wire.timeless_message.unpack_from
 _MESSAGE_KINDS = (wire.MESSAGE, wire.MESSAGE_TELL, wire.MESSAGE_EXPIRED)
@@ -228,8 +228,15 @@ class Written:
         """The WRITE frames that tell the client."""
         return b"".join(
             wire.reply.pack(wire.WRITE, 0, 0, start, end - start) + bytes(self._image[start:end])
-            for start, end in self.ranges
+            for start, end in self._pieces()
         )
+
+    def _pieces(self) -> Iterator[Tuple[int, int]]:
+        """The parts, those that lie in no window cut to what a frame holds."""
+        for start, end in self.ranges:
+            step = wire.INLINE_REPLY if self._image else end - start
+            for piece in range(start, end, step):
+                yield piece, min(piece + step, end)
 
 
 class Received:
@@ -323,7 +330,7 @@ class Channel:
                     read_into = lane.read_into
                     filled = read_into(buffer)
                     kind, priority, lane.tid, sent, room = _unpack_timeless(buffer)
-                    if filled == _MESSAGE_HEADER + sent and kind == _MESSAGE and room <= _INLINE_REPLY:
+                    if filled == _MESSAGE_HEADER + sent and kind == _MESSAGE and room <= _INLINE_ROOM:
                         lane.idle = False
                         lane.priority = priority
                         lane.room = room
@@ -549,7 +556,7 @@ class Channel:
         _skip_late_unblocks(lane)
         kind, priority, tid, sent, room, _time = _unpack_message(lane.buffer)
         if lane.window is None:
-            sound = lane.filled == wire.MESSAGE_HEADER + sent and room <= wire.INLINE_REPLY
+            sound = lane.filled == wire.MESSAGE_HEADER + sent and room <= wire.INLINE_ROOM
         else:
             sound = lane.filled == wire.MESSAGE_HEADER and wire.reply_area(sent) + room <= lane.window.size
         if not sound or kind not in _MESSAGE_KINDS:

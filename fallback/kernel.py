@@ -92,7 +92,7 @@ _SEND_AND_REPLY = NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY
 
 # Looked up once, for the two paths that every message takes.
 _MESSAGE, _REPLY, _REPLY_HEADER = wire.MESSAGE, wire.REPLY, wire.REPLY_HEADER
-_INLINE_SEND, _INLINE_REPLY = wire.INLINE_SEND, wire.INLINE_REPLY
+_INLINE_SEND, _INLINE_REPLY, _INLINE_ROOM = wire.INLINE_SEND, wire.INLINE_REPLY, wire.INLINE_ROOM
 _pack_message, _pack_reply = wire.message.pack, wire.reply.pack
 _pack_plain_reply, _unpack_plain_reply = wire.plain_reply.pack, wire.plain_reply.unpack_from
 _lseek, _now = os.lseek, time.monotonic_ns
@@ -304,7 +304,7 @@ class SocketKernel(Kernel):
         if type(smsg) is not bytes or type(rmsg) is not bytearray or type(coid) is not int or self._timeouts:
             return self._send(coid, [readable(smsg)], [writable(rmsg)])
         size, room = len(smsg), len(rmsg)
-        if size > _INLINE_SEND or room > _INLINE_REPLY or _getsignal(_SIGPIPE) is not _IGNORED:
+        if size > _INLINE_SEND or room > _INLINE_ROOM or _getsignal(_SIGPIPE) is not _IGNORED:
             return self._send(coid, [readable(smsg)], [writable(rmsg)])
         try:
             connection = self._connections[coid]
@@ -359,7 +359,7 @@ class SocketKernel(Kernel):
     def _send(self, coid: int, sources: Buffers, sinks: Buffers) -> int:
         coid = as_int("coid", coid)
         size, room = sum(map(len, sources)), sum(map(len, sinks))
-        window = 0 if size <= wire.INLINE_SEND and room <= wire.INLINE_REPLY else wire.reply_area(size) + room
+        window = 0 if size <= wire.INLINE_SEND and room <= wire.INLINE_ROOM else wire.reply_area(size) + room
         timeout = self._threads.take_timeout()
         while True:
             connection = self._connection(coid)
@@ -453,7 +453,7 @@ class SocketKernel(Kernel):
             frame = _pack_plain_reply(_REPLY, status, size) + msg
         except struct.error:
             return self._reply(rcvid, status, [readable(msg)])  # It says what is wrong with the status.
-        if lane.unusual or size > lane.room:
+        if lane.unusual or size > lane.room or size > _INLINE_REPLY:
             return self._reply(rcvid, status, [readable(msg)])
         if self._lanes_received.pop(rcvid, None) is None:
             raise failure(ESRCH)  # Another thread has answered it.
@@ -478,14 +478,19 @@ class SocketKernel(Kernel):
                 parts.append(source[:room])
                 room -= len(parts[-1])
             size = lane.room - room
-            frames = lane.written.frames() if lane.written else b""
-            header = _pack_plain_reply(_REPLY, status, size)
             if lane.window:
                 offset = wire.reply_area(lane.sent)
                 for part in parts:
                     lane.window.write(offset, part)
                     offset += len(part)
-                return lane.channel.answer(lane, frames + header)
+                parts = []
+            elif size > wire.INLINE_REPLY:
+                offset = 0
+                for part in parts:
+                    offset += lane.write_reply(offset, part)
+                parts, size = [], 0
+            frames = lane.written.frames() if lane.written else b""
+            header = _pack_plain_reply(_REPLY, status, size)
             return lane.channel.answer(lane, b"".join((frames, header, *parts)))
 
     def MsgReplyv(self, rcvid: int, status: int, iov: Optional[Vector]) -> int:

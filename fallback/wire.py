@@ -54,9 +54,11 @@ MESSAGE_HEADER: Final = message.size
 REPLY_HEADER: Final = reply.size
 PULSE_FRAME: Final = pulse.size
 
-# The largest message, and the largest reply, that travel inside a frame; what is larger goes through a window.
+# The largest message, and the largest piece of a reply, that travel inside a frame; the most room for a reply on a lane
+# without a window. A pipe holds as much as that, so that who answers does not wait.
 INLINE_SEND: Final = FRAME_MAX - MESSAGE_HEADER
 INLINE_REPLY: Final = FRAME_MAX - REPLY_HEADER
+INLINE_ROOM: Final = 8 * FRAME_MAX
 
 
 def reply_area(sent: int) -> int:

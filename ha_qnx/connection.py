@@ -147,7 +147,10 @@ def exchange(qnx: Backend, coid: int, message: BytesLike, size: Optional[int]) -
     """What ``Connection.send`` does."""
     reply = bytearray(REPLY_ROOM if size is None else size)
     status = qnx.MsgSend(coid, message, reply)
-    return status, bytes(reply if size is not None else reply.rstrip(b"\0"))
+    if size is None:
+        # As rstrip(b"\0") would do, which looks at one byte after the other.
+        size = (int.from_bytes(reply, "little").bit_length() + 7) // 8
+    return status, bytes(reply[:size])
 
 
 def connect(

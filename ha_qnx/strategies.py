@@ -47,8 +47,6 @@ __all__ = [
     "wait_for",
 ]
 
-#: Where the names of name_attach lie.
-
 #: What opening and attaching fail with while one server is gone and the next one is not there yet.
 NO_SERVER = frozenset((ENOENT, ESRCH, ENXIO, EAGAIN))
 

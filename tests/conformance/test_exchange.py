@@ -25,7 +25,7 @@ FORMS = [
 ]
 
 # Nothing, a little, the neighbourhood of a page (where a frame of headers and data may end), and large ones.
-SIZES = [0, 1, 64, 4000, 4063, 4064, 4065, 4096, 4097, 33_000, 70_001, 300_000]
+SIZES = [0, 1, 64, 4000, 4063, 4064, 4065, 4072, 4073, 4096, 4097, 8144, 8145, 32_768, 32_769, 70_001, 300_000]
 
 
 @pytest.fixture(params=["near", "far"])

@@ -227,7 +227,7 @@ LANE_RUBBISH = {
     "rubbish": b"\xff" * 64,
     "a-gigabyte-announced": message(1 << 30) + b"a little",
     "more-than-announced": message(3) + b"too long",
-    "a-reply-too-large-for-a-frame": message(0, room=wire.INLINE_REPLY + 1),
+    "more-room-than-a-lane-without-a-window-has": message(0, room=wire.INLINE_ROOM + 1),
     "an-unknown-kind": message(0, kind=99),
 }
 
@@ -333,6 +333,35 @@ def test_a_client_that_never_reads_holds_nobody_up(honest: Callable[[], None], r
         os.close(write)
         os.close(read)
     honest()
+
+
+def test_a_long_reply_without_a_window_comes_in_frames(server: Server) -> None:
+    """No frame is longer than a pipe takes in one piece, and the last one carries no data."""
+    chid = server.kernel.ChannelCreate(0)
+    data = os.urandom(wire.INLINE_ROOM)
+    answering = threading.Thread(
+        target=lambda: server.kernel.MsgReply(server.kernel.MsgReceive(chid, None), 7, data), daemon=True
+    )
+    answering.start()
+    raw = Raw(server.kernel, chid)
+    raw.greet()
+    read, write = raw.open_lane()
+    os.write(write, message(0, room=len(data)))
+    with open(read, "rb") as replies:
+        arrived = bytearray()
+        while True:
+            kind, _zero, _error, place, length = wire.reply.unpack(replies.read(wire.REPLY_HEADER))
+            if kind != wire.WRITE:
+                break
+            assert place == len(arrived)
+            assert wire.REPLY_HEADER + length <= wire.FRAME_MAX
+            arrived += replies.read(length)
+    answering.join(DEADLINE)
+    assert (kind, place, length) == (wire.REPLY, 7, 0)
+    assert arrived == data
+    os.close(write)
+    raw.close()
+    server.kernel.ChannelDestroy(chid)
 
 
 def test_a_pulse_that_cannot_be_costs_the_trunk(server: Server, honest: Callable[[], None], raw: Raw) -> None:

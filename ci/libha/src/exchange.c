@@ -194,7 +194,7 @@ static int take_frame(struct exchange *exchange, bool *done)
     memcpy(&frame, lane->buffer, sizeof frame);
     bool has_data = !lane->window_size && (frame.kind == FRAME_REPLY || frame.kind == FRAME_WRITE);
     if (has_data) {
-        if (frame.length > INLINE_ROOM)
+        if (frame.length > INLINE_PIECE)
             goto broken;
         size += frame.length;
         if (lane->have < size)

@@ -260,6 +260,20 @@ static int put_frame(struct server_lane *lane, enum frame_kind kind, int error)
     return put(lane, &part, 1);
 }
 
+/* Reply data that one frame does not hold. */
+static int put_pieces(struct server_lane *lane, size_t offset, const struct vector *data, size_t length)
+{
+    char piece[INLINE_PIECE];
+    int error = 0;
+    for (size_t done = 0, size; done < length && !error; done += size) {
+        size = vector_gather(data, done, piece, length - done < sizeof piece ? length - done : sizeof piece);
+        struct answer_frame frame = {.kind = FRAME_WRITE, .status = (int64_t)(offset + done), .length = size};
+        struct iovec parts[] = {{&frame, sizeof frame}, {piece, size}};
+        error = put(lane, parts, 2);
+    }
+    return error;
+}
+
 static int put_data(struct server_lane *lane, enum frame_kind kind, int64_t status, const struct vector *data,
                     size_t length)
 {
@@ -364,7 +378,13 @@ int server_lane_reply(struct server_lane *lane, int64_t status, const struct vec
     size_t length = data->size < lane->message.room ? data->size : lane->message.room;
     if (lane->window_size && !lane->client_gone && !fill_window(lane, 0, data, length))
         return finish(lane, ESRCH);
-    int error = put_data(lane, FRAME_REPLY, status, data, length);
+    int error = 0;
+    if (!lane->window_size && length > INLINE_PIECE) {
+        error = put_pieces(lane, 0, data, length);
+        length = 0;
+    }
+    if (!error)
+        error = put_data(lane, FRAME_REPLY, status, data, length);
     if (error == ESRVRFAULT) /* Both sides hear of it (B107). */
         put_frame(lane, FRAME_ERROR, ESRVRFAULT);
     return finish(lane, error);
@@ -651,5 +671,7 @@ int server_lane_write(struct server_lane *lane, const struct vector *data, size_
         return 0;
     if (lane->window_size && !fill_window(lane, offset, data, length))
         return ESRCH;
+    if (!lane->window_size && length > INLINE_PIECE)
+        return put_pieces(lane, offset, data, length);
     return put_data(lane, FRAME_WRITE, (int64_t)offset, data, length);
 }

@@ -98,9 +98,10 @@ _Static_assert(sizeof(struct message_frame) == 32, "layout");
 _Static_assert(sizeof(struct unblock_frame) == 32, "layout");
 _Static_assert(sizeof(struct answer_frame) == 24, "layout");
 
-/* What fits into a lane without a window. */
+/* What fits into a lane without a window: a message, a piece of its reply, the room for all of the reply. */
 #define INLINE_SIZE (FRAME_MAX - sizeof(struct message_frame))
-#define INLINE_ROOM (FRAME_MAX - sizeof(struct answer_frame))
+#define INLINE_PIECE (FRAME_MAX - sizeof(struct answer_frame))
+#define INLINE_ROOM (8 * FRAME_MAX)
 
 /* Where the reply begins in a window behind a message of this size. */
 static inline uint64_t reply_start(uint64_t size)

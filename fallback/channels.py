@@ -10,7 +10,8 @@ A channel changes under its lock, and nothing that can block happens there. Thre
 in all the news there is, chooses the first item of the queue, and nudges another thread if something is left.
 
 Two steps go without the lock, since it would cost a twentieth of the time of a message: receiving a plain message from
-a lane that was idle, and answering it plainly. They rest on three facts. News of a lane goes to one thread only. A
+a lane that was idle, and answering it plainly. They rest on three facts. News of a lane goes to one thread only (where
+the host tells all of them, nothing is received in this way). A
 rcvid is in the table of received messages before anybody can use it, and only one thread can take it out. And a lane's
 descriptors are closed when the last reference to the lane is gone, so nobody can read from a number that has become
 another file. What another thread may do to the lane meanwhile is that its client ends: the receiver looks after that
@@ -125,6 +126,7 @@ class ServerLane:
         "filled",
         "gone",
         "idle",
+        "is_plain",
         "lock",
         "priority",
         "queued",
@@ -163,9 +165,10 @@ class ServerLane:
         self.gone = False
         self.rcvid = 0
         self.priority = self.tid = self.sent = self.room = self.received = 0
-        # Whether a message can be received the plain way, and whether its answer takes more than one plain frame.
-        self.idle = window is None
-        self.unusual = window is not None
+        # Whether its messages can be received without the lock at all, and whether the next one can; whether the answer
+        # takes more than one plain frame.
+        self.is_plain = self.idle = window is None and host.news_goes_to_one()
+        self.unusual = not self.is_plain
         self.unblock_pulse: Optional[Pulse] = None
         self.written: Optional[Written] = None
 
@@ -565,7 +568,7 @@ class Channel:
         lane.sent, lane.room, lane.tid, lane.priority = sent, room, tid, priority
         lane.filled = 0
         if kind == wire.MESSAGE_EXPIRED:
-            lane.idle = lane.window is None
+            lane.idle = lane.is_plain
             self.send(lane, wire.reply.pack(wire.ERROR, 0, ETIMEDOUT, 0, 0))
             return 0
         if kind == wire.MESSAGE_TELL:
@@ -859,8 +862,8 @@ class Channel:
         """The message received from this lane is answered, or has no client any more."""
         self._lanes_received.pop(lane.rcvid, None)
         lane.rcvid = lane.filled = 0
-        lane.idle = lane.window is None
-        lane.unusual = not lane.idle
+        lane.idle = lane.is_plain
+        lane.unusual = not lane.is_plain
         lane.written = None
         if lane.unblock_pulse is not None:
             lane.unblock_pulse.withdrawn = True

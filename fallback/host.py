@@ -26,9 +26,10 @@ import struct
 import sys
 import tempfile
 import termios
+import threading
 import time
 from errno import EINTR, EPIPE
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 PORTABLE = bool(os.environ.get("HA_QNX_PORTABLE")) or not sys.platform.startswith("linux")
 
@@ -496,23 +497,47 @@ class EpollPoller:
         return self._epoll.poll(0)
 
 
+_of_thread = threading.local()
+
+
+def _own_bell() -> Bell:
+    """A bell of the calling thread; a forked child has others than its parent."""
+    if getattr(_of_thread, "process", 0) != os.getpid():
+        _of_thread.bell, _of_thread.process = Bell(), os.getpid()
+    bell: Bell = _of_thread.bell
+    return bell
+
+
 class PollPoller:
-    """The same by poll(2), which looks at every descriptor each time and tells every thread."""
+    """The same by poll(2), which looks at every descriptor each time and tells every thread.
+
+    poll knows nothing of what is registered while it waits, so every thread that waits has a bell of its own.
+    """
 
     def __init__(self) -> None:
         self._masks: Dict[int, int] = {}
+        self._waiting: Set[Bell] = set()
 
     def register(self, fd: int, once: bool = False) -> None:
-        self._masks[fd] = select.POLLIN
+        self._watch(fd, select.POLLIN)
 
     def unregister(self, fd: int) -> None:
-        self._masks.pop(fd, None)
+        if self._masks.pop(fd, None) is not None:
+            self._look_again()
 
     def mute(self, fd: int) -> None:
-        self._masks[fd] = 0
+        self._watch(fd, 0)
 
     def unmute(self, fd: int) -> None:
-        self._masks[fd] = select.POLLIN
+        self._watch(fd, select.POLLIN)
+
+    def _watch(self, fd: int, mask: int) -> None:
+        self._masks[fd] = mask
+        self._look_again()
+
+    def _look_again(self) -> None:
+        for bell in list(self._waiting):
+            bell.ring()
 
     def tell_again(self) -> None:
         """Nothing is told only once."""
@@ -524,10 +549,23 @@ class PollPoller:
         return self.wait(None, True)
 
     def news(self) -> News:
-        return self.wait(0.0, False)
+        return self._poll(dict(self._masks), 0.0, False)
 
     def wait(self, deadline: Optional[float], is_main: bool) -> News:
-        masks = dict(self._masks)
+        bell = _own_bell()
+        self._waiting.add(bell)
+        try:
+            while True:
+                bell.stop()
+                news = self._poll({**self._masks, bell.fd: select.POLLIN}, deadline, is_main)
+                rest = [(fd, event) for fd, event in news if fd != bell.fd]
+                if rest or not news:
+                    return rest
+        finally:
+            self._waiting.discard(bell)
+
+    @staticmethod
+    def _poll(masks: Dict[int, int], deadline: Optional[float], is_main: bool) -> News:
         if not is_main:
             poll = select.poll()
             for fd, mask in masks.items():
@@ -542,6 +580,11 @@ class PollPoller:
 Poller = Union[EpollPoller, PollPoller]
 
 
+def news_goes_to_one() -> bool:
+    """Whether only one of the threads that wait is told of a piece of news."""
+    return not PORTABLE and hasattr(select, "epoll")
+
+
 def open_poller() -> Poller:
     """The poller of this host."""
-    return PollPoller() if PORTABLE or not hasattr(select, "epoll") else EpollPoller()
+    return EpollPoller() if news_goes_to_one() else PollPoller()

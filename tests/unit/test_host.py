@@ -10,6 +10,7 @@ import time
 from typing import Any, Iterator
 
 import pytest
+from ha_qnx.conformance.waiting import Task
 from ha_qnx.fallback import host
 
 
@@ -242,6 +243,20 @@ class TestPollers:
         poller.unregister(read)
         poller.unregister(read)
         assert list(poller.news()) == []
+
+    def test_a_thread_that_waits_is_told_of_what_is_watched_later(
+        self, poller: host.Poller, pipe: "tuple[int, int]"
+    ) -> None:
+        """Whether it comes then or lies there already."""
+        read, write = pipe
+        waiting = Task(poller.wait, None, False).wait_until_blocked()
+        poller.register(read)
+        os.write(write, b"x")
+        assert list(waiting.result()) == [(read, host.READABLE)]
+        poller.mute(read)
+        waiting = Task(poller.wait, None, False).wait_until_blocked()
+        poller.unmute(read)
+        assert list(waiting.result()) == [(read, host.READABLE)]
 
     def test_a_signal_handler_ends_the_wait_of_the_main_thread(
         self, poller: host.Poller, pipe: "tuple[int, int]"

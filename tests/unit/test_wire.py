@@ -136,7 +136,7 @@ def message(size: int, room: int = 0, kind: int = wire.MESSAGE) -> bytes:
 def is_at_end(fd: int) -> bool:
     """Whether the server has closed its end of a lane."""
     assert host.wait_readable(fd, time.monotonic() + DEADLINE, False) == 1
-    return os.read(fd, 4096) == b""
+    return not host.reader(fd)(bytearray(4096))
 
 
 TRUNK_RUBBISH = {

@@ -611,7 +611,8 @@ class Channel:
         """Deal with the news of one descriptor; whether there may be more because of it."""
         lane = self._lanes.get(fd)
         if lane is not None:
-            if event & host.GONE:
+            # What is heard may be of a lane whose number this one has by now.
+            if event & host.GONE and host.is_gone(fd):
                 self._lane_ended(lane)
             elif lane.rcvid:
                 self._read_request(lane)

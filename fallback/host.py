@@ -435,6 +435,11 @@ def news_of(descriptors: Sequence[int]) -> News:
     return poll.poll(0)
 
 
+def is_gone(fd: int) -> bool:
+    """Whether a descriptor has ended by now."""
+    return any(event & GONE for _fd, event in news_of([fd]))
+
+
 class EpollPoller:
     """Which of a channel's descriptors have news; each piece of news goes to one of the threads that wait."""
 

@@ -16,7 +16,7 @@ from ha_qnx.fallback import host, wire
 from ha_qnx.fallback.kernel import SocketKernel
 from ha_qnx.fallback.runtime import Runtime
 
-from ha_qnx.constants import NTO_CHF_UNBLOCK
+from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_TIMEOUT_RECEIVE
 
 DEADLINE = 10.0
 
@@ -333,6 +333,33 @@ def test_a_client_that_never_reads_holds_nobody_up(honest: Callable[[], None], r
         os.close(write)
         os.close(read)
     honest()
+
+
+def test_the_end_of_one_client_does_not_end_another(server: Server) -> None:
+    """Though the server hears of both at once, and the other's lane gets the numbers that the first one had."""
+    kernel = server.kernel
+    chid = kernel.ChannelCreate(0)
+    leaving, staying = Raw(kernel, chid), Raw(kernel, chid)
+    for raw in (leaving, staying):
+        raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    read, write = leaving.open_lane()
+    os.write(write, message(0))
+    kernel.MsgReply(kernel.MsgReceive(chid, None), 0)
+    leaving.close()
+    # The server keeps one descriptor of this, and gets the number of the trunk that has ended for it.
+    pulses, pulse_write = os.pipe()
+    staying.send(wire.lane.pack(wire.LANE, wire.LANE_PULSES, 0, 0), [pulses])
+    other_read, other_write = staying.open_lane()
+    os.write(other_write, message(4, room=4) + b"good")
+    os.close(read)
+    os.close(write)
+    kernel.TimerTimeout(NTO_TIMEOUT_RECEIVE, int(DEADLINE * 1e9))
+    kernel.MsgReply(kernel.MsgReceive(chid, None), 0, b"good")
+    assert os.read(other_read, 100) == wire.reply.pack(wire.REPLY, 0, 0, 0, 4) + b"good"
+    for fd in (pulses, pulse_write, other_read, other_write):
+        os.close(fd)
+    staying.close()
+    kernel.ChannelDestroy(chid)
 
 
 def test_a_long_reply_without_a_window_comes_in_frames(server: Server) -> None:

@@ -309,7 +309,7 @@ class Channel:
     def receive(self, sink: "bytearray | memoryview", info: Optional[MessageInfo]) -> int:
         """MsgReceive into one buffer: the rcvid, or 0 for a pulse."""
         # This is the path of a server that waits for its next message and then finds a plain one in an idle lane.
-        # _receive does everything else.
+        # receive_parts does everything else.
         thread = self._local.thread
         taking = None
         try:
@@ -655,8 +655,6 @@ class Channel:
         with self.lock:
             self._trunks[trunk.fd] = trunk
             self._poller.register(trunk.fd, once=True)
-            if host.PORTABLE:
-                self._bell.ring()  # poll does not notice a descriptor that is added while it waits.
 
     def _read_trunk(self, trunk: ServerTrunk) -> None:
         for _read in range(_TRUNK_READS_MAX):

@@ -150,7 +150,7 @@ def exchange(qnx: Backend, coid: int, message: BytesLike, size: Optional[int]) -
     if size is None:
         # As rstrip(b"\0") would do, which looks at one byte after the other.
         size = (int.from_bytes(reply, "little").bit_length() + 7) // 8
-    return status, bytes(reply[:size])
+    return status, bytes(memoryview(reply)[:size])
 
 
 def connect(

@@ -273,6 +273,7 @@ class NativeKernel(Kernel):
     def MsgReceive(self, chid: int, msg: Optional[BytesLike], info: Optional[MessageInfo] = None) -> int:
         if type(msg) is bytearray and msg and type(chid) is int and -1 <= chid <= INT_MAX and self._is_fast:
             record = None if info is None else _reference(info)
+            # As in MsgSend, and written out there and here: calls that do it for both take 6 % of a round trip.
             size = len(msg)
             if size <= _SMALL:
                 spare = _bounce_buffers[size]

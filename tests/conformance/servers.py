@@ -2,10 +2,11 @@
 
 import contextlib
 import ctypes
+import itertools
 import os
 import struct
 import threading
-from typing import Any, Callable, Dict, NamedTuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple
 
 from ha_qnx import EOK, IO_BASE, IO_CONNECT, IO_MAX, MessageInfo, Name, Pulse
 
@@ -232,3 +233,8 @@ def is_descriptor(number: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def free_numbers(start: int) -> Iterator[int]:
+    """The descriptor numbers that are free at this moment, from one on."""
+    return (number for number in itertools.count(start) if not is_descriptor(number))

@@ -6,7 +6,7 @@ import resource
 import signal
 import sys
 from errno import EBADF, EINVAL, EMFILE, ENXIO, EPERM, ESRCH
-from typing import Any, Callable, Iterator, List, Set, Tuple
+from typing import Any, Callable, List, Set, Tuple
 
 import pytest
 
@@ -30,6 +30,7 @@ from .clients import Client, Start, expect_nothing_waits
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
+from .servers import free_numbers, is_descriptor
 
 # A descriptor number far from those that the test runner uses.
 HIGH = 200
@@ -41,19 +42,6 @@ SPACES = pytest.mark.parametrize("index", [0, NTO_SIDE_CHANNEL], ids=["descripto
 def client(request: pytest.FixtureRequest, qnx: Any, start: Start) -> Client:
     """A client in this process, and then one in another process."""
     return Client(qnx, start, request.getfixturevalue("peer") if request.param == "far" else None)
-
-
-def is_free(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return True
-    return False
-
-
-def free_numbers(start: int) -> Iterator[int]:
-    """The descriptor numbers that are free at this moment, from one on."""
-    return (number for number in itertools.count(start) if is_free(number))
 
 
 def receive(qnx: Any, chid: int, status: int = 0) -> MessageInfo:
@@ -117,7 +105,7 @@ def test_connections_and_descriptors_are_one_number_space(qnx: Any) -> None:
     os.close(fd)
     assert fd > coid
     qnx.ConnectDetach(coid)
-    assert is_free(coid)
+    assert not is_descriptor(coid)
 
 
 @checks("B35", "B52")

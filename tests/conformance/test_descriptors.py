@@ -1,6 +1,5 @@
 """Descriptors: what open, close, dup and dup2 send, and what is left when they fail."""
 
-import itertools
 import os
 import signal
 import struct
@@ -24,7 +23,18 @@ from ha_qnx import (
 from .expect import fails_with
 from .marks import checks
 from .peers import Peer
-from .servers import ConnectMessage, DupMessage, Server, Start, StartPeer, is_descriptor, next_number, opened, take
+from .servers import (
+    ConnectMessage,
+    DupMessage,
+    Server,
+    Start,
+    StartPeer,
+    free_numbers,
+    is_descriptor,
+    next_number,
+    opened,
+    take,
+)
 
 SIDE = NTO_SIDE_CHANNEL
 
@@ -312,7 +322,7 @@ def test_what_is_no_descriptor_cannot_be_duplicated(qnx: Any, bad: str, call: st
     """A side channel, or a number that is not open, makes dup and dup2 fail with EBADF."""
     coid = qnx.ConnectAttach(0, 0, qnx.ChannelCreate(0))
     closed = next_number()
-    target = next(number for number in itertools.count(closed + 1) if not is_descriptor(number))
+    target = next(free_numbers(closed + 1))
     number = {"closed": closed, "negative": -1, "side channel": coid, "unknown side channel": SIDE | 1000}[bad]
     with fails_with(EBADF):
         if call == "dup":
@@ -459,7 +469,7 @@ def test_dup2_can_take_a_number_that_is_free(qnx: Any, start: Start, server: Ser
     """dup2 onto a number that is not open makes the copy there, and lower free numbers stay free."""
     fd = opened(qnx, start, server)
     lowest = next_number()
-    free = next(number for number in range(lowest + 3, lowest + 1000) if not is_descriptor(number))
+    free = next(free_numbers(lowest + 3))
     task = start(qnx.dup2, fd, free)
     assert server.answer().coid == free
     assert task.result() == free

@@ -281,6 +281,12 @@ static int put_data(struct server_lane *lane, enum frame_kind kind, int64_t stat
     struct iovec parts[PARTS];
     char whole[FRAME_MAX];
     int count = 0;
+    if (!lane->window_size && length > INLINE_PIECE) {
+        int error = put_pieces(lane, kind == FRAME_WRITE ? (size_t)status : 0, data, length);
+        if (error || kind == FRAME_WRITE)
+            return error;
+        frame.length = length = 0;
+    }
     parts[0] = (struct iovec){&frame, sizeof frame};
     if (!lane->window_size && (count = vector_head(data, length, parts + 1, PARTS - 1)) < 0) {
         parts[1] = (struct iovec){whole, vector_gather(data, 0, whole, length)};
@@ -378,13 +384,7 @@ int server_lane_reply(struct server_lane *lane, int64_t status, const struct vec
     size_t length = data->size < lane->message.room ? data->size : lane->message.room;
     if (lane->window_size && !lane->client_gone && !fill_window(lane, 0, data, length))
         return finish(lane, ESRCH);
-    int error = 0;
-    if (!lane->window_size && length > INLINE_PIECE) {
-        error = put_pieces(lane, 0, data, length);
-        length = 0;
-    }
-    if (!error)
-        error = put_data(lane, FRAME_REPLY, status, data, length);
+    int error = put_data(lane, FRAME_REPLY, status, data, length);
     if (error == ESRVRFAULT) /* Both sides hear of it (B107). */
         put_frame(lane, FRAME_ERROR, ESRVRFAULT);
     return finish(lane, error);
@@ -671,7 +671,5 @@ int server_lane_write(struct server_lane *lane, const struct vector *data, size_
         return 0;
     if (lane->window_size && !fill_window(lane, offset, data, length))
         return ESRCH;
-    if (!lane->window_size && length > INLINE_PIECE)
-        return put_pieces(lane, offset, data, length);
     return put_data(lane, FRAME_WRITE, (int64_t)offset, data, length);
 }

@@ -65,6 +65,10 @@ class Run:
             self.qnx.MsgSend(self.coid, b"question", reply)
             self.qnx.MsgSendPulse(self.coid, 10, 1, 2)
         self._channels.join()
+        # The last pulse may have come before the end of the channel that had the message. One that certainly comes
+        # after it leaves the same descriptors every time: those of a connection that carried nothing but a pulse.
+        self.qnx.MsgSendPulse(self.coid, 10, 1, 2)
+        self._channels.join()
 
     def end(self) -> None:
         """End the connection and the thread."""

@@ -23,6 +23,7 @@ from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tup
 import ha_qnx
 
 TIME_LIMIT = 300
+TOO_SLOW = f"the suite did not end within {TIME_LIMIT} s"
 
 RULES = "rules.py"
 RECOVERY = "recovery.py"
@@ -631,7 +632,7 @@ def first_failure(directory: str, modules: List[str]) -> Optional[str]:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         process.communicate()
-        return f"a test that does not end within {TIME_LIMIT} s"
+        return TOO_SLOW
     failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
     if process.returncode == 1 and failed:
         return failed[0].split(" - ")[0].partition(" ")[2]
@@ -680,20 +681,22 @@ def judge(
     if wrong:
         print("\n".join(wrong))
         return 1
-    if not options.only:
-        # A suite that fails without a mutant would notice every one.
-        failing = notice(UNBROKEN).test
-        if failing is not None:
-            print(f"the suite fails with nothing broken: {failing}")
-            return 1
+    # A suite that fails without a mutant, or that is too slow here, would notice every one.
+    failing = notice(UNBROKEN).test
+    if failing is not None:
+        print(f"nothing is broken, and yet: {failing}")
+        return 1
     survivors: List[str] = []
+    slow = 0
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as executor:
         for number, (mutant, outcome) in enumerate(zip(chosen, executor.map(notice, chosen)), 1):
             found = outcome.test or "NOT NOTICED"
             print(f"[{number}/{len(chosen)}] {mutant.name}: {found} ({outcome.seconds:.0f} s)", flush=True)
             if outcome.test is None:
                 survivors.append(mutant.name)
-    print(f"{len(chosen) - len(survivors)} of {len(chosen)} broken rules were noticed")
+            slow += outcome.test == TOO_SLOW
+    noticed = len(chosen) - len(survivors)
+    print(f"{noticed} of {len(chosen)} broken rules were noticed, {slow} of them by a suite that did not end in time")
     return 1 if survivors else 0
 
 

@@ -9,7 +9,7 @@ wheels=$checkout/build/wheel
 PIP_DISABLE_PIP_VERSION_CHECK=1
 PIP_ROOT_USER_ACTION=ignore
 export PIP_DISABLE_PIP_VERSION_CHECK PIP_ROOT_USER_ACTION
-unset PYTHONPATH PYTHONHOME
+unset PYTHONPATH PYTHONHOME HA_QNX_PURE
 
 say() {
     printf '%s\n' "$*"
@@ -76,9 +76,17 @@ END
     fi
 }
 
-# build_wheel: sets sources to the fingerprint of the checkout, and builds the wheel unless there is one of them.
+# has_compiler: whether there is a C compiler that compiles. CC may have options, too.
+has_compiler() {
+    # shellcheck disable=SC2086
+    printf 'int main(void) { return 0; }\n' | ${CC:-cc} -x c -c -o /dev/null - >/dev/null 2>&1
+}
+
+# build_wheel: sets sources to the fingerprint of the checkout and of what it is built with, and builds the wheel unless
+# there is one of them. Where there is no compiler, a wheel without the C library comes out.
 build_wheel() {
-    sources=$("$venv/bin/python" - "$checkout" <<'END'
+    has_compiler && compiler=${CC:-cc} || compiler=
+    sources=$("$venv/bin/python" - "$checkout" "$compiler" "${CFLAGS:-} ${LDFLAGS:-} ${CMAKE_ARGS:-}" <<'END'
 import hashlib
 import os
 import sys
@@ -86,7 +94,7 @@ import sys
 # Files that are never part of the wheel, and directories that others write to while this runs.
 SKIPPED = {"build", "dist", "__pycache__", os.path.join("tests", "unit")}
 
-digest = hashlib.sha256()
+digest = hashlib.sha256(repr(sys.argv[2:]).encode())
 os.chdir(sys.argv[1])
 for directory, subdirectories, files in os.walk("."):
     paths = {name: os.path.normpath(os.path.join(directory, name)) for name in subdirectories + files}

@@ -251,8 +251,8 @@ MUTANTS = (
         "ESRCH for EBADF",
         "lost",
         KERNEL,
-        "            connection.discard(lane)\n            raise failure(EBADF) from None",
-        "            connection.discard(lane)\n            raise failure(ESRCH) from None",
+        "            except BrokenPipeError:\n                raise failure(EBADF) from None\n            buffer",
+        "            except BrokenPipeError:\n                raise failure(ESRCH) from None\n            buffer",
     ),
     Mutant(
         "EBADF for ESRCH",
@@ -438,7 +438,7 @@ MUTANTS = (
         "sends an unblock pulse that says nothing",
         "unblock",
         SERVER,
-        "Pulse(PULSE_CODE_UNBLOCK, lane.rcvid, lane.trunk.scoid, lane.priority)",
+        "Pulse(PULSE_CODE_UNBLOCK, rcvid, lane.trunk.scoid, lane.priority)",
         "Pulse(PULSE_CODE_UNBLOCK, 0, lane.trunk.scoid, lane.priority)",
     ),
     Mutant(

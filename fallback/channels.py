@@ -32,7 +32,7 @@ import sys
 import threading
 import time
 from errno import EFAULT, EINTR, ESRCH, ETIMEDOUT
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 from ha_qnx.constants import (
     NTO_CHF_DISCONNECT,
@@ -126,6 +126,7 @@ class ServerLane:
         "filled",
         "gone",
         "idle",
+        "is_pipe",
         "is_plain",
         "lock",
         "priority",
@@ -167,7 +168,8 @@ class ServerLane:
         self.priority = self.tid = self.sent = self.room = self.received = 0
         # Whether its messages can be received without the lock at all, and whether the next one can; whether the answer
         # takes more than one plain frame.
-        self.is_plain = self.idle = window is None and host.news_goes_to_one()
+        self.is_pipe = host.is_pipe(self.read_fd)
+        self.is_plain = self.idle = window is None and self.is_pipe and host.news_goes_to_one()
         self.unusual = not self.is_plain
         self.unblock_pulse: Optional[Pulse] = None
         self.written: Optional[Written] = None
@@ -178,7 +180,8 @@ class ServerLane:
         if count:
             with target[:count] as part:
                 if self.window:
-                    self.window.read_into(offset, part)
+                    with _client_may_spoil_it():
+                        self.window.read_into(offset, part)
                 else:
                     start = wire.MESSAGE_HEADER + offset
                     part[:] = self.view[start : start + count]
@@ -193,11 +196,17 @@ class ServerLane:
                 self.unusual = True
             with source[:count] as part:
                 if self.window:
-                    self.window.write(wire.reply_area(self.sent) + offset, part)
+                    self.write_window(offset, part)
                     self.written.add(offset, b"", count)
                 else:
                     self.written.add(offset, bytes(part), count)
         return count
+
+    def write_window(self, offset: int, part: memoryview) -> None:
+        """Put data at an offset of the reply in the window."""
+        assert self.window is not None
+        with _client_may_spoil_it():
+            self.window.write(wire.reply_area(self.sent) + offset, part)
 
     def __del__(self) -> None:
         # The descriptors are closed when nobody uses the lane any more, and not before: a thread may be reading from
@@ -206,6 +215,15 @@ class ServerLane:
         os.close(self.write_fd)
         if self.window:
             self.window.close()
+
+
+@contextlib.contextmanager
+def _client_may_spoil_it() -> Iterator[None]:
+    """The memory of a window belongs to the client: what is wrong with it is a bad address of its own (B151)."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise failure(EFAULT) from None
 
 
 class Written:
@@ -250,7 +268,8 @@ class Received:
         # A random start, so that a rcvid of one process is nothing in another (B124). A number is not used again
         # before two thousand million messages have come and gone (D16).
         start = secrets.randbelow(1 << 30) + 1
-        self.next_rcvid = itertools.chain(range(start, _RCVID_MAX), itertools.cycle(range(1, _RCVID_MAX))).__next__
+        again = itertools.repeat(range(1, _RCVID_MAX))  # Not cycle, which would keep every number it has given.
+        self.next_rcvid = itertools.chain(range(start, _RCVID_MAX), itertools.chain.from_iterable(again)).__next__
 
 
 class Channel:
@@ -281,7 +300,7 @@ class Channel:
         self._own_trunks: Dict[int, Trunk] = {}
         self._messages: List[Tuple[int, int, int, ServerLane]] = []
         self._pulses: List[Tuple[int, int, int, Pulse]] = []
-        self._muted: List[int] = []
+        self._muted: Set[int] = set()
         # Something may lie unread that no news will tell of: a thread was interrupted between hearing and reading.
         self._unsettled = False
         # What has been accepted, and is not watched before what has come with it is dealt with: watching it would wake
@@ -333,7 +352,12 @@ class Channel:
                     read_into = lane.read_into
                     filled = read_into(buffer)
                     kind, priority, lane.tid, sent, room = _unpack_timeless(buffer)
-                    if filled == _MESSAGE_HEADER + sent and kind == _MESSAGE and room <= _INLINE_ROOM:
+                    if (
+                        filled == _MESSAGE_HEADER + sent
+                        and kind == _MESSAGE
+                        and room <= _INLINE_ROOM
+                        and 0 < priority < 256
+                    ):
                         lane.idle = False
                         lane.priority = priority
                         lane.room = room
@@ -439,7 +463,7 @@ class Channel:
         count = 0
         for sink in sinks:
             # A client that has gone in the meantime may have taken its window along; its rcvid is stale already.
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(OSError):
                 count += lane.read_message(count, sink)
         lane.received = count
         if info is not None:
@@ -562,7 +586,7 @@ class Channel:
             sound = lane.filled == wire.MESSAGE_HEADER + sent and room <= wire.INLINE_ROOM
         else:
             sound = lane.filled == wire.MESSAGE_HEADER and wire.reply_area(sent) + room <= lane.window.size
-        if not sound or kind not in _MESSAGE_KINDS:
+        if not sound or kind not in _MESSAGE_KINDS or not 1 <= priority <= 255:
             self._sort_out(lane, kind, sent)
             return 0
         lane.sent, lane.room, lane.tid, lane.priority = sent, room, tid, priority
@@ -592,7 +616,7 @@ class Channel:
         if self._unsettled:
             self._unsettled = False
             self._poller.tell_again()
-            for lane in self._lanes.values():
+            for lane in list(self._lanes.values()):
                 if lane.filled and not lane.rcvid:
                     self._look_at(lane)
         # A new trunk brings lanes and a lane brings messages, which count as arrived, too.
@@ -631,8 +655,9 @@ class Channel:
             trunk = self._own_trunks[fd]
             if not trunk.read_news():
                 self.forget_own_trunk(trunk)
-                for connection in trunk.connections:
-                    self._queue_pulse(Pulse(PULSE_CODE_COIDDEATH, connection.coid, -1, DEFAULT_PRIORITY))
+                for connection in list(trunk.connections):
+                    if not connection.detached:
+                        self._queue_pulse(Pulse(PULSE_CODE_COIDDEATH, connection.coid, -1, DEFAULT_PRIORITY))
         elif self._listener is not None and fd == self._listener.fileno():
             self._accept(self._listener)
             return True
@@ -689,11 +714,12 @@ class Channel:
                 return False
             if version != wire.VERSION:
                 with contextlib.suppress(OSError):
-                    trunk.sock.send(wire.refused.pack(wire.REFUSED, wire.VERSION))
+                    host.send_with_descriptors(trunk.sock, wire.refused.pack(wire.REFUSED, wire.VERSION), ())
                 return False
             trunk.scoid = self._scoids.add(trunk)
             with contextlib.suppress(OSError):
-                trunk.sock.send(wire.welcome.pack(wire.WELCOME, wire.VERSION, trunk.scoid, self.flags))
+                welcome = wire.welcome.pack(wire.WELCOME, wire.VERSION, trunk.scoid, self.flags)
+                host.send_with_descriptors(trunk.sock, welcome, ())
             return True
         kind, carries, coid, window_size = wire.lane.unpack(frame)
         if kind != wire.LANE:
@@ -710,8 +736,8 @@ class Channel:
         return True
 
     def _add_lane(self, trunk: ServerTrunk, carries: int, coid: int, fds: List[int], window_size: int) -> None:
-        for fd in fds[:2]:
-            if not host.is_stream(fd):
+        for fd, mode in zip(fds, (os.O_RDONLY, os.O_WRONLY)):
+            if not host.is_stream(fd, mode):
                 raise ValueError("a lane that is neither a pipe nor a socket")
             os.set_blocking(fd, False)
         if carries == wire.LANE_PULSES:
@@ -732,10 +758,11 @@ class Channel:
         if lane.queued or lane.gone or lane.rcvid:
             return
         head = b""
-        if self._peek is not None and not lane.filled:
+        if self._peek is not None and lane.is_pipe and not lane.filled:
             head = self._peek(lane.read_fd, wire.MESSAGE_HEADER)
             if len(head) == wire.MESSAGE_HEADER and wire.unblock.unpack(head)[0] == wire.UNBLOCK:
-                os.read(lane.read_fd, wire.unblock.size)  # Its message was answered before it came.
+                with contextlib.suppress(BlockingIOError):  # Another thread may be receiving it without the lock.
+                    os.read(lane.read_fd, wire.unblock.size)  # Its message was answered before it came.
                 head = self._peek(lane.read_fd, wire.MESSAGE_HEADER)
             if not head:
                 return
@@ -756,16 +783,24 @@ class Channel:
 
     def _read_request(self, lane: ServerLane) -> None:
         """Read what comes after a message that is not yet answered: its client wants to be freed (B183)."""
+        rcvid = lane.rcvid
         try:
-            frame = os.read(lane.read_fd, wire.FRAME_MAX)
+            frame = os.read(lane.read_fd, wire.unblock.size)
         except BlockingIOError:
             return
         except ConnectionResetError:
             frame = b""
         if len(frame) < wire.unblock.size or frame[0] != wire.UNBLOCK:
             self._lane_ended(lane)
+            return
+        # First this, then a look at the rcvid: who answers does it the other way round.
+        lane.unusual = True
+        if lane.rcvid != rcvid:
+            # It was answered in the meantime, and the client's next message may have come with the same news.
+            lane.unusual = not lane.is_plain or lane.written is not None or lane.unblock_pulse is not None
+            self._look_at(lane)
         elif self.flags & NTO_CHF_UNBLOCK:
-            self._request_unblock(lane)
+            self._request_unblock(lane, rcvid)
         else:
             _kind, _zero, reason = wire.unblock.unpack_from(frame)
             self.forget(lane)
@@ -777,17 +812,17 @@ class Channel:
             self._read_request(lane)
             self._leave_queue()
 
-    def _request_unblock(self, lane: ServerLane) -> None:
+    def _request_unblock(self, lane: ServerLane, rcvid: int) -> None:
         lane.unusual = True
         if lane.unblock_pulse is None:
-            lane.unblock_pulse = Pulse(PULSE_CODE_UNBLOCK, lane.rcvid, lane.trunk.scoid, lane.priority)
+            lane.unblock_pulse = Pulse(PULSE_CODE_UNBLOCK, rcvid, lane.trunk.scoid, lane.priority)
             self._queue_pulse(lane.unblock_pulse)
 
     def _read_pulses(self, fd: int, event: int) -> None:
         trunk = self._pulse_fds[fd]
         if len(self._pulses) >= _PULSES_MAX and not event & host.GONE:
             self._poller.mute(fd)
-            self._muted.append(fd)
+            self._muted.add(fd)
             return
         try:
             data = os.read(fd, 1024 * wire.PULSE_FRAME)
@@ -839,7 +874,7 @@ class Channel:
         self._unwatch(lane.read_fd)
         del self._lanes[lane.read_fd]
         if lane.rcvid and self.flags & NTO_CHF_UNBLOCK:
-            self._request_unblock(lane)  # The answer will succeed and go nowhere (D26).
+            self._request_unblock(lane, lane.rcvid)  # The answer will succeed and go nowhere (D26).
         else:
             self._bury(lane)
 
@@ -870,8 +905,7 @@ class Channel:
 
     def _close_pulse_fd(self, trunk: ServerTrunk, fd: int) -> None:
         self._poller.unregister(fd)
-        if fd in self._muted:
-            self._muted.remove(fd)
+        self._muted.discard(fd)
         trunk.pulse_fds.discard(fd)
         del self._pulse_fds[fd]
         os.close(fd)
@@ -937,11 +971,9 @@ class Channel:
 
     def _close_lanes(self) -> None:
         """Let clients see the end at once, though threads that have just answered may still hold lanes open."""
-        with contextlib.suppress(OSError), open(os.devnull, "r+b", buffering=0) as nothing:
-            for lane in self._lanes.values():
-                self._unwatch(lane.read_fd)
-                os.dup2(nothing.fileno(), lane.read_fd, inheritable=False)
-                os.dup2(nothing.fileno(), lane.write_fd, inheritable=False)
+        for fd in self._lanes:
+            self._unwatch(fd)
+        _end_now(self._lanes.values())
 
     def release_client(self, scoid: int) -> bool:
         """Free the number of a client that has left; whether there was one to free (B60, B61)."""
@@ -1028,6 +1060,16 @@ class Channel:
                 os.close(fd)
         for fd in self._pulse_fds:
             os.close(fd)
+        # The lanes are closed by __del__, some day: until then they must not stand in for those of the parent.
+        _end_now({*self._lanes.values(), *(lane for lane in self._lanes_received.values() if lane.channel is self)})
+
+
+def _end_now(lanes: Iterable[ServerLane]) -> None:
+    """Let go of what lanes are open on, though somebody may still refer to them and close their numbers later."""
+    with contextlib.suppress(OSError), open(os.devnull, "r+b", buffering=0) as nothing:
+        for lane in lanes:
+            os.dup2(nothing.fileno(), lane.read_fd, inheritable=False)
+            os.dup2(nothing.fileno(), lane.write_fd, inheritable=False)
 
 
 def _skip_late_unblocks(lane: ServerLane) -> None:

@@ -37,6 +37,10 @@ _RECEIVER_GRACE = 0.2
 
 Buffers = Sequence[memoryview]
 
+# Held while a pipe has ends here that are to be passed on, and before a fork: a child that had them, too, would keep a
+# lane open whose client or server is dead.
+forks_wait = threading.RLock()
+
 
 class Trunk:
     """The socket between this process and one channel."""
@@ -101,45 +105,34 @@ class Trunk:
             self.read_news()
         return self._channel_flags
 
-    def open_lane(self, coid: int, window: Optional[host.Window] = None, deadline: Optional[float] = None) -> "Lane":
-        """Open a lane and pass its far ends to the server.
+    def open_lane(self, coid: int, window: Optional[host.Window] = None) -> "Lane":
+        """Open a lane and pass its far ends to the server. The caller sees to it that no fork comes between.
 
         Raises:
-            OSError: EBADF if the channel is gone; ETIMEDOUT at the deadline and EAGAIN after half a minute if the
-                server takes no notice of what it was sent; EMFILE, ENFILE, ENOMEM from the host.
+            OSError: EBADF if the channel is gone; EAGAIN if the server takes no notice of what it was sent and the host
+                holds no more for it; EMFILE, ENFILE, ENOMEM from the host.
         """
         ends = host.open_lane()
         far = [ends.server_read, ends.server_write] + ([window.fd] if window else [])
         frame = wire.lane.pack(wire.LANE, wire.LANE_MESSAGES, coid, window.size if window else 0)
         try:
-            self._pass(frame, far, deadline)
+            self._pass(frame, far)
         except BaseException:
             os.close(ends.client_read)
             os.close(ends.client_write)
-            if window:
-                window.close()
             raise
         finally:
             os.close(ends.server_read)
             os.close(ends.server_write)
         return Lane(ends.client_read, ends.client_write, window)
 
-    def _pass(self, frame: bytes, descriptors: Sequence[int], deadline: Optional[float]) -> None:
-        limit = time.monotonic() + _SERVER_BUSY_LIMIT
-        pause = 0.001
-        while True:
-            try:
-                return host.send_with_descriptors(self.sock, frame, descriptors)
-            except BrokenPipeError:
-                raise self.lost() from None
-            except BlockingIOError:
-                now = time.monotonic()
-                if deadline is not None and now >= deadline:
-                    raise failure(ETIMEDOUT) from None
-                if now >= limit:
-                    raise failure(EAGAIN) from None
-                time.sleep(pause)
-                pause = min(pause * 2, 0.05)
+    def _pass(self, frame: bytes, descriptors: Sequence[int]) -> None:
+        try:
+            host.send_with_descriptors(self.sock, frame, descriptors)
+        except BrokenPipeError:
+            raise self.lost() from None
+        except BlockingIOError:
+            raise failure(EAGAIN) from None
 
     def pulse(self, frame: bytes) -> None:
         """Hand a pulse to the host, which keeps it until the server takes it. Never blocks.
@@ -148,7 +141,9 @@ class Trunk:
             OSError: EBADF if the channel is gone, EAGAIN if as many pulses wait as the host holds.
         """
         if self._pulse_pipe < 0:
-            self._open_pulse_pipe()
+            with forks_wait:
+                if self._pulse_pipe < 0:
+                    self._open_pulse_pipe()
         try:
             host.quiet_write(self._pulse_pipe, frame)
         except BrokenPipeError:
@@ -164,7 +159,7 @@ class Trunk:
         far, near = os.pipe()
         try:
             os.set_blocking(near, False)
-            self._pass(wire.lane.pack(wire.LANE, wire.LANE_PULSES, 0, 0), [far], None)
+            self._pass(wire.lane.pack(wire.LANE, wire.LANE_PULSES, 0, 0), [far])
             self._pulse_pipe = host.out_of_the_way(near)
         except BaseException:
             os.close(near)
@@ -286,7 +281,8 @@ class Connection:
         """An idle lane, or a new one, with a window of at least ``size`` bytes unless that is 0.
 
         Raises:
-            OSError: EBADF if the channel is gone or the connection detached; else as Trunk.open_lane.
+            OSError: EBADF if the channel is gone or the connection detached; ETIMEDOUT at the deadline and EAGAIN after
+                half a minute if the server takes no notice of what it was sent; EMFILE, ENFILE, ENOMEM from the host.
         """
         if self.detached:
             raise failure(EBADF)
@@ -300,11 +296,32 @@ class Connection:
             pass
         self.reads_are_restarted = host.restarts_reads()
         window = host.Window.create(max(_WINDOW_MIN, 1 << (size - 1).bit_length())) if size else None
-        lane = self.trunk.open_lane(self.coid, window, deadline)
-        if not self._keep(lane):
-            lane.close()
-            raise failure(EBADF)
-        return lane
+        try:
+            return self._open_lane(window, deadline)
+        except BaseException:
+            if window:
+                window.close()
+            raise
+
+    def _open_lane(self, window: Optional[host.Window], deadline: Optional[float]) -> Lane:
+        limit = time.monotonic() + _SERVER_BUSY_LIMIT
+        pause = 0.001
+        while True:
+            try:
+                with forks_wait:
+                    lane = self.trunk.open_lane(self.coid, window)
+                    if self._keep(lane):
+                        return lane
+                    lane.close()
+                    raise failure(EBADF)
+            except BlockingIOError:
+                now = time.monotonic()
+                if deadline is not None and now >= deadline:
+                    raise failure(ETIMEDOUT) from None
+                if now >= limit:
+                    raise
+            time.sleep(pause)
+            pause = min(pause * 2, 0.05)
 
     def _keep(self, lane: Lane) -> bool:
         """Take a new lane among ours, unless another thread has detached the connection meanwhile."""
@@ -392,6 +409,7 @@ class Exchange:
         self._reply_area = 0
         self._received = False
         self._unblock_reason = 0
+        self._lane_is_back = False
 
     def post(self, sources: Buffers, kind: int) -> None:
         """Send the message.
@@ -437,7 +455,8 @@ class Exchange:
         try:
             outcome, raised = self._complete(timeout, count, raised)
         except BaseException:
-            self._connection.discard(self._lane)
+            if not self._lane_is_back:
+                self._connection.discard(self._lane)
             raise
         if raised is not None:
             raise raised
@@ -459,7 +478,7 @@ class Exchange:
                 if outcome is not None:
                     break
                 if self._received and reply_limit is not None:
-                    deadline, reply_limit = time.monotonic() + reply_limit, None
+                    deadline, reply_limit = reply_limit.deadline(), None
                 try:
                     count = self._lane.fill(self._thread, deadline)
                 except BaseException as error:
@@ -513,16 +532,21 @@ class Exchange:
                 self._copy(status, length)
             elif kind == wire.REPLY:
                 self._copy(0, length)
-                self._connection.release(lane)
+                self._give_back(lane)
                 return 0, status
             elif kind == wire.ERROR:
-                self._connection.release(lane)
+                self._give_back(lane)
                 return (self._unblock_reason or EINTR) if number == -1 else number, 0
             else:
                 self._connection.discard(lane)
                 return EBADF if kind == wire.DETACHED else ESRCH, 0
             lane.forget_frame(size)
         return None
+
+    def _give_back(self, lane: Lane) -> None:
+        # First of all: from the moment it is back, another thread may have it.
+        self._lane_is_back = True
+        self._connection.release(lane)
 
     def _copy(self, offset: int, length: int) -> None:
         """Put reply data at an offset of the reply buffers; what does not fit is dropped."""
@@ -540,10 +564,10 @@ class Exchange:
             position += len(sink)
 
 
-def _limits(timeout: Optional[Timeout]) -> Tuple[Optional[float], Optional[float]]:
-    """When the wait ends, and how many seconds the wait for the reply may take once the message was received."""
+def _limits(timeout: Optional[Timeout]) -> Tuple[Optional[float], Optional[Timeout]]:
+    """When the wait ends, and what limits the wait for the reply once the message was received."""
     if timeout is None or not timeout.flags & (NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY):
         return None, None
     if timeout.flags & NTO_TIMEOUT_SEND:
         return time.monotonic() + _RECEIVER_GRACE if timeout.immediate else timeout.deadline(), None
-    return None, None if timeout.immediate else timeout.deadline() - time.monotonic()
+    return None, None if timeout.immediate else timeout

@@ -83,13 +83,40 @@ def socket_out_of_the_way(sock: socket.socket) -> socket.socket:
     return socket.socket(fileno=out_of_the_way(sock.detach()))
 
 
+def is_still(fd: int, inode: int) -> bool:
+    """Whether a descriptor still is what it was when it was opened."""
+    try:
+        return os.fstat(fd).st_ino == inode
+    except OSError:
+        return False
+
+
 def close_ours(fd: int, inode: int) -> None:
     """Close a descriptor if it still is what it was when it was opened; leave alone what has its number now."""
-    try:
-        if os.fstat(fd).st_ino == inode:
+    if is_still(fd, inode):
+        with contextlib.suppress(OSError):  # Another thread of the program may be closing everything.
             os.close(fd)
-    except OSError:
-        pass
+
+
+class _Reserve:
+    """A descriptor to give up when another one is needed and the table is full."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._inode = 0
+
+    def fill(self) -> None:
+        if is_still(self._fd, self._inode):
+            return
+        with contextlib.suppress(OSError):  # Another time, then.
+            self._fd = out_of_the_way(socket.socket(socket.AF_UNIX).detach())
+            self._inode = os.fstat(self._fd).st_ino
+
+    def spend(self) -> None:
+        close_ours(self._fd, self._inode)
+
+
+_reserve = _Reserve()
 
 
 # Lanes.
@@ -106,6 +133,7 @@ class Ends(NamedTuple):
 
 def open_lane() -> Ends:
     """Two one-way streams, one each way: pipes, or a socket pair where a pipe's reader cannot be woken."""
+    _reserve.fill()
     if PORTABLE:
         near, far = socket.socketpair()
         near_read, far_read = near.detach(), far.detach()
@@ -126,7 +154,7 @@ def reader(fd: int) -> Callable[["bytearray | memoryview"], Optional[int]]:
     A FileIO is a little faster than os.readv, and tells by None what that tells by BlockingIOError.
     """
     read_into = io.FileIO(fd, "r", closefd=False).readinto
-    if not PORTABLE:
+    if is_pipe(fd):
         return read_into
 
     def read_or_end(buffer: "bytearray | memoryview") -> Optional[int]:
@@ -138,22 +166,40 @@ def reader(fd: int) -> Callable[["bytearray | memoryview"], Optional[int]]:
     return read_or_end
 
 
-def is_stream(fd: int) -> bool:
-    """Whether a descriptor can be an end of a lane."""
-    mode = os.fstat(fd).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+def is_pipe(fd: int) -> bool:
+    """Whether a descriptor is an end of a pipe."""
+    return stat.S_ISFIFO(os.fstat(fd).st_mode)
+
+
+def is_stream(fd: int, mode: int) -> bool:
+    """Whether a descriptor can be an end of a lane: a pipe open in this mode, or a connected stream socket."""
+    if is_pipe(fd):
+        return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == mode
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        sock.getpeername()
+        return sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
 
 
 def wake_reader(fd: int, frame: bytes) -> None:
     """End another thread's blocking read of this end of a lane: it reads ``frame``, or the end of the file."""
-    if PORTABLE:
-        duplicate = socket.socket(fileno=os.dup(fd))
+    try:
+        _wake_reader(fd, frame)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        _reserve.spend()
         try:
-            duplicate.shutdown(socket.SHUT_RD)
-        except OSError:
-            pass
+            _wake_reader(fd, frame)
         finally:
-            duplicate.close()
+            _reserve.fill()
+
+
+def _wake_reader(fd: int, frame: bytes) -> None:
+    if PORTABLE:
+        with socket.socket(fileno=os.dup(fd)) as duplicate, contextlib.suppress(OSError):
+            duplicate.shutdown(socket.SHUT_RD)
         return
     writer = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -185,7 +231,8 @@ class Peek:
 
     def __call__(self, server_read: int, size: int) -> bytes:
         copied = _libc.tee(server_read, self._write, ctypes.c_size_t(size), 2)  # SPLICE_F_NONBLOCK
-        return os.read(self._read, size) if copied > 0 else b""
+        # A signal handler may have left what an earlier look has copied.
+        return os.read(self._read, 4096)[-copied:] if copied > 0 else b""
 
     def __del__(self) -> None:
         if hasattr(self, "_read"):
@@ -317,8 +364,11 @@ class Window:
         Raises:
             ValueError: the file is smaller than the peer says.
         """
-        if not 0 < size <= os.fstat(fd).st_size:
+        status = os.fstat(fd)
+        if not 0 < size <= status.st_size:
             raise ValueError("a window that is smaller than announced")
+        if not stat.S_ISREG(status.st_mode) or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+            raise ValueError("a window that cannot be read and written")
         if not PORTABLE:
             try:
                 if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
@@ -358,9 +408,12 @@ class Window:
         return len(data)
 
     def close(self) -> None:
-        if self._memory is not None:
-            self._memory.close()
-        os.close(self.fd)
+        """Give the memory back; once is enough."""
+        if self.fd >= 0:
+            if self._memory is not None:
+                self._memory.close()
+            os.close(self.fd)
+            self.fd = -1
 
 
 # Waiting.
@@ -455,7 +508,10 @@ class EpollPoller:
     def register(self, fd: int, once: bool = False) -> None:
         """Watch a descriptor; with ``once``, news is told once, and not again as long as it lies unread."""
         self._masks[fd] = select.EPOLLIN | select.EPOLLRDHUP | (select.EPOLLET if once else 0)
-        self._epoll.register(fd, self._masks[fd])
+        try:
+            self._epoll.register(fd, self._masks[fd])
+        except FileExistsError:  # A signal handler came between this and what was to follow it.
+            self._epoll.modify(fd, self._masks[fd])
 
     def unregister(self, fd: int) -> None:
         """Watch it no more, which has to be said before it is closed."""
@@ -496,7 +552,7 @@ class EpollPoller:
             InterruptedError: a signal handler ran in the main thread.
         """
         if not is_main:
-            return self._epoll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            return self._epoll.poll(None if deadline is None else min(max(0.0, deadline - time.monotonic()), 1e6))
         if _interruptible_poll(self._entry_address, 1, deadline) < 0:
             raise InterruptedError(EINTR, "interrupted by a signal handler")
         return self._epoll.poll(0)

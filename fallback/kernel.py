@@ -26,7 +26,7 @@ from errno import (
     ESRCH,
     ETIMEDOUT,
 )  # fmt: skip
-from typing import Callable, Dict, Iterator, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from ha_qnx import iomessages
 from ha_qnx.buffers import (
@@ -75,7 +75,7 @@ from ha_qnx.structures import ClientInfo, MessageInfo
 
 from . import host, wire
 from .channels import Channel, Received, ServerLane, ServerTrunk
-from .connections import Buffers, Connection, Exchange, Lane
+from .connections import Buffers, Connection, Exchange, Lane, forks_wait
 from .numbers import Numbers, Slots
 from .runtime import ChannelAddress, NameClaim, Runtime, valid_name
 from .table import ConnectionTable, is_host_descriptor
@@ -313,34 +313,43 @@ class SocketKernel(Kernel):
             lane = connection.idle.pop()
         except (KeyError, IndexError, OSError):
             return self._send(coid, [readable(smsg)], [writable(rmsg)])
-        thread = self._local.thread
-        write = lane.write
+        holds_lane = True
         try:
-            write(_pack_message(_MESSAGE, thread.priority, thread.tid, size, room, _now()) + smsg)
-        except BrokenPipeError:
-            connection.discard(lane)
-            raise failure(EBADF) from None
-        buffer = lane.buffer
-        if thread.is_main:
-            buffer[0] = 0  # So that _finish can tell whether a reply has come when a signal handler raises.
-            if connection.reads_are_restarted:
-                return self._finish(connection, lane, rmsg, coid, smsg, None, None)
+            thread = self._local.thread
+            write = lane.write
             try:
-                count = _c_read(lane.read_fd, lane.address, _FRAME_SIZE)
-            except BaseException as error:
-                return self._finish(connection, lane, rmsg, coid, smsg, -EINTR, error)
-            if count < 0:
-                count = -host.get_errno()
-        else:
-            read_into = lane.read_into
-            count = read_into(buffer)
-        kind, status, length = _unpack_plain_reply(buffer)
-        if kind != _REPLY or count != _REPLY_HEADER + length or length > room:
-            return self._finish(connection, lane, rmsg, coid, smsg, count, None)
-        if length:
-            rmsg[:length] = buffer[_REPLY_HEADER:count]
-        connection.idle.append(lane)
-        return status  # type: ignore[no-any-return]  # unpack_from is untyped
+                write(_pack_message(_MESSAGE, thread.priority, thread.tid, size, room, _now()) + smsg)
+            except BrokenPipeError:
+                raise failure(EBADF) from None
+            buffer = lane.buffer
+            if thread.is_main:
+                buffer[0] = 0  # So that _finish can tell whether a reply has come when a signal handler raises.
+                if connection.reads_are_restarted:
+                    holds_lane = False
+                    return self._finish(connection, lane, rmsg, coid, smsg, None, None)
+                try:
+                    count = _c_read(lane.read_fd, lane.address, _FRAME_SIZE)
+                except BaseException as error:
+                    holds_lane = False
+                    return self._finish(connection, lane, rmsg, coid, smsg, -EINTR, error)
+                if count < 0:
+                    count = -host.get_errno()
+            else:
+                read_into = lane.read_into
+                count = read_into(buffer)
+            kind, status, length = _unpack_plain_reply(buffer)
+            if kind != _REPLY or count != _REPLY_HEADER + length or length > room:
+                holds_lane = False
+                return self._finish(connection, lane, rmsg, coid, smsg, count, None)
+            if length:
+                rmsg[:length] = buffer[_REPLY_HEADER:count]
+            holds_lane = False
+            connection.idle.append(lane)
+            return status  # type: ignore[no-any-return]  # unpack_from is untyped
+        except BaseException:
+            if holds_lane:  # The server hears that nobody waits any more.
+                connection.discard(lane)
+            raise
 
     def _finish(
         self, connection: Connection, lane: Lane, rmsg: bytearray, coid: int, smsg: bytes, count: Optional[int],
@@ -360,18 +369,27 @@ class SocketKernel(Kernel):
         coid = as_int("coid", coid)
         size, room = sum(map(len, sources)), sum(map(len, sinks))
         window = 0 if size <= wire.INLINE_SEND and room <= wire.INLINE_ROOM else wire.reply_area(size) + room
-        timeout = self._threads.take_timeout()
-        while True:
+        try:
             connection = self._connection(coid)
-            kind = _message_kind(timeout)
-            lane = connection.lane(window, _lane_deadline(timeout))
-            exchange = Exchange(connection, lane, self._local.thread, sinks)
-            exchange.post(sources, kind)
-            number, status = exchange.complete(timeout)
+        finally:
+            timeout = self._threads.take_timeout()
+        while True:
+            number, status = self._exchange(connection, window, sources, sinks, timeout)
             if not number:
                 return status
             if number != ERESTART:
                 raise failure(number)
+            connection = self._connection(coid)
+
+    def _exchange(
+        self, connection: Connection, window: int, sources: Buffers, sinks: Buffers, timeout: Optional[Timeout]
+    ) -> Tuple[int, int]:
+        """Send a message once: (0, status), or (errno, 0)."""
+        kind = _message_kind(timeout)
+        lane = connection.lane(window, _lane_deadline(timeout))
+        exchange = Exchange(connection, lane, self._local.thread, sinks)
+        exchange.post(sources, kind)
+        return exchange.complete(timeout)
 
     def _connection(self, coid: int) -> Connection:
         if not self._table.is_ours(coid) and is_host_descriptor(coid):
@@ -453,11 +471,15 @@ class SocketKernel(Kernel):
             frame = _pack_plain_reply(_REPLY, status, size) + msg
         except struct.error:
             return self._reply(rcvid, status, [readable(msg)])  # It says what is wrong with the status.
-        if lane.unusual or size > lane.room or size > _INLINE_REPLY:
+        unusual = lane.unusual
+        if unusual or size > lane.room or size > _INLINE_REPLY:
             return self._reply(rcvid, status, [readable(msg)])
         if self._lanes_received.pop(rcvid, None) is None:
             raise failure(ESRCH)  # Another thread has answered it.
         lane.rcvid = 0
+        if lane.unusual:  # Its client wants to be freed, as another thread has just heard.
+            with lane.lock:
+                lane.channel.forget(lane)
         lane.idle = True
         write = lane.write
         try:
@@ -479,9 +501,9 @@ class SocketKernel(Kernel):
                 room -= len(parts[-1])
             size = lane.room - room
             if lane.window:
-                offset = wire.reply_area(lane.sent)
+                offset = 0
                 for part in parts:
-                    lane.window.write(offset, part)
+                    lane.write_window(offset, part)
                     offset += len(part)
                 parts = []
             elif size > wire.INLINE_REPLY:
@@ -734,13 +756,15 @@ class SocketKernel(Kernel):
             with contextlib.suppress(OSError):
                 self._table.detach(connection.coid)
             raise
+        finally:
+            self._threads.take_timeout()
         return connection.coid
 
     def _announce_copy(self, connection: Connection, original: MessageInfo) -> None:
         """Tell the server that a connection is the copy of another one (B333, B272)."""
-        exchange = Exchange(connection, connection.lane(0, None), self._local.thread, [])
-        exchange.post([memoryview(iomessages.dup_message(original))], wire.MESSAGE)
-        number, _status = exchange.complete()
+        # The timeout stays armed: where this comes before the first message of a forked child, it limits that, too.
+        timeout = self._threads.armed_timeout()
+        number, _status = self._exchange(connection, 0, [memoryview(iomessages.dup_message(original))], [], timeout)
         if number:
             raise failure(number)
 
@@ -754,13 +778,16 @@ class SocketKernel(Kernel):
         self._table.prepare_fork()
         for channel in self._channels.entries.values():
             channel.lock.acquire()
+        forks_wait.acquire()
 
     def _after_fork_in_parent(self) -> None:
+        forks_wait.release()
         for channel in self._channels.entries.values():
             channel.lock.release()
         self._table.lock.release()
 
     def _after_fork_in_child(self) -> None:
+        forks_wait.release()
         inherited = self._table.leave_to_child(self._pid)
         for claim in self._claims.values():
             claim.forget()

@@ -6,6 +6,9 @@ from typing import Dict, Generic, List, TypeVar
 
 T = TypeVar("T")
 
+# A table of QNX's kernel has no more entries (B354).
+_HIGHEST = 65534
+
 
 class Slots:
     """The slots of one process, from 1 on. Channels, side-channel connections and clients share them (B12)."""
@@ -25,6 +28,8 @@ class Slots:
 
     def take_exactly(self, slot: int) -> bool:
         """Take a certain slot; whether it was free."""
+        if slot > _HIGHEST:
+            return False
         with self._lock:
             while self._highest < slot:
                 self._highest += 1

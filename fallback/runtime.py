@@ -39,6 +39,8 @@ class ChannelAddress(NamedTuple):
         parts = text.split(".")
         if len(parts) != 3 or not (parts[0].isdigit() and parts[1].isdigit() and parts[2].isalnum()):
             return None
+        if not text.isascii() or len(parts[0]) > 9 or len(parts[1]) > 9:
+            return None
         return cls(int(parts[0]), int(parts[1]), parts[2])
 
     def __str__(self) -> str:

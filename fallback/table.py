@@ -134,8 +134,9 @@ class ConnectionTable:
             connection = self._revive(coid)
         if connection.cookie and not _is_marked(coid, connection.cookie):
             with self.lock:
-                self._forget(connection)
-                self._lost_numbers.add(coid)
+                if self.entries.get(coid) is connection:  # Else another thread has seen it, too.
+                    self._forget(connection)
+                    self._lost_numbers.add(coid)
                 connection.detach()
             raise failure(EBADF)
         return connection
@@ -200,7 +201,7 @@ class ConnectionTable:
             OSError: EBADF, the exact number is taken; EMFILE.
         """
         with self.lock:
-            connection = Connection(original.trunk, original.flags)
+            connection = Connection(original.trunk, original.flags | NTO_COF_CLOEXEC)
             try:
                 self._number(connection, index, exactly)
             except BaseException:
@@ -333,9 +334,9 @@ class ConnectionTable:
         if self.is_ours(number):
             self._release_number(number)
         elif number in self._lost_numbers:
-            self._lost_numbers.discard(number)
             if is_host_descriptor(number):
                 raise failure(EBADF)
+            self._lost_numbers.discard(number)
 
     def _release_number(self, coid: int) -> None:
         """End a connection whose descriptor is about to be replaced by one of the host.

@@ -119,6 +119,10 @@ class Threads:
             self.timeouts[get_ident()] = timeout
         return before.flags if before else 0
 
+    def armed_timeout(self) -> Optional[Timeout]:
+        """The timeout that the calling thread has armed; it stays armed."""
+        return self.timeouts.get(get_ident())
+
     def take_timeout(self) -> Optional[Timeout]:
         """The timeout that the calling thread has armed; from now on it is armed no more (B212)."""
         return self.timeouts.pop(get_ident(), None) if self.timeouts else None

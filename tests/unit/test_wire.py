@@ -3,20 +3,27 @@
 import array
 import contextlib
 import os
+import pathlib
 import resource
+import signal
 import socket
 import tempfile
 import threading
 import time
-from errno import EBADF, ESRCH
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from errno import EBADF, EFAULT, ESRCH
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Set, Tuple
 
 import pytest
 from ha_qnx.fallback import host, wire
 from ha_qnx.fallback.kernel import SocketKernel
 from ha_qnx.fallback.runtime import Runtime
 
-from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_TIMEOUT_RECEIVE
+from ha_qnx.constants import (
+    NTO_CHF_UNBLOCK,
+    NTO_MI_UNBLOCK_REQ,
+    NTO_TIMEOUT_RECEIVE,
+)
+from ha_qnx.structures import MessageInfo
 
 DEADLINE = 10.0
 
@@ -128,9 +135,9 @@ def raw(server: Server) -> Iterator[Raw]:
     raw.close()
 
 
-def message(size: int, room: int = 0, kind: int = wire.MESSAGE) -> bytes:
+def message(size: int, room: int = 0, kind: int = wire.MESSAGE, priority: int = 10) -> bytes:
     """The header of a message."""
-    return wire.message.pack(kind, 10, 1, size, room, time.monotonic_ns())
+    return wire.message.pack(kind, priority, 1, size, room, time.monotonic_ns())
 
 
 def is_at_end(fd: int) -> bool:
@@ -207,6 +214,48 @@ def test_descriptors_that_are_no_lane_cost_the_trunk(server: Server, honest: Cal
     honest()
 
 
+@pytest.mark.parametrize("carries", [wire.LANE_MESSAGES, wire.LANE_PULSES], ids=["messages", "pulses"])
+def test_a_socket_that_listens_is_no_lane(
+    server: Server, honest: Callable[[], None], raw: Raw, carries: int, tmp_path: pathlib.Path
+) -> None:
+    """It can be waited for, but whoever read from it would get an error and not its end."""
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as caller:
+        listener.bind(str(tmp_path / "listener"))
+        listener.listen()
+        caller.connect(str(tmp_path / "listener"))
+        raw.greet()
+        raw.send(wire.lane.pack(wire.LANE, carries, 1, 0), [listener.fileno()] * (2 - carries))
+        honest()
+        assert raw.is_dropped()
+    honest()
+
+
+def test_the_wrong_end_of_a_pipe_is_no_lane(server: Server, honest: Callable[[], None], raw: Raw) -> None:
+    """The server could not answer on it."""
+    raw.greet()
+    read, write = os.pipe()
+    raw.send(wire.lane.pack(wire.LANE, wire.LANE_MESSAGES, 1, 0), [read, read])
+    honest()
+    assert raw.is_dropped()
+    honest()
+    for fd in (read, write):
+        os.close(fd)
+
+
+def test_a_lane_may_be_a_pair_of_sockets(server: Server, honest: Callable[[], None], raw: Raw) -> None:
+    """That is what clients have on hosts with other pipes; a server with pipes of its own serves them all the same."""
+    raw.greet()
+    near, far = socket.socketpair()
+    raw.send(wire.lane.pack(wire.LANE, wire.LANE_MESSAGES, 1, 0), [far.fileno(), far.fileno()])
+    far.close()
+    near.settimeout(DEADLINE)
+    for _message in range(3):
+        near.send(message(4, room=4) + b"good")
+        assert near.recv(100) == wire.reply.pack(wire.REPLY, 0, 0, 0, 4) + b"good"
+    near.close()
+    honest()
+
+
 def test_passed_descriptors_are_closed_with_their_trunk(server: Server, honest: Callable[[], None]) -> None:
     """A peer that passes descriptors with nonsense leaves none behind."""
     before = len(os.listdir("/dev/fd"))
@@ -229,6 +278,8 @@ LANE_RUBBISH = {
     "more-than-announced": message(3) + b"too long",
     "more-room-than-a-lane-without-a-window-has": message(0, room=wire.INLINE_ROOM + 1),
     "an-unknown-kind": message(0, kind=99),
+    "a-priority-that-no-thread-has": message(0, priority=40_000),
+    "no-priority": message(0, priority=0),
 }
 
 
@@ -320,6 +371,167 @@ def test_a_window_that_may_shrink_is_not_mapped(server: Server, honest: Callable
     honest()
     for fd in (read, write):
         os.close(fd)
+
+
+@pytest.mark.parametrize("kind", ["a-directory", "write-only", "read-only"])
+def test_a_window_that_cannot_be_read_and_written_costs_the_trunk(
+    server: Server, honest: Callable[[], None], raw: Raw, kind: str, tmp_path: pathlib.Path
+) -> None:
+    """It is refused before a message lies in it."""
+    path = tmp_path / "window"
+    path.write_bytes(bytes(4096))
+    flags = {"a-directory": os.O_RDONLY, "write-only": os.O_WRONLY, "read-only": os.O_RDONLY}[kind]
+    fd = os.open(tmp_path if kind == "a-directory" else path, flags)
+    raw.greet()
+    read, write = raw.open_lane(fd, os.fstat(fd).st_size)
+    honest()
+    assert raw.is_dropped()
+    honest()
+    for ours in (read, write, fd):
+        os.close(ours)
+
+
+def test_memory_that_a_client_takes_back_is_a_bad_address() -> None:
+    """MsgRead and MsgWrite on a message whose window has become smaller fail with EFAULT (B151)."""
+    kernel = SocketKernel()
+    chid = kernel.ChannelCreate(0)
+    raw = Raw(kernel, chid)
+    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    with tempfile.TemporaryFile() as file:
+        os.ftruncate(file.fileno(), 4096)
+        read, write = raw.open_lane(file.fileno(), 4096)
+        os.write(write, message(5, room=10))
+        rcvid = kernel.MsgReceive(chid, bytearray(10))
+        os.ftruncate(file.fileno(), 0)
+        with pytest.raises(OSError, match=os.strerror(EFAULT)):
+            kernel.MsgRead(rcvid, bytearray(5))
+        kernel.MsgReply(rcvid, 0)
+    kernel.ChannelDestroy(chid)
+    raw.close()
+    for fd in (read, write):
+        os.close(fd)
+
+
+def test_half_a_message_may_turn_out_to_be_rubbish_after_a_call_has_failed() -> None:
+    """The server looks at everything again after an error, and ends the lane in the middle of that."""
+    kernel = SocketKernel()
+    chid = kernel.ChannelCreate(0)
+    raw = Raw(kernel, chid)
+    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    frame = message(100, kind=99)
+    lanes = [raw.open_lane() for _ in range(3)]
+    for _read, write in lanes:
+        os.write(write, frame[:10])
+    coid = kernel.ConnectAttach(0, 0, chid)
+    kernel.MsgSendPulse(coid, 10, 1, 1)
+    with pytest.raises(OSError, match=os.strerror(EFAULT)):
+        kernel.MsgReceive(chid, bytearray(1))
+    for _read, write in lanes:
+        os.write(write, frame[10:])
+    kernel.TimerTimeout(NTO_TIMEOUT_RECEIVE, None)
+    with pytest.raises(TimeoutError):
+        kernel.MsgReceive(chid, bytearray(1))
+    for read, write in lanes:
+        assert is_at_end(read)
+        os.close(read)
+        os.close(write)
+    kernel.ChannelDestroy(chid)
+    raw.close()
+
+
+def test_a_request_to_be_freed_that_crosses_the_answer_is_no_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is the next message said to want to be freed."""
+    kernel = SocketKernel()
+    chid = kernel.ChannelCreate(NTO_CHF_UNBLOCK)
+    raw = Raw(kernel, chid)
+    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    read, write = raw.open_lane()
+    os.write(write, message(5) + b"first")
+    rcvid = kernel.MsgReceive(chid, bytearray(10))
+    (lane,) = kernel._channels.entries[chid]._lanes.values()
+    os.write(write, wire.unblock.pack(wire.UNBLOCK, 0, 4))
+    read_anything = os.read
+
+    def answer_meanwhile(fd: int, size: int) -> bytes:
+        data = read_anything(fd, size)
+        if fd == lane.read_fd and lane.rcvid:
+            kernel.MsgReply(rcvid, 0, b"")
+            os.write(write, message(6) + b"second")
+        return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", answer_meanwhile)
+        info = MessageInfo()
+        kernel.TimerTimeout(NTO_TIMEOUT_RECEIVE, None)
+        assert kernel.MsgReceive(chid, bytearray(10), info) > rcvid
+    assert not info.flags & NTO_MI_UNBLOCK_REQ
+    kernel.TimerTimeout(NTO_TIMEOUT_RECEIVE, None)
+    with pytest.raises(TimeoutError):
+        kernel.MsgReceive(chid, bytearray(100))
+    kernel.ChannelDestroy(chid)
+    raw.close()
+    for fd in (read, write):
+        os.close(fd)
+
+
+def pipes() -> Set[str]:
+    """The ends of pipes that this process has, by number and pipe."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{fd}")
+            if target.startswith("pipe:"):
+                found.add(f"{fd} {target}")
+    return found
+
+
+def serve_in_a_child() -> Tuple[int, int]:
+    """A server process that answers everything: its pid, and its channel."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        kernel = SocketKernel()
+        chid = kernel.ChannelCreate(0)
+        os.write(write, bytes([chid]))
+        while True:
+            with contextlib.suppress(OSError):
+                kernel.MsgReply(kernel.MsgReceive(chid, bytearray(10)), 0)
+    chid = os.read(read, 1)[0]
+    os.close(read)
+    os.close(write)
+    return pid, chid
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="what a child has open can be seen in /proc only")
+def test_a_forked_child_has_no_end_of_a_lane_that_another_thread_is_opening() -> None:
+    """Or the lane would stay open when its client or its server dies, as long as the child lives."""
+    pid, chid = serve_in_a_child()
+    kernel = SocketKernel()
+    kernel.ConnectDetach(kernel.ConnectAttach(0, pid, chid))
+    before = pipes()
+    is_over = threading.Event()
+
+    def open_lanes() -> None:
+        while not is_over.is_set():
+            coid = kernel.ConnectAttach(0, pid, chid)
+            kernel.MsgSend(coid, b"message")
+            kernel.ConnectDetach(coid)
+
+    threads = [threading.Thread(target=open_lanes, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    statuses = []
+    for _fork in range(60):
+        child = os.fork()
+        if not child:
+            os._exit(len(pipes() - before))
+        statuses.append(os.waitpid(child, 0)[1])
+    is_over.set()
+    for thread in threads:
+        thread.join(DEADLINE)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert statuses == [0] * 60
 
 
 def test_a_client_that_never_reads_holds_nobody_up(honest: Callable[[], None], raw: Raw) -> None:

@@ -1,9 +1,12 @@
 #include "client.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -243,7 +246,7 @@ static bool add_pulse_lane(struct client *client)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
     struct pulse_lane *lane;
-    if (client->fd_count != 1 || !descriptor_is_stream(client->fds[0]) || !(lane = calloc(1, sizeof *lane)))
+    if (client->fd_count != 1 || !descriptor_is_stream(client->fds[0], O_RDONLY) || !(lane = calloc(1, sizeof *lane)))
         return false;
     lane->source.kind = SOURCE_PULSES;
     lane->client = client;
@@ -290,7 +293,8 @@ void client_read(struct client *client)
             client->frame_length += (size_t)length;
             client->fd_count += room;
         }
-        if (length <= 0 || lost) {
+        bool is_split = client->fd_count && client->frame_length < TRUNK_FRAME; /* They come in one piece. */
+        if (length <= 0 || lost || is_split) {
             start_leaving(client);
         } else if (client->frame_length == TRUNK_FRAME) {
             client->frame_length = 0;
@@ -327,7 +331,10 @@ void pulse_lane_read(struct pulse_lane *lane, bool bounded)
     struct channel *channel = lane->client->channel;
     struct pulse_frame frames[PULSES_AT_ONCE];
     bool is_fine = true;
-    for (;;) {
+    int unread = INT_MAX;
+    if (!bounded && ioctl(lane->fd, FIONREAD, &unread))
+        unread = 0; /* What comes after the end of the client's trunk is no pulse of its. */
+    while (bounded || unread > 0) {
         if (bounded && channel->pulses.count >= PULSES_MAX) {
             if (!lane->is_paused)
                 channel->paused++;
@@ -339,6 +346,7 @@ void pulse_lane_read(struct pulse_lane *lane, bool bounded)
             continue;
         if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             break;
+        unread -= bounded ? 0 : (int)length;
         is_fine = length > 0 && length % (ssize_t)sizeof *frames == 0;
         for (ssize_t i = 0; is_fine && i < length / (ssize_t)sizeof *frames; i++)
             is_fine = queue_pulse(lane->client, &frames[i]);

@@ -368,7 +368,7 @@ struct making {
     unsigned flags;
     int index;
     bool exactly;
-    struct connection *made;
+    int coid; /* of the connection that was made: another thread may have ended it already */
     struct connection *stale;
 };
 
@@ -382,7 +382,7 @@ static int make_connection(struct trunk *trunk, void *argument)
     if (error)
         free(connection);
     else
-        making->made = connection;
+        making->coid = connection->coid;
     return error;
 }
 
@@ -435,7 +435,7 @@ int connection_attach(struct address *address, unsigned index, unsigned flags, i
     if (making.stale)
         sever(making.stale, false);
     if (!error)
-        *coid = making.made->coid;
+        *coid = making.coid;
     return error;
 }
 
@@ -447,12 +447,16 @@ int connection_copy(int coid, int index, bool exactly, int *copy)
     if (error)
         return error;
     struct connection *original = use.connection, *stale = NULL;
+    pthread_mutex_lock(&original->number->lock);
     unsigned flags = original->flags | _NTO_COF_CLOEXEC;
+    pthread_mutex_unlock(&original->number->lock);
     struct connection *connection = new_connection(original->trunk, &original->address, flags);
     if (connection) {
         table_lock();
         trunk_hold(original->trunk);
         error = enter(connection, index, exactly, &stale);
+        if (!error)
+            *copy = connection->coid; /* Another thread may end it as soon as the table is free. */
         table_unlock();
         if (error) {
             trunk_release(original->trunk);
@@ -461,8 +465,6 @@ int connection_copy(int coid, int index, bool exactly, int *copy)
     } else {
         error = ENOMEM;
     }
-    if (!error)
-        *copy = connection->coid;
     if (stale)
         sever(stale, false);
     connection_end(&use);
@@ -514,6 +516,12 @@ void connection_kill(int coid)
     }
 }
 
+void connection_give_way(int coid)
+{
+    if (connection_is_ours(coid) && !connection_is_open(coid))
+        connection_detach(coid);
+}
+
 int connection_replace(int coid, int fd)
 {
     struct number *number = number_find(coid);
@@ -531,10 +539,17 @@ int connection_replace(int coid, int fd)
         number->inherited = NULL;
         pthread_mutex_unlock(&number->lock);
     }
-    if (old ? !has_its_number(old) : !is_descriptor(coid))
+    bool cloexec = fcntl(fd, F_GETFD) & FD_CLOEXEC, is_free = !is_descriptor(coid);
+    if (is_free) { /* It was closed behind our back. */
+        int placed = fcntl(fd, cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, coid);
+        error = placed < 0 ? errno : placed != coid ? EBADF : 0;
+        if (placed >= 0 && placed != coid)
+            close(placed);
+    } else if (old && !has_its_number(old)) {
         error = EBADF;
-    else if (dup3(fd, coid, fcntl(fd, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0) < 0)
+    } else if (dup3(fd, coid, cloexec ? O_CLOEXEC : 0) < 0) {
         error = errno;
+    }
     table_unlock();
     if (old)
         sever(old, false);

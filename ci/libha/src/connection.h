@@ -72,6 +72,8 @@ int connection_attach(struct address *address, unsigned index, unsigned flags, i
 int connection_detach(int coid);
 /* The same, but its number stays taken: for one that has failed to come back (D6). */
 void connection_kill(int coid);
+/* The host has given this number to a new descriptor: what had it before was closed behind our back. */
+void connection_give_way(int coid);
 /* Another connection to the same channel, from `index` on, or exactly there. */
 int connection_copy(int coid, int index, bool exactly, int *copy);
 

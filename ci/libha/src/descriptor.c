@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -78,10 +79,18 @@ static int keep(int fd)
     return fd;
 }
 
+/* A socket that somebody has passed must not hold up its close. (Anything else refuses this.) */
+static void do_not_linger(int fd)
+{
+    const struct linger none = {0, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+}
+
 static void discard(int fd)
 {
     int error = errno;
     registry_remove(&registry, fd);
+    do_not_linger(fd);
     close(fd);
     errno = error;
 }
@@ -179,6 +188,23 @@ int descriptor_socketpair(int ends[2], int type)
     return result;
 }
 
+/*
+ * Pipes, files, and sockets that do not lead to a channel: who passes its end of a trunk would otherwise never be seen
+ * to leave.
+ */
+static bool is_acceptable(int fd)
+{
+    struct stat status;
+    struct sockaddr_un peer;
+    socklen_t size = sizeof peer;
+    if (fstat(fd, &status))
+        return false;
+    if (S_ISSOCK(status.st_mode))
+        return !getpeername(fd, (struct sockaddr *)&peer, &size) && peer.sun_family == AF_UNIX &&
+               size <= offsetof(struct sockaddr_un, sun_path);
+    return S_ISFIFO(status.st_mode) || S_ISREG(status.st_mode);
+}
+
 ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t *count, bool *lost)
 {
     union {
@@ -202,7 +228,8 @@ ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t 
             for (size_t i = 0; i < got; i++) {
                 int fd;
                 memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-                if (*count == room) {
+                if (*count == room || !is_acceptable(fd)) {
+                    do_not_linger(fd);
                     close(fd);
                     *lost = true;
                 } else if ((fd = keep(fd)) < 0) {
@@ -226,12 +253,32 @@ void descriptor_close(int fd)
     leave();
 }
 
-bool descriptor_is_stream(int fd)
+bool descriptor_is_stream(int fd, int direction)
 {
     struct stat status;
     int flags = fcntl(fd, F_GETFL);
-    return !fstat(fd, &status) && (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode)) && flags >= 0 &&
-           !fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    /* A description of its own: who has passed a pipe shares the other, and could make it blocking again. */
+    if (flags >= 0 && !fstat(fd, &status) && S_ISFIFO(status.st_mode)) {
+        if ((flags & O_ACCMODE) != direction)
+            return false;
+        char path[32];
+        format_descriptor_path(path, sizeof path, fd);
+        enter();
+        int own = open(path, direction | O_NONBLOCK | O_CLOEXEC);
+        bool is_own = own >= 0 && dup3(own, fd, O_CLOEXEC) == fd;
+        close_keeping_errno(own);
+        leave();
+        /* If nobody reads from it any more, it cannot be opened, and does not block either. */
+        return is_own || !fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    }
+    return flags >= 0 && !fstat(fd, &status) && S_ISSOCK(status.st_mode) && !fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
+bool descriptor_is_file(int fd)
+{
+    struct stat status;
+    int flags = fcntl(fd, F_GETFL);
+    return !fstat(fd, &status) && S_ISREG(status.st_mode) && flags >= 0 && (flags & O_ACCMODE) == O_RDWR;
 }
 
 void descriptor_surrender(int fd)

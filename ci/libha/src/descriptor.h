@@ -37,10 +37,13 @@ ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t 
 void descriptor_close(int fd);
 
 /*
- * Whether a descriptor that somebody has passed is a pipe or a stream socket; makes it non-blocking. Reading anything
- * else might block, or worse.
+ * Whether a descriptor that somebody has passed is a pipe open in this direction (O_RDONLY, O_WRONLY) or a socket; makes it
+ * non-blocking. Reading anything else might block, or worse.
  */
-bool descriptor_is_stream(int fd);
+bool descriptor_is_stream(int fd, int direction);
+
+/* Whether it is an ordinary file, open for reading and writing, as a window has to be. */
+bool descriptor_is_file(int fd);
 
 /* Gives a descriptor away: whoever has it now closes it. */
 void descriptor_surrender(int fd);

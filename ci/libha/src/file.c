@@ -34,10 +34,13 @@ static int open_host(const char *path, int oflag, mode_t mode, int *fd)
         return errno;
     if (!in_place) {
         *fd = opened;
+        connection_give_way(*fd);
         return 0;
     }
-    if (opened == *fd)
+    if (opened == *fd) {
+        connection_give_way(*fd);
         return 0;
+    }
     error = connection_replace(*fd, opened);
     close(opened);
     return error;
@@ -110,6 +113,7 @@ int file_dup(int fd, int *copy)
     *copy = dup(fd);
     if (*copy < 0)
         return errno;
+    connection_give_way(*copy);
     attachment_drop(attachment_take(*copy)); /* D5 */
     return 0;
 }
@@ -202,7 +206,8 @@ static int call_server(const struct host_call *host, bool cancellable, struct ti
     default:
         error = exchange_io(host->fd, &seek, sizeof seek, NULL, 0, &position, sizeof position, cancellable, ticket,
                             &status);
-        status = (long)position; /* B326 */
+        if (status != -1)
+            status = (long)position; /* B326 */
     }
     *result = host->kind == HOST_READ && status > (long)host->bytes ? (long)host->bytes : status; /* D31 */
     return error;
@@ -212,7 +217,7 @@ static int call_server(const struct host_call *host, bool cancellable, struct ti
 static int covered(const struct host_call *host, bool cancellable, int64_t *result)
 {
     for (;;) {
-        struct ticket ticket;
+        struct ticket ticket = {0};
         bool is_ours = connection_is_ours(host->fd);
         int error;
         if (is_ours) {

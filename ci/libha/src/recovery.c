@@ -67,6 +67,9 @@ static struct attachment *get(int coid)
 
 /* Tickets. */
 
+/* Whether any recovery function of this process was ever called. */
+static atomic_bool has_counted;
+
 void ticket_read_locked(struct ticket *ticket, const struct number *number)
 {
     struct attachment *attachment = number->attachment;
@@ -74,7 +77,6 @@ void ticket_read_locked(struct ticket *ticket, const struct number *number)
     if (!attachment || is_recovering_here(attachment))
         return; /* Inside its recovery function, calls are plain (D10). */
     ticket->generation = atomic_load(&attachment->generation);
-    ticket->counting = atomic_load(&attachment->icount) != 0;
 }
 
 void ticket_read(struct ticket *ticket, int coid)
@@ -90,7 +92,8 @@ void ticket_read(struct ticket *ticket, int coid)
 
 void recovery_got_through(int coid, const struct ticket *ticket)
 {
-    if (!ticket->counting)
+    /* What matters is the count when the answer has come (D8). Without any failure so far, it need not be looked at. */
+    if (!ticket->generation || !atomic_load(&has_counted))
         return;
     struct attachment *attachment = get(coid);
     if (attachment)
@@ -119,6 +122,7 @@ static bool count_call(struct attachment *attachment, RFp *function, void **hand
                    (attachment->acount_limit < 0 || attachment->acount < attachment->acount_limit);
     if (allowed) {
         atomic_store(&attachment->icount, icount + 1);
+        atomic_store(&has_counted, true);
         attachment->acount++;
         *function = attachment->function;
         *handle = attachment->handle;

@@ -22,7 +22,6 @@ struct number;
  */
 struct ticket {
     uint64_t generation; /* 0: the connection does not recover, for this thread */
-    bool counting;       /* the recovery function was called since the last message that got through */
     bool answered;       /* the server has answered */
 };
 

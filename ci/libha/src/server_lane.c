@@ -25,6 +25,13 @@
 /* An answer in more parts than that is put together before it is written. */
 #define PARTS 16
 
+/* What MsgWrite has put into a reply that goes through no window: sent with the answer, so that no client holds it up. */
+struct written {
+    bool is_empty;
+    uint8_t mask[INLINE_ROOM]; /* 1: written */
+    char image[INLINE_ROOM];
+};
+
 void server_lane_hold(struct server_lane *lane)
 {
     atomic_fetch_add(&lane->references, 1);
@@ -35,6 +42,7 @@ void server_lane_drop(struct server_lane *lane)
     if (atomic_fetch_sub(&lane->references, 1) != 1)
         return;
     pthread_mutex_destroy(&lane->lock);
+    free(lane->written);
     free(lane);
 }
 
@@ -60,8 +68,8 @@ bool server_lane_add(struct client *client, const struct lane_frame *frame, cons
 {
     struct server_lane *lane = NULL;
     struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
-    if (count != (frame->window ? 3 : 2) || frame->window > INT64_MAX || !descriptor_is_stream(fds[0]) ||
-        !descriptor_is_stream(fds[1]))
+    if (count != (frame->window ? 3 : 2) || frame->window > INT64_MAX || !descriptor_is_stream(fds[0], O_RDONLY) ||
+        !descriptor_is_stream(fds[1], O_WRONLY) || (frame->window && !descriptor_is_file(fds[2])))
         goto refuse;
     lane = calloc(1, sizeof *lane);
     if (!lane)
@@ -149,7 +157,11 @@ static ssize_t look(const struct server_lane *lane, void *bytes, size_t size)
     ssize_t length = tee(lane->in, peek[1], size, SPLICE_F_NONBLOCK);
     if (length < 0 && errno == EINVAL)
         return recv(lane->in, bytes, size, MSG_PEEK | MSG_DONTWAIT); /* A socket. */
-    return length > 0 ? read(peek[0], bytes, (size_t)length) : length;
+    /* A pipe in packet mode (O_DIRECT) gives one packet at a time: nothing may stay behind for the next lane. */
+    for (ssize_t done = 0, piece; done < length; done += piece)
+        if ((piece = read(peek[0], (char *)bytes + done, (size_t)(length - done))) <= 0)
+            return piece;
+    return length;
 }
 
 static bool is_message(const struct message_frame *frame)
@@ -274,6 +286,27 @@ static int put_pieces(struct server_lane *lane, size_t offset, const struct vect
     return error;
 }
 
+/* Sends what was written by MsgWrite, but for the first bytes, which the reply itself covers (B148). */
+static int put_written(struct server_lane *lane, size_t covered)
+{
+    struct written *written = lane->written;
+    int error = 0;
+    if (!written || written->is_empty)
+        return 0;
+    for (size_t start = covered, end; start < lane->message.room && !error; start = end) {
+        for (end = start + 1; end < lane->message.room && written->mask[end] == written->mask[start]; end++)
+            ;
+        if (written->mask[start]) {
+            struct iovec part = {written->image + start, end - start};
+            const struct vector data = {&part, 1, end - start};
+            error = put_pieces(lane, start, &data, end - start);
+        }
+    }
+    memset(written->mask, 0, sizeof written->mask);
+    written->is_empty = true;
+    return error;
+}
+
 static int put_data(struct server_lane *lane, enum frame_kind kind, int64_t status, const struct vector *data,
                     size_t length)
 {
@@ -384,7 +417,9 @@ int server_lane_reply(struct server_lane *lane, int64_t status, const struct vec
     size_t length = data->size < lane->message.room ? data->size : lane->message.room;
     if (lane->window_size && !lane->client_gone && !fill_window(lane, 0, data, length))
         return finish(lane, ESRCH);
-    int error = put_data(lane, FRAME_REPLY, status, data, length);
+    int error = put_written(lane, length);
+    if (!error)
+        error = put_data(lane, FRAME_REPLY, status, data, length);
     if (error == ESRVRFAULT) /* Both sides hear of it (B107). */
         put_frame(lane, FRAME_ERROR, ESRVRFAULT);
     return finish(lane, error);
@@ -392,7 +427,8 @@ int server_lane_reply(struct server_lane *lane, int64_t status, const struct vec
 
 int server_lane_error(struct server_lane *lane, int error)
 {
-    return finish(lane, put_frame(lane, FRAME_ERROR, error));
+    int lost = put_written(lane, 0);
+    return finish(lane, lost ? lost : put_frame(lane, FRAME_ERROR, error));
 }
 
 /* What the client says while it waits for its answer. */
@@ -597,7 +633,9 @@ static void see_to_idle(struct server_lane *lane)
     lane->is_withdrawn = lane->is_late = false;
     if (is_late && !is_broken) {
         struct unblock_frame frame;
-        is_broken = read(lane->in, &frame, sizeof frame) != sizeof frame || frame.kind != FRAME_UNBLOCK;
+        /* Another thread may have taken it out with a message, which was answered meanwhile. */
+        if (look(lane, &frame, sizeof frame) == sizeof frame && frame.kind == FRAME_UNBLOCK)
+            is_broken = read(lane->in, &frame, sizeof frame) != sizeof frame;
     }
     if (!is_broken && !is_withdrawn) {
         add_fresh(lane); /* It was answered meanwhile, and this may be the next message. */
@@ -669,7 +707,16 @@ int server_lane_write(struct server_lane *lane, const struct vector *data, size_
     *done = length;
     if (!length || lane->client_gone)
         return 0;
-    if (lane->window_size && !fill_window(lane, offset, data, length))
+    if (!lane->window_size) {
+        struct written *written = lane->written;
+        if (!written && !(written = lane->written = calloc(1, sizeof *written)))
+            return ENOMEM;
+        vector_gather(data, 0, written->image + offset, length);
+        memset(written->mask + offset, 1, length);
+        written->is_empty = false;
+        return 0;
+    }
+    if (!fill_window(lane, offset, data, length))
         return ESRCH;
     return put_data(lane, FRAME_WRITE, (int64_t)offset, data, length);
 }

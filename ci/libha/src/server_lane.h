@@ -61,6 +61,7 @@ struct server_lane {
     size_t msglen;
     int unblock_reason; /* 0: the client has not asked to be freed */
     bool client_gone;   /* the answer goes nowhere */
+    struct written *written; /* by MsgWrite, without a window; NULL if there was never any */
     size_t data;        /* where the message lies in the buffer */
     unsigned char buffer[LANE_BUFFER];
 };

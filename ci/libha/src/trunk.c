@@ -239,13 +239,14 @@ static int open_pulses(struct trunk *trunk)
     return error == ETIMEDOUT ? EAGAIN : error;
 }
 
-static bool enlarge(struct trunk *trunk)
+/* Makes the pipe that a thread has found full as large as it gets, unless another thread has. */
+static void enlarge(struct trunk *trunk)
 {
     pthread_mutex_lock(&trunk->lock);
-    bool first = !trunk->pulses_enlarged;
+    if (!trunk->pulses_enlarged)
+        fcntl(atomic_load(&trunk->pulses), F_SETPIPE_SZ, PULSE_PIPE);
     trunk->pulses_enlarged = true;
     pthread_mutex_unlock(&trunk->lock);
-    return first && fcntl(atomic_load(&trunk->pulses), F_SETPIPE_SZ, PULSE_PIPE) >= 0;
 }
 
 int trunk_pulse(struct trunk *trunk, const struct pulse_frame *pulse)
@@ -257,7 +258,7 @@ int trunk_pulse(struct trunk *trunk, const struct pulse_frame *pulse)
         if (error)
             return error;
     }
-    for (;;) {
+    for (bool is_large = false;;) {
         if (atomic_load(&trunk->dead))
             return EBADF;
         if (descriptor_write(atomic_load(&trunk->pulses), pulse, sizeof *pulse) == sizeof *pulse)
@@ -266,8 +267,12 @@ int trunk_pulse(struct trunk *trunk, const struct pulse_frame *pulse)
             atomic_store(&trunk->dead, true);
             return EBADF;
         }
-        if (errno != EINTR && (errno != EAGAIN || !enlarge(trunk)))
+        if (errno != EINTR && (errno != EAGAIN || is_large))
             return errno;
+        if (errno == EAGAIN) {
+            enlarge(trunk);
+            is_large = true;
+        }
     }
 }
 

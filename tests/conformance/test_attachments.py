@@ -776,3 +776,20 @@ def test_a_raw_connection_that_was_closed_elsewhere_recovers(qnx: Any, start: St
     seen = start(answer, qnx, chid, 4).result()
     assert (seen.data, seen.coid, task.result()) == (b"question", coid, 4)
     assert function.count == 1
+
+
+@checks("D17", "D6")
+@open_point("D6")
+def test_what_has_an_ha_aware_number_by_now_is_never_written_to(
+    qnx: Any, start: Start, server: Server, tmp_path: Path
+) -> None:
+    """A file that got the number of an HA-aware descriptor stays as it is, also after a recovery that failed."""
+    fd = ha_opened(qnx, start, server, Recovering(lambda coid: qnx.ha_reopen(coid, server.path, os.O_RDWR)))
+    os.close(fd)
+    path = tmp_path / "file"
+    assert os.open(path, os.O_RDWR | os.O_CREAT) == fd
+    for _ in range(3):
+        with fails_with(EBADF):
+            start(qnx.write, fd, b"data").result()
+    assert os.path.samestat(os.fstat(fd), path.stat())
+    assert path.read_bytes() == b""

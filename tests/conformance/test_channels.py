@@ -164,10 +164,11 @@ def test_a_dead_connection_stays_dead_when_the_channel_id_comes_back(qnx: Any) -
 
 
 @checks("B24", "B25")
+@pytest.mark.parametrize("first", [NTO_CHF_COID_DISCONNECT, NTO_CHF_THREAD_DEATH])
 @pytest.mark.parametrize("second", [NTO_CHF_COID_DISCONNECT, NTO_CHF_THREAD_DEATH])
-def test_one_channel_of_a_process_hears_of_deaths(qnx: Any, second: int) -> None:
+def test_one_channel_of_a_process_hears_of_deaths(qnx: Any, first: int, second: int) -> None:
     """A second channel that asks for death pulses is EBUSY, until the first one is destroyed."""
-    chid = qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT)
+    chid = qnx.ChannelCreate(first)
     with fails_with(EBUSY):
         qnx.ChannelCreate(second)
     qnx.ChannelDestroy(chid)

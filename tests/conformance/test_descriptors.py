@@ -436,6 +436,28 @@ def test_dup2_has_closed_the_number_when_it_is_refused(qnx: Any, start: Start, s
     assert not is_descriptor(other)
 
 
+@checks("B338")
+def test_dup2_leaves_alone_who_takes_the_number_while_it_closes_it(
+    qnx: Any, start: Start, server: Server, tmp_path: Path
+) -> None:
+    """A file that gets the number while the server is asked to close the connection there stays: dup2 is EBADF."""
+    fd, other = opened(qnx, start, server), opened(qnx, start, server)
+    path = tmp_path / "file"
+    task = start(qnx.dup2, fd, other)
+    closing = server.take()
+    assert (closing.type, closing.coid) == (IO_CLOSE, other)
+    os.close(other)
+    file = os.open(path, os.O_RDWR | os.O_CREAT)
+    assert file == other
+    server.reply(closing)
+    assert task.errno() == EBADF
+    assert os.path.samestat(os.fstat(file), path.stat())
+    task = start(qnx.MsgSend, fd, b"next", None)
+    assert server.answer(3).data == b"next"
+    assert task.result() == 3
+    os.close(file)
+
+
 @checks("B339")
 def test_dup2_onto_itself_sends_nothing(qnx: Any, start: Start, server: Server) -> None:
     """dup2 of a connection onto its own number returns it, and the server hears nothing."""

@@ -13,6 +13,7 @@ from ha_qnx import (
     NTO_CHF_THREAD_DEATH,
     NTO_CHF_UNBLOCK,
     NTO_COF_DEAD,
+    NTO_COF_NOSHARE,
     NTO_SIDE_CHANNEL,
     PULSE_CODE_COIDDEATH,
     PULSE_CODE_DISCONNECT,
@@ -287,15 +288,16 @@ def test_a_client_hears_of_a_channel_that_is_destroyed(qnx: Any, server: Client,
     """Of every connection to a channel that is destroyed, a client that asked gets a pulse: its coid, and scoid -1.
 
     The connection is dead, but its number is taken until it is detached. It does not matter whether the client asked
-    before it connected or after.
+    before it connected or after, nor whether connections share what they go by.
     """
     chid = server.run(create_channel)
     own = qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT) if asked == "before" else 0
-    coids = sorted(qnx.ConnectAttach(0, server.pid, chid, index) for index in INDEXES * 2)
+    kinds = [(index, flags) for index in INDEXES for flags in (0, 0, NTO_COF_NOSHARE, NTO_COF_NOSHARE)]
+    coids = sorted(qnx.ConnectAttach(0, server.pid, chid, index, flags) for index, flags in kinds)
     own = own or qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT)
     assert_nothing_waits(qnx, own)
     server.run(destroy_channel, chid)
-    assert receive_deaths(qnx, own, 4) == [(coid, PULSE_CODE_COIDDEATH, -1) for coid in coids]
+    assert receive_deaths(qnx, own, len(coids)) == [(coid, PULSE_CODE_COIDDEATH, -1) for coid in coids]
     assert_nothing_waits(qnx, own)
     info = MessageInfo()
     for coid in coids:
@@ -338,6 +340,16 @@ def test_only_connections_that_exist_are_told_of(qnx: Any, server: Client) -> No
     server.run(destroy_channel, chid)
     assert receive_deaths(qnx, own, 1) == [(coid, PULSE_CODE_COIDDEATH, -1)]
     assert_nothing_waits(qnx, own)
+
+
+@checks("B203")
+def test_a_death_that_came_before_the_question_is_not_told_of(qnx: Any, peer: Peer) -> None:
+    """A client that asks after it has met the death of its server gets no pulse for it."""
+    coid = qnx.ConnectAttach(0, peer.pid, peer.run(create_channel))
+    peer.kill()
+    with fails_with(EBADF):
+        qnx.MsgSend(coid, b"message", None)
+    assert_nothing_waits(qnx, qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT))
 
 
 @checks("B206")

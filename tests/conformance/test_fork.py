@@ -14,6 +14,7 @@ import pytest
 
 from ha_qnx import (
     EOK,
+    HAREPLACERECOVERYFN,
     IO_CLOSE,
     IO_DUP,
     NTO_CHF_DISCONNECT,
@@ -370,6 +371,44 @@ def test_a_child_recovers_its_connections_itself(qnx: Any, start: Start, start_p
     assert (child.data, parent.data, parent.pid) == (b"child", b"parent", client.pid)
     assert child.pid != client.pid
     assert sending.result() == (2, ["handle"], 3, ["handle"])
+
+
+def replace_a_function_in_a_child(qnx: Any, pid: int, chid: int) -> Tuple[int, List[int]]:
+    """In another process: two duplicates; in a child, give one a recovery function and lose the server of the other."""
+    calls: List[int] = []
+
+    def give_up(_coid: int, _handle: Any) -> int:
+        return -1
+
+    def note(coid: int, _handle: Any) -> int:
+        calls.append(coid)
+        return -1
+
+    fd = qnx.ha_ConnectAttach(0, pid, chid, 0, 0, give_up)
+    duplicate = qnx.ha_dup(fd)
+
+    def use() -> Tuple[int, List[int]]:
+        qnx.ha_attach(duplicate, note, None, HAREPLACERECOVERYFN)
+        return qnx.MsgSend_r(fd, b"child"), [coid - fd for coid in calls]
+
+    result: Tuple[int, List[int]] = forked(use)
+    return result
+
+
+@checks("D13", "B380", "B403")
+@open_point("D13")
+def test_duplicates_share_their_function_in_a_child_too(qnx: Any, start: Start, peer: Peer) -> None:
+    """A child that replaces the recovery function of one of its parent's duplicates has replaced that of the other."""
+    chid = qnx.ChannelCreate(0)
+    sending = peer.begin(replace_a_function_in_a_child, os.getpid(), chid)
+    assert step(start, qnx, chid).type == IO_DUP
+    seen = step(start, qnx, chid, take)
+    while seen.type == IO_DUP:
+        qnx.MsgReply(seen.rcvid, EOK)
+        seen = step(start, qnx, chid, take)
+    assert seen.data == b"child"
+    qnx.MsgError(seen.rcvid, EBADF)
+    assert sending.result() == (-EBADF, [0])
 
 
 def use_attached_side_channel_in_a_child(qnx: Any, pid: int, chid: int) -> Tuple[int, int, int, int]:

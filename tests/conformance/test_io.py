@@ -289,6 +289,15 @@ def test_the_status_of_lseek_does_not_count(qnx: Any, start: Start, server: Serv
 
 
 @checks("B326")
+def test_a_status_of_minus_one_is_no_position(qnx: Any, start: Start, server: Server) -> None:
+    """Only a server that answers -1 has not told a position: lseek fails."""
+    fd = opened(qnx, start, server)
+    task = start(qnx.lseek, fd, 0, os.SEEK_CUR)
+    server.answer(-1, struct.pack("=q", 42))
+    assert isinstance(task.error(), OSError)
+
+
+@checks("B326")
 def test_a_server_without_positions_says_so(qnx: Any, start: Start, server: Server) -> None:
     """What the server answers to _IO_LSEEK by MsgError is what lseek fails with: ESPIPE for a device."""
     fd = opened(qnx, start, server)
@@ -299,6 +308,9 @@ def test_a_server_without_positions_says_so(qnx: Any, start: Start, server: Serv
 
 # fstat
 
+#: The numbers of QNX's struct stat on 64 bits, before the times.
+STAT = "=QqIIiiIIIIIIiIQ"
+
 
 @checks("B327")
 def test_fstat_asks_for_a_struct_stat(qnx: Any, start: Start, server: Server) -> None:
@@ -307,7 +319,7 @@ def test_fstat_asks_for_a_struct_stat(qnx: Any, start: Start, server: Server) ->
     task = start(qnx.fstat, fd)
     times = [11, 5, 12, 6, 13, 7]
     seen = server.answer(
-        EOK, struct.pack("=QqIIiiIIIIIIiIQ", 1, 2, 3, 4, 5, 6, 0, 0, 0, 0o100640, 8, 512, 9, 10, 14)
+        EOK, struct.pack(STAT, 1, 2, 3, 4, 5, 6, 0, 0, 0, 0o100640, 8, 512, 9, 10, 14)
         + struct.pack("=6q", *times),
     )  # fmt: skip
     status = task.result()
@@ -345,8 +357,9 @@ CALLS: Dict[str, Tuple[Callable[[Any, int], Any], int, int, bytes]] = {
     "readinto": (lambda qnx, fd: qnx.readinto(fd, bytearray(10)), IO_READ, 4, b"data"),
     "write": (lambda qnx, fd: qnx.write(fd, b"data"), IO_WRITE, 4, b""),
     "lseek": (lambda qnx, fd: qnx.lseek(fd, 4, os.SEEK_SET), IO_LSEEK, 0, struct.pack("=q", 4)),
+    "fstat": (lambda qnx, fd: qnx.fstat(fd).st_size, IO_STAT, EOK, struct.pack(STAT, 1, 4, *[0] * 13) + bytes(48)),
 }
-RESULTS = {"read": b"data", "readinto": 4, "write": 4, "lseek": 4}
+RESULTS = {"read": b"data", "readinto": 4, "write": 4, "lseek": 4, "fstat": 4}
 any_call = pytest.mark.parametrize("call", CALLS)
 
 
@@ -473,6 +486,29 @@ def test_a_timeout_ends_the_call(qnx: Any, start: Start, server: Server, call: s
     def limited() -> Any:
         qnx.TimerTimeout(NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY, 1_000_000)
         return CALLS[call][0](qnx, fd)
+
+    assert start(limited).errno() == ETIMEDOUT
+
+
+@checks("B208", "D20")
+@open_point("D20")
+@pytest.mark.parametrize("call", ["dup", "dup2", "close", "open", "name_open"])
+def test_a_timeout_ends_a_call_that_makes_or_ends_a_connection(
+    qnx: Any, start: Start, server: Server, name: str, call: str
+) -> None:
+    """TimerTimeout limits the wait for the server's consent as well: the call fails with ETIMEDOUT."""
+    fd = opened(qnx, start, server)
+    arguments: Dict[str, Tuple[Any, ...]] = {
+        "dup": (fd,),
+        "dup2": (fd, next_number()),
+        "close": (fd,),
+        "open": (server.path, os.O_RDWR),
+        "name_open": (name,),
+    }
+
+    def limited() -> Any:
+        qnx.TimerTimeout(NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY, 1_000_000)
+        return getattr(qnx, call)(*arguments[call])
 
     assert start(limited).errno() == ETIMEDOUT
 

@@ -2,14 +2,14 @@
 
 import os
 import threading
-from errno import EBADF, EFAULT, EINVAL, ESRCH, ETIMEDOUT
+from errno import EBADF, EFAULT, EINVAL, EPERM, ESRCH, ETIMEDOUT
 from typing import Any, Iterator, List, Tuple
 
 import pytest
 
 from ha_qnx import NTO_CHF_FIXED_PRIORITY, NTO_SIDE_CHANNEL, NTO_TIMEOUT_RECEIVE, MessageInfo, Pulse
 
-from .clients import Client, Start
+from .clients import Client, Start, take_priority
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer, PeerPool
@@ -259,21 +259,21 @@ def test_messages_and_pulses_wait_in_one_queue(qnx: Any, client: Client) -> None
     assert receive_values(qnx, chid, 2) == [3, 2]
 
 
-def send_message_and_three_pulses(qnx: Any, pid: int, chid: int) -> None:
-    """Send a message, which is answered with the thread's priority, and pulses below, at and above that."""
-    coid = qnx.ConnectAttach(0, pid, chid)
-    own = qnx.MsgSend(coid, b"which priority?", None)
-    for value, priority in enumerate((own - 1, -1, own + 1)):
-        qnx.MsgSendPulse(coid, priority, 1, value)
+def send_message_and_three_pulses(qnx: Any, priority: int, pid: int, chid: int) -> None:
+    """Send, by a thread of a certain priority, a message, and pulses below, at and above that priority."""
+    take_priority(qnx, priority)
+    send(qnx, pid, chid)
+    send_pulses(qnx, pid, chid, (priority - 1, 1, 0), (-1, 1, 1), (priority + 1, 1, 2))
 
 
 @checks("B245")
-def test_the_priority_of_the_calling_thread_can_be_asked_for(qnx: Any, client: Client) -> None:
+@pytest.mark.parametrize("priority", [5, 10, 30])
+def test_the_priority_of_the_calling_thread_can_be_asked_for(qnx: Any, client: Client, priority: int) -> None:
     """Priority -1 sends a pulse with the priority that the thread's messages have."""
     chid, info = qnx.ChannelCreate(NTO_CHF_FIXED_PRIORITY), MessageInfo()
-    sending = client.start(send_message_and_three_pulses, os.getpid(), chid)
-    rcvid = receive_message(qnx, chid, None, info)
-    qnx.MsgReply(rcvid, info.priority)
+    sending = client.start(send_message_and_three_pulses, priority, os.getpid(), chid)
+    qnx.MsgReply(receive_message(qnx, chid, None, info), 0)
+    assert info.priority == priority
     sending.result()
     assert receive_values(qnx, chid, 3) == [2, 1, 0]
 
@@ -287,6 +287,41 @@ def test_a_thread_has_priority_10(qnx: Any, peer: Peer) -> None:
     qnx.MsgReply(receive_message(qnx, chid, None, info), 0)
     sending.result()
     assert info.priority == 10
+
+
+REALTIME = 23
+
+
+def become_realtime(_qnx: Any) -> None:
+    """Let the host give the calling thread a real-time priority."""
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REALTIME))
+
+
+def send_as_realtime(qnx: Any, pid: int, chid: int, used: bool) -> None:
+    """Send a message by a thread with a real-time priority, which has perhaps sent one before it had that."""
+    if used:
+        send(qnx, pid, chid)
+    become_realtime(qnx)
+    send(qnx, pid, chid)
+
+
+@checks("B98", "D14")
+@open_point("D14")
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+def test_a_realtime_thread_has_its_own_priority(qnx: Any, peer: Peer, used: bool) -> None:
+    """A thread that the host gave a real-time priority has that from its next call on."""
+    try:
+        peer.start(become_realtime).result()
+    except OSError as error:
+        if error.errno != EPERM:
+            raise
+        pytest.skip("there is no right to real-time priorities here")
+    chid, info = qnx.ChannelCreate(NTO_CHF_FIXED_PRIORITY), MessageInfo()
+    sending = peer.start(send_as_realtime, os.getpid(), chid, used)
+    for expected in (10, REALTIME) if used else (REALTIME,):
+        qnx.MsgReply(receive_message(qnx, chid, None, info), 0)
+        assert info.priority == expected
+    sending.result()
 
 
 @checks("B246", "B247", "B407", "D30")

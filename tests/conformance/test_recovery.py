@@ -32,6 +32,7 @@ from ha_qnx import (
     IO_CONNECT,
     IO_MAX,
     NTO_CHF_DISCONNECT,
+    NTO_COF_DEAD,
     NTO_SIDE_CHANNEL,
     NTO_TIMEOUT_REPLY,
     NTO_TIMEOUT_SEND,
@@ -782,6 +783,20 @@ def test_a_connection_that_was_not_recovered_is_dead(qnx: Any, start: Start, ser
     assert qnx.ha_ConnectDetach(coid) == 0
 
 
+@checks("D6", "B68", "B336")
+@open_point("D6")
+def test_a_connection_that_was_not_recovered_is_described_as_dead(qnx: Any, start: Start, server: Server) -> None:
+    """After a failed ha_ReConnectAttach, ConnectServerInfo shows NTO_COF_DEAD, and dup fails with ESRCH."""
+    fd = qnx.ha_ConnectAttach(0, server.pid, server.chid, 0, 0, Recovering(reconnecting(qnx, 0, 9999)))
+    task = start(qnx.MsgSend, fd, b"question", None)
+    server.refuse(EBADF)
+    assert task.errno() == EBADF
+    info = MessageInfo()
+    assert qnx.ConnectServerInfo(0, fd, info) == fd
+    assert info.flags & NTO_COF_DEAD
+    assert start(qnx.dup, fd).errno() == ESRCH
+
+
 @checks("D6", "B384")
 @open_point("D6")
 def test_a_new_server_may_refuse_the_first_attempt(
@@ -871,6 +886,38 @@ def test_a_number_that_is_somebody_elses_is_left_alone(
     assert errors == [EBADF]
     assert os.path.samestat(os.fstat(fd), os.stat(tmp_path / "file"))
     assert (tmp_path / "file").read_bytes() == b""
+
+
+@checks("D6")
+@open_point("D6")
+def test_a_connection_that_is_made_in_vain_is_closed(
+    qnx: Any, start: Start, peer: Peer, server: Server, name: str, tmp_path: Path
+) -> None:
+    """When ha_ReConnectAttach cannot have the number, no connection is left: the last one that goes is the test's."""
+    first, second = Server(peer, name), server
+    errors: List[int] = []
+    function = Recovering(
+        lambda coid: noting_errors(errors, lambda: reconnecting(qnx, second.pid, second.chid)(coid)),
+    )
+    fd = ha_opened(qnx, start, first, function)
+    os.close(fd)
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    assert file == fd
+    with fails_with(EBADF):
+        start(qnx.MsgSend, fd, b"message", None).result()
+    assert errors == [EBADF]
+    coid = qnx.ConnectAttach(0, second.pid, second.chid)
+    task = start(qnx.MsgSend, coid, b"message", None)
+    seen = second.take()
+    while not seen.rcvid:  # The connection that was made in vain may have come and gone.
+        assert seen.pulse.code == PULSE_CODE_DISCONNECT
+        seen = second.take()
+    second.reply(seen)
+    task.result()
+    qnx.ConnectDetach(coid)
+    pulse = second.take().pulse
+    assert (pulse.code, pulse.scoid) == (PULSE_CODE_DISCONNECT, seen.scoid)
+    os.close(file)
 
 
 # Inside a recovery function

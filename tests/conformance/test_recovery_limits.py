@@ -1,7 +1,9 @@
 """How often a connection recovers: ha_connection_ctrl, and what is counted when."""
 
-from errno import EBADF, EINVAL, EIO, ESRCH, ETIMEDOUT
-from typing import Any, Dict, Iterator, List
+import os
+import signal
+from errno import EACCES, EBADF, EINTR, EINVAL, EIO, EPERM, ESRCH, ETIMEDOUT
+from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
@@ -17,6 +19,8 @@ from ha_qnx import (
 
 from .expect import fails_with
 from .marks import checks, open_point
+from .peers import Peer
+from .receiving import receive_message
 from .servers import Start, refuse, take
 from .test_recovery import (
     LocalServer,
@@ -156,16 +160,17 @@ def test_a_message_that_needs_no_recovery_gets_through_too(client: Client) -> No
 
 @checks("D8")
 @open_point("D8")
-def test_a_message_gets_through_when_the_server_answers_with_an_error(qnx: Any, start: Start) -> None:
-    """ICOUNT starts again when the message that was sent again is answered by MsgError."""
+@pytest.mark.parametrize("error", [EIO, EPERM, EACCES, 4711])
+def test_a_message_gets_through_when_the_server_answers_with_an_error(qnx: Any, start: Start, error: int) -> None:
+    """ICOUNT starts again when the message that was sent again is answered by MsgError, whatever the error."""
     chids = [qnx.ChannelCreate(0) for _ in range(2)]
     function = Recovering(*(reconnecting(qnx, 0, chid) for chid in chids))
     coid = lost(qnx, function)
     qnx.ha_connection_ctrl(coid, HA_RECOVERY_ICOUNT, 1)
     for recoveries, chid in enumerate(chids, 1):
         task = start(qnx.MsgSend_r, coid, b"message")
-        start(refuse, qnx, chid, EIO).result()
-        assert task.result() == -EIO
+        start(refuse, qnx, chid, error).result()
+        assert task.result() == -error
         assert function.count == recoveries
         qnx.ChannelDestroy(chid)
 
@@ -183,6 +188,48 @@ def test_a_message_that_was_never_received_did_not_get_through(qnx: Any, start: 
     qnx.ChannelDestroy(chid)
     assert qnx.MsgSend_r(coid, b"message") == -EBADF
     assert function.count == 1
+
+
+def send_interrupted(qnx: Any, pid: int, chid: int) -> Tuple[int, int, int, int]:
+    """In another process: reconnect once, in vain; what three sends return, and the calls of the recovery function."""
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
+    function = Recovering(lambda coid: reconnecting(qnx, pid, chid)(coid) and -1, give_up)
+    coid = lost(qnx, function)
+    qnx.ha_connection_ctrl(coid, HA_RECOVERY_ICOUNT, 1)
+    first, second, third = (qnx.MsgSend_r(coid, b"message", bytearray(10)) for _ in range(3))
+    return first, second, third, function.count
+
+
+@checks("D8")
+@open_point("D8")
+def test_a_message_that_was_interrupted_did_not_get_through(qnx: Any, peer: Peer) -> None:
+    """A send that a signal handler ends before the server answers leaves ICOUNT used up."""
+    chid = qnx.ChannelCreate(0)
+    sending = peer.begin(send_interrupted, os.getpid(), chid)
+    receive_message(qnx, chid)
+    sending.wait_until_blocked()
+    peer.signal(signal.SIGUSR1)
+    qnx.MsgError(receive_message(qnx, chid), EBADF)
+    assert sending.result() == (-EBADF, -EINTR, -EBADF, 1)
+
+
+@checks("D8")
+@open_point("D8")
+def test_a_message_that_was_sent_before_a_failure_can_get_through_after_it(qnx: Any, start: Start) -> None:
+    """ICOUNT starts again at the answer to a message that was under way before the failure that used it up."""
+    chid = qnx.ChannelCreate(0)
+    function = Recovering(give_up)
+    coid = qnx.ha_ConnectAttach(0, 0, chid, SIDE, 0, function)
+    qnx.ha_connection_ctrl(coid, HA_RECOVERY_ICOUNT, 1)
+    early = start(qnx.MsgSend, coid, b"early", None)
+    rcvid = receive_message(qnx, chid)
+    for count in (1, 2):
+        failing = start(qnx.MsgSend, coid, b"failing", None)
+        qnx.MsgError(receive_message(qnx, chid), EBADF)
+        assert (failing.errno(), function.count) == (EBADF, count)
+        if count == 1:
+            qnx.MsgReply(rcvid, 5)
+            assert early.result() == 5
 
 
 @checks("D8", "B396")

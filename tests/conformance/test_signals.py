@@ -7,6 +7,7 @@ tests send real signals to.
 import contextlib
 import os
 import signal
+import sys
 import threading
 from errno import EINTR, ESRCH
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
 
-from ha_qnx import IO_CLOSE, NTO_TIMEOUT_RECEIVE, Pulse
+from ha_qnx import IO_CLOSE, IO_DUP, NTO_TIMEOUT_RECEIVE, Pulse
 
 from .clients import Start
 from .expect import fails_with
@@ -283,13 +284,34 @@ def test_a_descriptor_whose_close_was_interrupted_is_open(qnx: Any, peer: Peer) 
     chid, message = qnx.ChannelCreate(0), bytearray(PULSE_SIZE)
     closing = peer.begin(close_interrupted, os.getpid(), chid)
     receive_message(qnx, chid, message)
-    assert int.from_bytes(message[:2], "little") == IO_CLOSE
+    assert int.from_bytes(message[:2], sys.byteorder) == IO_CLOSE
     closing.wait_until_blocked()
     peer.signal(signal.SIGUSR1)
     rcvid = receive_message(qnx, chid, message)
     assert message.startswith(b"still open")
     qnx.MsgReply(rcvid, 7)
     assert closing.result() == 7
+
+
+def dup_interrupted(qnx: Any, pid: int, chid: int) -> List[int]:
+    """Interrupt dup; the signals that were handled by then."""
+    note_signals(qnx)
+    fd = qnx.ConnectAttach(0, pid, chid, 0)
+    with fails_with(EINTR):
+        qnx.dup(fd)
+    return handled
+
+
+@checks("D19", "B228")
+def test_a_signal_handler_ends_dup(qnx: Any, peer: Peer) -> None:
+    """A dup whose server does not answer fails with EINTR, after the handler."""
+    chid, message = qnx.ChannelCreate(0), bytearray(PULSE_SIZE)
+    duplicating = peer.begin(dup_interrupted, os.getpid(), chid)
+    receive_message(qnx, chid, message)
+    assert int.from_bytes(message[:2], sys.byteorder) == IO_DUP
+    duplicating.wait_until_blocked()
+    peer.signal(signal.SIGUSR1)
+    assert duplicating.result() == [signal.SIGUSR1]
 
 
 # What does not.

@@ -114,6 +114,22 @@ def test_the_wait_for_an_answer_can_be_limited(qnx: Any, start: Start, client: C
 
 
 @checks("B208")
+def test_one_limit_is_for_both_waits_together(qnx: Any, start: Start) -> None:
+    """The time that a message waited for its receiver is not given back: its limit expires before a later one.
+
+    The other one is shorter, but begins when the message is received: from then on this message's own would be longer.
+    """
+    chid, silent = qnx.ChannelCreate(0), qnx.ChannelCreate(0)
+    sending = start(send, qnx, os.getpid(), chid, SEND_AND_REPLY, 10 * ENOUGH_TO_BE_RECEIVED).wait_until_blocked()
+    outlast_timeouts(qnx, 4 * ENOUGH_TO_BE_RECEIVED)
+    receive_message(qnx, chid)
+    with fails_with(ETIMEDOUT):
+        send(qnx, os.getpid(), silent, NTO_TIMEOUT_SEND, 8 * ENOUGH_TO_BE_RECEIVED)
+    assert sending.done
+    assert sending.errno() == ETIMEDOUT
+
+
+@checks("B208")
 @pytest.mark.parametrize("flags", [SEND_AND_REPLY, NTO_TIMEOUT_SEND, NTO_TIMEOUT_REPLY], ids=["both", "send", "reply"])
 def test_an_answer_in_time_is_an_answer(qnx: Any, client: Client, flags: int) -> None:
     """A timeout that does not expire changes nothing."""

@@ -22,7 +22,7 @@ from ha_qnx import (
     Pulse,
 )
 
-from .clients import Call, Client, Start
+from .clients import Call, Client, Start, take_priority
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer, PeerPool
@@ -169,18 +169,25 @@ def test_a_receiver_that_waits_is_asked(qnx: Any, start: Start, client: Impatien
     sending.result()
 
 
+def send_with_priority(qnx: Any, priority: int, pid: int, chid: int) -> Tuple[int, bytes]:
+    """The same by a thread of a certain priority."""
+    take_priority(qnx, priority)
+    return send_with_handler(qnx, pid, chid, False, b"message", 10)
+
+
 @checks("B184")
-def test_an_unblock_pulse_has_the_priority_of_its_client(qnx: Any, peer: Peer) -> None:
+@pytest.mark.parametrize("priority", [5, 10, 30])
+def test_an_unblock_pulse_has_the_priority_of_its_client(qnx: Any, peer: Peer, priority: int) -> None:
     """The pulse is received after those of a higher and before those of a lower priority than its client's."""
-    chid, info = qnx.ChannelCreate(NTO_CHF_UNBLOCK | NTO_CHF_FIXED_PRIORITY), MessageInfo()
-    sending = peer.begin(send_with_handler, os.getpid(), chid, False, b"message", 10)
-    rcvid = receive_message(qnx, chid, None, info)
+    chid = qnx.ChannelCreate(NTO_CHF_UNBLOCK | NTO_CHF_FIXED_PRIORITY)
+    sending = peer.begin(send_with_priority, priority, os.getpid(), chid)
+    rcvid = receive_message(qnx, chid)
     sending.wait_until_blocked()
     peer.signal(signal.SIGUSR1)
     sending.wait_until_blocked()
     coid = qnx.ConnectAttach(0, 0, chid)
     for difference in (-1, 1):
-        qnx.MsgSendPulse(coid, info.priority + difference, 1, difference)
+        qnx.MsgSendPulse(coid, priority + difference, 1, difference)
     assert [receive_pulse(qnx, chid).value.sival_int for _ in range(3)] == [1, rcvid, -1]
     qnx.MsgReply(rcvid, 0)
     sending.result()

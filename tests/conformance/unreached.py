@@ -33,9 +33,6 @@ REASONS: Dict[str, Tuple[str, ...]] = {
     "a process runs out of descriptors long before that": ("B354",),
     "a moment in the death of a server that no test can hit at will; D15 says that it is not imitated": ("B167",),
     "a moment in the death of a server that no test can hit at will": ("B251",),
-    "nothing outside can hold dup2 between its closing and its copying, when the number would have to be taken": (
-        "B338",
-    ),
     # Lines that promise nothing.
     "abilities are given by QNX's process manager; its manual does not say what happens without this one": ("B28",),
     "advice to servers, which says nothing of what happens to those that do not take it": ("B130",),

@@ -4,9 +4,11 @@ import contextlib
 import ctypes
 import itertools
 import os
+import resource
+import signal
 import struct
 import threading
-from typing import Any, Callable, Dict, Iterator, NamedTuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
 from ha_qnx import EOK, IO_BASE, IO_CONNECT, IO_MAX, MessageInfo, Name, Pulse
 
@@ -151,6 +153,16 @@ def destroy_channel(qnx: Any, chid: int) -> int:
     return result
 
 
+def fork_an_idle_child(_qnx: Any) -> int:
+    """In another process: a child that does nothing, and ends by itself if nobody ends it."""
+    child = os.fork()
+    if not child:
+        signal.alarm(int(2 * DEADLINE))
+        signal.pause()
+        os._exit(0)
+    return child
+
+
 class Server:
     """A server in another process, led step by step. Without a name it has a channel only."""
 
@@ -233,6 +245,16 @@ def is_descriptor(number: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def take_descriptors(limit: int) -> List[int]:
+    """Bound the descriptors of the calling process, and take all that are free; those that it has taken."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    taken: List[int] = []
+    with contextlib.suppress(OSError):
+        while True:
+            taken.append(os.dup(0))
+    return taken
 
 
 def free_numbers(start: int) -> Iterator[int]:

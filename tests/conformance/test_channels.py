@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import threading
 from errno import EAGAIN, EBADF, EBUSY, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM, ESRCH
 from typing import Any, Callable, List, Tuple
@@ -25,6 +24,7 @@ from .clients import Start, expect_nothing_waits, transact, transact_at
 from .expect import fails_with
 from .marks import checks
 from .peers import Peer
+from .servers import take_descriptors
 
 
 @checks("B11")
@@ -198,11 +198,7 @@ def create_channels_with_little_room(qnx: Any) -> List[Tuple[int, int]]:
     Returns:
         For each attempt the errno, and how many descriptors it has left open.
     """
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    taken = []
-    with contextlib.suppress(OSError):
-        for _ in range(64):
-            taken.append(os.dup(0))
+    taken = take_descriptors(64)
     outcomes = []
     for _ in range(16):
         before, number = open_descriptors(64), 0

@@ -26,11 +26,11 @@ from ha_qnx import (
     Pulse,
 )
 
-from .clients import Client, Start, expect_nothing_waits
+from .clients import Client, Start, detach, expect_nothing_waits
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
-from .servers import free_numbers, is_descriptor
+from .servers import free_numbers, is_descriptor, take_descriptors
 
 # A descriptor number far from those that the test runner uses.
 HIGH = 200
@@ -432,6 +432,29 @@ def test_detaching_frees_a_thread_that_waits_for_its_reply(qnx: Any, client: Cli
         qnx.MsgReply(rcvid, 0)
 
 
+def detach_without_descriptors(qnx: Any, coid: int) -> int:
+    """Detach a connection while no descriptor is free."""
+    taken = take_descriptors(100)
+    try:
+        return detach(qnx, coid)
+    finally:
+        for number in taken:
+            os.close(number)
+
+
+@checks("B57", "B170")
+@pytest.mark.parametrize("received", [False, True], ids=["send-blocked", "reply-blocked"])
+def test_detaching_needs_no_descriptor(qnx: Any, start: Start, peer: Peer, received: bool) -> None:
+    """A process that has used up its descriptors can detach a side channel, which frees the thread that waits there."""
+    chid, client = qnx.ChannelCreate(0), Client(qnx, start, peer)
+    coid = client.attach(chid)
+    call = client.send(coid).wait_until_blocked()
+    if received:
+        assert qnx.MsgReceive(chid, bytearray(100)) > 0
+    assert client.run(detach_without_descriptors, coid) == 0
+    assert call.errno() == EBADF
+
+
 @checks("B58", "B170")
 @pytest.mark.parametrize("room", [5, 100_000], ids=["small", "large"])
 def test_detaching_asks_a_server_with_unblock_to_free_the_thread(qnx: Any, client: Client, room: int) -> None:
@@ -636,6 +659,21 @@ def test_close_on_exec_is_that_of_the_descriptor(qnx: Any) -> None:
     assert os.get_inheritable(coid)
     qnx.ConnectFlags(0, coid, NTO_COF_CLOEXEC, NTO_COF_CLOEXEC)
     assert not os.get_inheritable(coid)
+
+
+@checks("B71")
+@pytest.mark.parametrize("before", [0, NTO_COF_CLOEXEC], ids=["kept", "close-on-exec"])
+@pytest.mark.parametrize("call", ["dup", "dup2"])
+def test_close_on_exec_of_a_duplicate_is_that_of_its_descriptor(qnx: Any, start: Start, call: str, before: int) -> None:
+    """ConnectFlags tells of a duplicate what its own descriptor is, whatever the original's is."""
+    chid = qnx.ChannelCreate(0)
+    coid = qnx.ConnectAttach(0, 0, chid, 0)
+    qnx.ConnectFlags(0, coid, NTO_COF_CLOEXEC, before)
+    task = start(qnx.dup, coid) if call == "dup" else start(qnx.dup2, coid, next(free_numbers(HIGH)))
+    receive(qnx, chid)
+    copy = task.result()
+    flag = 0 if os.get_inheritable(copy) else NTO_COF_CLOEXEC
+    assert qnx.ConnectFlags(0, copy, 0, 0) & NTO_COF_CLOEXEC == flag
 
 
 # ConnectClientInfo.

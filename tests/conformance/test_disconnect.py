@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from errno import EBADF, EINVAL, ESRCH
 from typing import Any, Callable, List, Tuple
 
@@ -27,6 +28,7 @@ from .expect import fails_with
 from .marks import checks
 from .peers import Peer
 from .receiving import assert_nothing_waits, receive_message, receive_pulse
+from .servers import create_channel
 from .waiting import DEADLINE, Task
 
 INDEXES = [NTO_SIDE_CHANNEL, 0]
@@ -264,12 +266,22 @@ def test_a_server_that_does_not_ask_is_not_told_of_clients_that_die(qnx: Any, st
         qnx.MsgReply(rcvid, 0)
 
 
+def end_on_sigpipe(_qnx: Any) -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+@checks("B202")
+def test_a_client_that_came_and_went_does_no_harm(qnx: Any, start: Start, peer: Peer) -> None:
+    """A server that SIGPIPE would end takes note of a client only after it has left, and serves the next one."""
+    peer.run(end_on_sigpipe)
+    chid = peer.run(create_channel)
+    qnx.ConnectDetach(qnx.ConnectAttach(0, peer.pid, chid))
+    sending = start(qnx.MsgSend, qnx.ConnectAttach(0, peer.pid, chid), b"message", None)
+    assert peer.start(answer, chid).result() > 0
+    assert sending.result() == 7
+
+
 # Servers that leave.
-
-
-def create_channel(qnx: Any) -> int:
-    chid: int = qnx.ChannelCreate(0)
-    return chid
 
 
 def destroy_channel(qnx: Any, chid: int) -> None:
@@ -340,6 +352,83 @@ def test_only_connections_that_exist_are_told_of(qnx: Any, server: Client) -> No
     server.run(destroy_channel, chid)
     assert receive_deaths(qnx, own, 1) == [(coid, PULSE_CODE_COIDDEATH, -1)]
     assert_nothing_waits(qnx, own)
+
+
+@checks("B203", "B58")
+def test_a_connection_that_was_detached_while_a_message_waits_is_not_told_of(
+    qnx: Any, start: Start, peer: Peer
+) -> None:
+    """Messages on detached connections still wait when their server dies: only a connection that is left is told of."""
+    chid = peer.run(create_channel, NTO_CHF_UNBLOCK)
+    own = qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT)
+    coids = [qnx.ConnectAttach(0, peer.pid, chid) for _ in range(10)]
+    other = qnx.ConnectAttach(0, peer.pid, chid)
+    sending = [start(qnx.MsgSend, coid, b"message", None) for coid in coids]
+    for _ in coids:
+        peer.run(receive, chid)
+    for coid, task in zip(coids, sending):
+        task.wait_until_blocked()
+        qnx.ConnectDetach(coid)
+        task.wait_until_blocked()
+    told = start(receive_deaths, qnx, own, 1).wait_until_blocked()
+    peer.kill()
+    assert {task.errno() for task in sending} <= {EBADF, ESRCH}
+    assert told.result() == [(other, PULSE_CODE_COIDDEATH, -1)]
+    assert_nothing_waits(qnx, own)
+
+
+def receive_until(qnx: Any, chid: int, code: int) -> List[Tuple[int, int]]:
+    """Code and value of the pulses of a channel, up to one with a certain code."""
+    told: List[Tuple[int, int]] = []
+    while True:
+        pulse = receive_pulse(qnx, chid)
+        if pulse.code == code:
+            return told
+        told.append((pulse.code, pulse.value.sival_int))
+
+
+def come_and_go_beside_a_receiver(qnx: Any, rounds: int) -> List[Tuple[int, List[int], List[Tuple[int, int]]]]:
+    """In each round: attach and detach connections in several threads while their channel ends and pulses come.
+
+    Returns:
+        For each round: how many of the threads have come to their end, the connections, and the pulses.
+    """
+    sys.setswitchinterval(1e-6)
+    own = qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT)
+    outcomes = []
+    for _ in range(rounds):
+        chid = qnx.ChannelCreate(0)
+        coids = [qnx.ConnectAttach(0, 0, chid) for _ in range(200)]
+        receiving = Task(receive_until, qnx, own, 1)
+        ready = threading.Barrier(5)
+
+        def go(part: List[int], chid: int = chid, ready: threading.Barrier = ready) -> bool:
+            ready.wait(DEADLINE)
+            for coid in part:
+                qnx.MsgSend_r(coid, b"message", bytearray(1))
+                qnx.ConnectDetach(coid)
+            return True
+
+        leaving = [Task(go, coids[number::4]) for number in range(4)]
+        ready.wait(DEADLINE)
+        qnx.ChannelDestroy(chid)
+        ended = sum(task.result() for task in leaving)
+        coid = qnx.ConnectAttach(0, 0, own)
+        qnx.MsgSendPulse(coid, 1, 1, 0)
+        outcomes.append((ended, coids, receiving.result()))
+        qnx.ConnectDetach(coid)
+    return outcomes
+
+
+@checks("B203", "B204")
+def test_a_process_hears_of_deaths_while_its_threads_come_and_go(peer: Peer) -> None:
+    """Threads that detach dead connections disturb no receiver: a connection is told of once or, if detached, not."""
+    for ended, coids, told in peer.run(come_and_go_beside_a_receiver, 40):
+        assert ended == 4
+        assert {code for code, _value in told} <= {PULSE_CODE_COIDDEATH}
+        values = [value for _code, value in told]
+        assert len(set(values)) == len(values)
+        assert set(values) <= set(coids)
 
 
 @checks("B203")

@@ -541,6 +541,11 @@ def connect_and_exec_sender(qnx: Any, pid: int, chid: int) -> None:
     """In another process: become a program that sends on a connection it was left, and ends with the status."""
     fd = qnx.ConnectAttach(0, pid, chid, 0)
     qnx.ConnectFlags(0, fd, NTO_COF_CLOEXEC, 0)
+    become_a_sender(qnx, fd)
+
+
+def become_a_sender(qnx: Any, fd: int) -> None:
+    """In another process: become a program that sends on a connection, and ends with the status."""
     code = f"import os, ha_qnx; os._exit(ha_qnx.backend({qnx.name!r}).MsgSend({fd}, b'after'))"
     os.execv(sys.executable, [sys.executable, "-c", code])  # noqa: S606  # our own interpreter
 
@@ -553,6 +558,32 @@ def test_a_connection_that_is_not_close_on_exec_stays_open(start_peer: StartPeer
     client.begin(connect_and_exec_sender, server.pid, server.chid)
     assert client.process.wait(DEADLINE) == 7
     assert serving.result().data == b"after"
+
+
+def recover_and_exec_sender(qnx: Any, old: Tuple[int, int], new: Tuple[int, int]) -> None:
+    """In another process: lose the server, reconnect to another one, and become a program that sends."""
+
+    def recover(coid: int, _handle: Any) -> int:
+        result: int = qnx.ha_ReConnectAttach(coid, 0, *new, 0, 0)
+        return result
+
+    fd = qnx.ha_ConnectAttach(0, *old, 0, 0, recover)
+    qnx.ConnectFlags(0, fd, NTO_COF_CLOEXEC, 0)
+    qnx.MsgSend(fd, b"before")
+    become_a_sender(qnx, fd)
+
+
+@checks("B278", "D6")
+@open_point("D6")
+def test_a_recovered_connection_stays_open_to_its_new_server(start_peer: StartPeer) -> None:
+    """A connection that is not close-on-exec and was recovered leads a new program to the server that it has now."""
+    first, second, client = Server(start_peer()), Server(start_peer()), start_peer()
+    client.begin(recover_and_exec_sender, (first.pid, first.chid), (second.pid, second.chid))
+    assert first.take().data == b"before"
+    first.kill()
+    assert second.answer().data == b"before"
+    assert second.answer(7).data == b"after"
+    assert client.process.wait(DEADLINE) == 7
 
 
 @checks("B280")

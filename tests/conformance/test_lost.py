@@ -17,6 +17,7 @@ from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
 from .receiving import PATIENCE, receive_message
+from .servers import fork_an_idle_child
 from .waiting import DEADLINE, Task, eventually
 
 
@@ -242,6 +243,24 @@ def test_the_channel_of_blocked_clients_is_destroyed(qnx: Any, start: Start, ser
         task.wait_until_blocked()
     server.run(destroy_channel, chid)
     assert [task.errno() for task in tasks] == [ESRCH] * len(tasks)
+
+
+@checks("B163", "B164", "B165", "D13")
+def test_the_child_of_a_killed_server_keeps_nobody_waiting(qnx: Any, start: Start, peer: Peer) -> None:
+    """A server that is killed is lost at once, for idle, SEND- and REPLY-blocked clients, though its child lives."""
+    chid = peer.run(create_channel)
+    idle, held, waiting, later = (connect(qnx, peer, chid, NTO_SIDE_CHANNEL, True) for _ in range(4))
+    tasks = [start(qnx.MsgSend, held, b"held", None)]
+    peer.run(receive, chid, 1)
+    tasks.append(start(qnx.MsgSend, waiting, b"waiting", None).wait_until_blocked())
+    child = peer.run(fork_an_idle_child)
+    try:
+        tasks.append(start(qnx.MsgSend, later, b"later", None).wait_until_blocked())
+        peer.kill()
+        assert [task.errno() for task in tasks] == [ESRCH] * 3
+        assert_dead(qnx, idle)
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def send_with_timeout(qnx: Any, coid: int, nanoseconds: int) -> int:

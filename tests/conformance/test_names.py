@@ -28,8 +28,8 @@ from ha_qnx import (
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
-from .servers import ConnectMessage, Server, Start, StartPeer, answer, attach, take
-from .waiting import DEADLINE, eventually
+from .servers import ConnectMessage, Server, Start, StartPeer, answer, attach, fork_an_idle_child, take
+from .waiting import eventually
 
 
 def opened_name(qnx: Any, start: Start, server: Server, name: str) -> int:
@@ -246,6 +246,18 @@ def test_a_name_is_free_before_its_dead_server_is_reaped(qnx: Any, peer: Peer, n
     assert qnx.name_attach(name).path == name
 
 
+@checks("B305", "B314")
+def test_a_name_is_not_found_before_its_dead_server_is_reaped(qnx: Any, peer: Peer, name: str) -> None:
+    """name_open and open of the name of a zombie fail with ENOENT."""
+    server = Server(peer, name)
+    peer.signal(signal.SIGKILL)
+    os.waitid(os.P_PID, peer.pid, os.WEXITED | os.WNOWAIT)
+    with fails_with(ENOENT):
+        qnx.name_open(name)
+    with fails_with(ENOENT):
+        qnx.open(server.path, os.O_RDWR)
+
+
 @checks("B295", "B293")
 def test_one_of_several_successors_gets_the_name(start_peer: StartPeer, name: str) -> None:
     """When several processes want the name of a killed server, one gets it and the others are told EEXIST."""
@@ -262,21 +274,11 @@ def test_one_of_several_successors_gets_the_name(start_peer: StartPeer, name: st
     assert errors == [EEXIST] * 2
 
 
-def attach_and_fork(qnx: Any, name: str) -> int:
-    """In another process: take a name, then fork a child that does nothing; the child."""
-    qnx.name_attach(name)
-    child = os.fork()
-    if not child:
-        signal.alarm(int(2 * DEADLINE))
-        signal.pause()
-        os._exit(0)
-    return child
-
-
 @checks("B295", "B269")
 def test_a_child_does_not_hold_the_name_of_its_killed_parent(qnx: Any, peer: Peer, name: str) -> None:
     """A forked child of the server has no part in the name, which is free when the server is killed."""
-    child = peer.run(attach_and_fork, name)
+    peer.run(attach, name)
+    child = peer.run(fork_an_idle_child)
     try:
         with fails_with(EEXIST):
             qnx.name_attach(name)

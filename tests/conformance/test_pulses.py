@@ -2,18 +2,27 @@
 
 import os
 import threading
-from errno import EBADF, EFAULT, EINVAL, EPERM, ESRCH, ETIMEDOUT
+from errno import EAGAIN, EBADF, EFAULT, EINVAL, EPERM, ESRCH, ETIMEDOUT
 from typing import Any, Iterator, List, Tuple
 
 import pytest
 
-from ha_qnx import NTO_CHF_FIXED_PRIORITY, NTO_SIDE_CHANNEL, NTO_TIMEOUT_RECEIVE, MessageInfo, Pulse
+from ha_qnx import (
+    NTO_CHF_FIXED_PRIORITY,
+    NTO_SIDE_CHANNEL,
+    NTO_TIMEOUT_RECEIVE,
+    NTO_TIMEOUT_REPLY,
+    NTO_TIMEOUT_SEND,
+    MessageInfo,
+    Pulse,
+)
 
 from .clients import Client, Start, take_priority
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer, PeerPool
 from .receiving import PULSE_SIZE, assert_nothing_waits, receive_message, receive_pulse, receive_values
+from .servers import create_channel
 from .waiting import DEADLINE, eventually
 
 
@@ -127,6 +136,16 @@ def test_pulses_wait_until_they_are_received(qnx: Any, client: Client) -> None:
     chid = qnx.ChannelCreate(0)
     assert client.run(send_pulses, os.getpid(), chid, *((10, 1, value) for value in range(100))) == [0] * 100
     assert receive_values(qnx, chid, 100) == list(range(100))
+
+
+@checks("B233", "B250")
+def test_a_pulse_does_not_wait_for_a_server_that_receives_nothing(qnx: Any, start: Start, peer: Peer) -> None:
+    """However much was given up on a connection, MsgSendPulse returns at once, if only to say that there is no room."""
+    coid = qnx.ConnectAttach(0, peer.pid, peer.run(create_channel))
+    for _ in range(1000):
+        qnx.TimerTimeout(NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY, 1_000_000)
+        assert qnx.MsgSend_r(coid, b"message", bytearray(1)) == -ETIMEDOUT
+    assert start(qnx.MsgSendPulse_r, coid, 10, 1, 1).result() in (0, -EAGAIN)
 
 
 @checks("B239")

@@ -787,6 +787,7 @@ def test_a_connection_that_was_not_recovered_is_dead(qnx: Any, start: Start, ser
 @open_point("D6")
 def test_a_connection_that_was_not_recovered_is_described_as_dead(qnx: Any, start: Start, server: Server) -> None:
     """After a failed ha_ReConnectAttach, ConnectServerInfo shows NTO_COF_DEAD, and dup fails with ESRCH."""
+    qnx.ConnectAttach(0, server.pid, server.chid)
     fd = qnx.ha_ConnectAttach(0, server.pid, server.chid, 0, 0, Recovering(reconnecting(qnx, 0, 9999)))
     task = start(qnx.MsgSend, fd, b"question", None)
     server.refuse(EBADF)

@@ -1,8 +1,9 @@
 """Several threads: servers with many receivers, connections with many senders."""
 
 import os
+import sys
 import threading
-from errno import ESRCH
+from errno import EBADF, ESRCH
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
@@ -122,6 +123,31 @@ def test_threads_share_a_connection_without_waiting_for_each_other(qnx: Any, cli
     assert {info.pid for _rcvid, _number, info in received} == {client.pid}
     assert {info.coid for _rcvid, _number, info in received} == {coid}
     assert len({info.scoid for _rcvid, _number, info in received}) == 1
+
+
+def use_closed_numbers(qnx: Any, rounds: int) -> List[int]:
+    """What several threads get for sends, at the same time, on a connection whose descriptor os.close has closed."""
+    sys.setswitchinterval(1e-6)
+    chid = qnx.ChannelCreate(0)
+    results: List[int] = []
+    for _ in range(rounds):
+        coid = qnx.ConnectAttach(0, 0, chid, 0)
+        ready = threading.Barrier(8)
+
+        def send(_number: int, coid: int = coid, ready: threading.Barrier = ready) -> int:
+            ready.wait(DEADLINE)
+            status: int = qnx.MsgSend_r(coid, b"message")
+            return status
+
+        os.close(coid)
+        results += in_threads(send, 8)
+    return results
+
+
+@checks("D17", "B264")
+def test_threads_that_find_a_number_closed_are_told_the_same(peer: Peer) -> None:
+    """A number that was closed behind the library's back is EBADF for each of the threads that send on it."""
+    assert set(peer.run(use_closed_numbers, 500)) == {-EBADF}
 
 
 def send_many(qnx: Any, pid: int, chid: int, threads: int, each: int) -> int:

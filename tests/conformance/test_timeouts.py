@@ -23,6 +23,9 @@ SEND_AND_REPLY = NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY
 SHORT = 30_000_000
 ENOUGH_TO_BE_RECEIVED = 250_000_000
 
+# More than the host can wait for at a time.
+MONTH = 30 * 24 * 3600 * 1_000_000_000
+
 RECEIVES = ["MsgReceive", "MsgReceivev", "MsgReceivePulse"]
 
 #: What sends a message: the common way, a less common one, and one for what is large.
@@ -113,14 +116,15 @@ def test_the_wait_for_an_answer_can_be_limited(qnx: Any, start: Start, client: C
             qnx.MsgReply(rcvid, 0)
 
 
-@checks("B208")
-def test_one_limit_is_for_both_waits_together(qnx: Any, start: Start) -> None:
-    """The time that a message waited for its receiver is not given back: its limit expires before a later one.
-
-    The other one is shorter, but begins when the message is received: from then on this message's own would be longer.
-    """
+@checks("B208", "B221")
+@pytest.mark.parametrize(
+    "flags", [SEND_AND_REPLY, NTO_TIMEOUT_REPLY | TIMER_ABSTIME], ids=["for-both", "point-in-time"]
+)
+def test_the_wait_for_a_receiver_is_not_given_back(qnx: Any, start: Start, flags: int) -> None:
+    """A limit that began before the message was received expires before a later one, which a new one would outlast."""
     chid, silent = qnx.ChannelCreate(0), qnx.ChannelCreate(0)
-    sending = start(send, qnx, os.getpid(), chid, SEND_AND_REPLY, 10 * ENOUGH_TO_BE_RECEIVED).wait_until_blocked()
+    limit = 10 * ENOUGH_TO_BE_RECEIVED + (time.monotonic_ns() if flags & TIMER_ABSTIME else 0)
+    sending = start(send, qnx, os.getpid(), chid, flags, limit).wait_until_blocked()
     outlast_timeouts(qnx, 4 * ENOUGH_TO_BE_RECEIVED)
     receive_message(qnx, chid)
     with fails_with(ETIMEDOUT):
@@ -130,11 +134,12 @@ def test_one_limit_is_for_both_waits_together(qnx: Any, start: Start) -> None:
 
 
 @checks("B208")
+@pytest.mark.parametrize("limit", [PATIENCE, MONTH], ids=["short", "long"])
 @pytest.mark.parametrize("flags", [SEND_AND_REPLY, NTO_TIMEOUT_SEND, NTO_TIMEOUT_REPLY], ids=["both", "send", "reply"])
-def test_an_answer_in_time_is_an_answer(qnx: Any, client: Client, flags: int) -> None:
-    """A timeout that does not expire changes nothing."""
+def test_an_answer_in_time_is_an_answer(qnx: Any, client: Client, flags: int, limit: int) -> None:
+    """A timeout that does not expire changes nothing, however far it is."""
     chid = qnx.ChannelCreate(0)
-    sending = [call.wait_until_blocked() for call in send_all(client, chid, flags, PATIENCE)]
+    sending = [call.wait_until_blocked() for call in send_all(client, chid, flags, limit)]
     rcvids = [receive_message(qnx, chid) for _ in sending]
     for call in sending:
         call.wait_until_blocked()
@@ -244,11 +249,12 @@ def send_pulse(qnx: Any, pid: int, chid: int) -> None:
 
 
 @checks("B211")
+@pytest.mark.parametrize("limit", [PATIENCE, MONTH], ids=["short", "long"])
 @pytest.mark.parametrize("call", RECEIVES)
-def test_what_arrives_in_time_is_received(qnx: Any, start: Start, client: Client, call: str) -> None:
-    """A pulse that arrives before the timeout expires is received."""
+def test_what_arrives_in_time_is_received(qnx: Any, start: Start, client: Client, call: str, limit: int) -> None:
+    """A pulse that arrives before the timeout expires is received, however far that is."""
     chid = qnx.ChannelCreate(0)
-    task = start(limited, qnx, NTO_TIMEOUT_RECEIVE, PATIENCE, receive, qnx, call, chid).wait_until_blocked()
+    task = start(limited, qnx, NTO_TIMEOUT_RECEIVE, limit, receive, qnx, call, chid).wait_until_blocked()
     client.run(send_pulse, os.getpid(), chid)
     assert task.result() == 0
 

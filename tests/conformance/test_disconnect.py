@@ -361,7 +361,7 @@ def test_a_connection_that_was_detached_while_a_message_waits_is_not_told_of(
     """Messages on detached connections still wait when their server dies: only a connection that is left is told of."""
     chid = peer.run(create_channel, NTO_CHF_UNBLOCK)
     own = qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT)
-    coids = [qnx.ConnectAttach(0, peer.pid, chid) for _ in range(10)]
+    coids = [qnx.ConnectAttach(0, peer.pid, chid) for _ in range(30)]
     other = qnx.ConnectAttach(0, peer.pid, chid)
     sending = [start(qnx.MsgSend, coid, b"message", None) for coid in coids]
     for _ in coids:

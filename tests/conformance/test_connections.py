@@ -432,9 +432,17 @@ def test_detaching_frees_a_thread_that_waits_for_its_reply(qnx: Any, client: Cli
         qnx.MsgReply(rcvid, 0)
 
 
+DESCRIPTORS = 100
+
+
+def bound_descriptors(_qnx: Any) -> None:
+    """Let the process have few descriptors, from the beginning."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
 def detach_without_descriptors(qnx: Any, coid: int) -> int:
     """Detach a connection while no descriptor is free."""
-    taken = take_descriptors(100)
+    taken = take_descriptors(DESCRIPTORS)
     try:
         return detach(qnx, coid)
     finally:
@@ -447,6 +455,7 @@ def detach_without_descriptors(qnx: Any, coid: int) -> int:
 def test_detaching_needs_no_descriptor(qnx: Any, start: Start, peer: Peer, received: bool) -> None:
     """A process that has used up its descriptors can detach a side channel, which frees the thread that waits there."""
     chid, client = qnx.ChannelCreate(0), Client(qnx, start, peer)
+    client.run(bound_descriptors)
     coid = client.attach(chid)
     call = client.send(coid).wait_until_blocked()
     if received:

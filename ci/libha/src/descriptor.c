@@ -29,6 +29,8 @@ static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 static struct registry registry;
 /* A sealed memory file, of which every placeholder is a description of its own; -1 until it is needed. */
 static int template = -1;
+/* Given up when a descriptor is needed and there is no other; -1 if there is none. */
+static int reserve = -1;
 
 static void enter(void)
 {
@@ -244,6 +246,28 @@ ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t 
     return length;
 }
 
+void descriptor_fill_reserve(void)
+{
+    enter();
+    if (reserve < 0)
+        reserve = keep(eventfd(0, EFD_CLOEXEC));
+    leave();
+}
+
+int descriptor_open_surely(const char *path, int flags)
+{
+    int fd = descriptor_open(AT_FDCWD, path, flags, 0);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+        enter();
+        if (reserve >= 0)
+            discard(reserve);
+        reserve = -1;
+        leave();
+        fd = descriptor_open(AT_FDCWD, path, flags, 0);
+    }
+    return fd;
+}
+
 void descriptor_close(int fd)
 {
     if (fd < 0)
@@ -443,6 +467,6 @@ void descriptor_after_fork_in_child(void)
 {
     for (int fd; (fd = registry_take_any(&registry)) >= 0;)
         close(fd);
-    template = -1;
+    template = reserve = -1;
     leave();
 }

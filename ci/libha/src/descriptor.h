@@ -33,6 +33,11 @@ int descriptor_socketpair(int ends[2], int type);
  */
 ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t *count, bool *lost);
 
+/* Sees to it that descriptor_open_surely has one to give up. */
+void descriptor_fill_reserve(void);
+/* The same as descriptor_open, also when the process has used up its descriptors. */
+int descriptor_open_surely(const char *path, int flags);
+
 /* Closes a descriptor of the library; nothing if it is -1. */
 void descriptor_close(int fd);
 

@@ -42,6 +42,7 @@ int lane_open(struct trunk *trunk, int coid, uint64_t window, int64_t deadline, 
     struct lane *lane = calloc(1, sizeof *lane);
     if (!lane)
         return ENOMEM;
+    descriptor_fill_reserve();
     if (window > INT64_MAX) {
         error = ENOMEM;
         goto out;
@@ -97,9 +98,10 @@ void lane_poke(const struct lane *lane)
     const struct answer_frame frame = {.kind = FRAME_DETACHED};
     char path[32];
     format_descriptor_path(path, sizeof path, lane->in);
-    int fd = descriptor_open(AT_FDCWD, path, O_WRONLY | O_NONBLOCK, 0);
+    int fd = descriptor_open_surely(path, O_WRONLY | O_NONBLOCK);
     if (fd < 0)
         return;
     descriptor_write(fd, &frame, sizeof frame); /* If the pipe is full, the thread is awake anyway. */
     descriptor_close(fd);
+    descriptor_fill_reserve();
 }

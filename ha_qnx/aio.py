@@ -19,6 +19,7 @@ import contextlib
 import contextvars
 import functools
 import inspect
+import operator
 import os
 import queue
 import signal
@@ -41,6 +42,7 @@ from typing import (
 
 from . import backends, connection, service
 from .api import Backend, RecoveryFunction
+from .buffers import as_seconds, readable
 from .constants import NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND
 from .kernel import BytesLike, StrPath
 
@@ -160,7 +162,7 @@ def _begin(function: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
 
 async def send(
     coid: int,
-    message: BytesLike,
+    message: Optional[BytesLike],
     size: Optional[int] = None,
     *,
     timeout: Optional[float] = None,
@@ -170,7 +172,7 @@ async def send(
 
     Args:
         coid: the connection.
-        message: is copied, so that its buffer is free at once.
+        message: is copied, so that its buffer is free at once; None is an empty one.
         size: the length of the reply; without it, up to 4096 bytes, and zeros at the end are cut off.
         timeout: seconds until the kernel gives up: OSError with ETIMEDOUT. It counts from when a thread takes the
             message, and anew after a recovery there is none.
@@ -178,15 +180,23 @@ async def send(
 
     Raises:
         OSError: as MsgSend.
+        TypeError: this is no connection, no message, or no time.
     """
     qnx = _backend_of(coid, backend)
-    return await call(_send, qnx, int(coid), bytes(message), size, timeout)
+    nanoseconds = None if timeout is None else int(as_seconds("timeout", timeout) * 1e9)
+    return await call(_send, qnx, operator.index(coid), bytes(readable(message)), size, nanoseconds)
 
 
-def _send(qnx: Backend, coid: int, message: bytes, size: Optional[int], timeout: Optional[float]) -> Tuple[int, bytes]:
-    if timeout is not None:
-        qnx.TimerTimeout(NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY, int(timeout * 1e9))
-    return connection.exchange(qnx, coid, message, size)
+def _send(
+    qnx: Backend, coid: int, message: bytes, size: Optional[int], nanoseconds: Optional[int]
+) -> Tuple[int, bytes]:
+    if nanoseconds is None:
+        return connection.exchange(qnx, coid, message, size)
+    qnx.TimerTimeout(NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY, nanoseconds)
+    try:
+        return connection.exchange(qnx, coid, message, size)
+    finally:
+        qnx.TimerTimeout(0, None)  # Where nothing was sent, it is not for the next message of this thread.
 
 
 def _backend_of(coid: int, backend: Optional[Backend]) -> Backend:
@@ -291,45 +301,64 @@ class Service(service.BaseService):
         name_timeout: float = 5.0,
         signals: Sequence[int] = (signal.SIGTERM, signal.SIGINT),
     ) -> None:
-        """Serve until ``stop`` is called, this task is cancelled, or one of the signals comes: as ``Service.serve``."""
-        self._loop = asyncio.get_running_loop()
+        """Serve until ``stop`` is called, this task is cancelled, or one of the signals comes: as ``Service.serve``.
+
+        Args:
+            grace: how many seconds the requests in hand may take at the end.
+            name_timeout: how many seconds to wait for the name, if a predecessor still has it.
+            signals: what ends it, in the main thread. Their handlers are put back afterwards.
+
+        Raises:
+            OSError: as name_attach.
+            RuntimeError: it is being served already.
+        """
+        times = as_seconds("grace", grace), as_seconds("name_timeout", name_timeout)
+        with self._one_run() as run:
+            self._loop = asyncio.get_running_loop()
+            with self._stopped_by_loop(signals):
+                await self._serve_in_loop(run, *times)
+
+    async def _serve_in_loop(self, run: service._Run, grace: float, name_timeout: float) -> None:
         self._tasks: Dict[service.Request, asyncio.Task[None]] = {}
         self._others: Set[asyncio.Task[None]] = set()
         ended = self._loop.create_future()
 
-        def run() -> None:
+        def serve() -> None:
             error: Optional[BaseException] = None
             try:
-                self._run(1, grace, name_timeout, ())
+                self._run(run, 1, grace, name_timeout, ())
             except BaseException as raised:
                 error = raised
             self._in_loop(ended.set_result, error)
 
-        with self._stopped_by_loop(signals):
-            threading.Thread(target=run, name=self.name, daemon=True).start()
-            try:
-                error = await asyncio.shield(ended)
-            except asyncio.CancelledError:
-                self.stop()
-                await ended
-                raise
-            finally:
-                await self._end_tasks()
+        threading.Thread(target=serve, name=self.name, daemon=True).start()
+        try:
+            error = await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self.stop()
+            await ended
+            raise
+        finally:
+            await self._end_tasks()
         if error is not None:
             raise error
 
     @contextlib.contextmanager
     def _stopped_by_loop(self, signals: Sequence[int]) -> Iterator[None]:
-        handled = []
-        with contextlib.suppress(RuntimeError, ValueError):  # This is not the main thread, which has the signals.
-            for number in signals:
-                self._loop.add_signal_handler(number, self.stop)
-                handled.append(number)
-        try:
+        if threading.current_thread() is not threading.main_thread():
             yield
-        finally:
-            for number in handled:
-                self._loop.remove_signal_handler(number)
+            return
+        with contextlib.ExitStack() as stack:
+            for number in signals:
+                before = signal.getsignal(number)
+                self._loop.add_signal_handler(number, self.stop)
+                stack.callback(self._put_back, number, before)
+            yield
+
+    def _put_back(self, number: int, handler: Any) -> None:
+        self._loop.remove_signal_handler(number)
+        if handler is not None:  # It is none of Python's.
+            signal.signal(number, handler)
 
     async def _end_tasks(self) -> None:
         """Cancel what has not come to an end in time; let the rest finish."""

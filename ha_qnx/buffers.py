@@ -1,7 +1,9 @@
 """What callers pass: messages, turned into flat views of bytes, and numbers; or refused before anything is done."""
 
+import math
 import operator
-from typing import Iterable, List, Optional, Union
+import threading
+from typing import Any, Iterable, List, Optional, Union
 
 Readable = Union[bytes, bytearray, memoryview, "SupportsBuffer"]
 SupportsBuffer = object  # typing.Buffer came with Python 3.12
@@ -88,3 +90,21 @@ def as_uint(name: str, value: object) -> int:
 def as_long(name: str, value: object) -> int:
     """A number that fits C's long of 64 bits."""
     return integer(name, value, LONG_MIN, LONG_MAX)
+
+
+def as_seconds(name: str, value: Any) -> float:
+    """A length of time in seconds; what is longer than a thread can wait, such as infinity, is as long as it can.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is NaN.
+    """
+    try:
+        is_nan = math.isnan(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}") from None
+    except OverflowError:
+        is_nan = False  # It is an int that is larger than any float.
+    if is_nan:
+        raise ValueError(f"{name} must be a number of seconds, not NaN")
+    return float(min(value, threading.TIMEOUT_MAX))

@@ -42,6 +42,7 @@ from typing import (
 
 from . import backends
 from .api import Backend
+from .buffers import INT_MAX, as_seconds, integer
 from .constants import (
     EOK,
     IO_BASE,
@@ -68,6 +69,8 @@ __all__ = ["LATER", "BaseService", "Ocb", "Request", "Service", "log"]
 log = logging.getLogger("ha_qnx.service")
 
 _RECEIVE_ROOM = 4096
+
+_NAME_TIMEOUT = 5.0  # Seconds.
 
 # The beginning of _IO_DUP: pid, scoid and coid of the original (B341).
 _dup = Struct("=12xi8xii")
@@ -171,6 +174,7 @@ class _Run:
     """One time that a service serves."""
 
     def __init__(self) -> None:
+        self.has_begun = False
         self.is_stopping = False
         self.failure: Optional[BaseException] = None
         self.ready = threading.Event()
@@ -237,14 +241,26 @@ class BaseService:
 
     # Running it.
 
-    def _run(self, threads: int, grace: float, name_timeout: float, signals: Sequence[int]) -> None:
-        run = self._now
+    @contextlib.contextmanager
+    def _one_run(self) -> Iterator[_Run]:
+        """The time that begins now.
+
+        Raises:
+            RuntimeError: the last one is not over.
+        """
+        with self._lock:
+            run = self._now
+            if run.has_begun:
+                raise RuntimeError(f"{self.name!r} is being served already")
+            run.has_begun = True
         try:
-            with self._stopped_by(signals):
-                self._serve(run, self._take_name(time.monotonic() + name_timeout), threads, grace)
+            yield run
         finally:
             self._now = _Run()  # The next time begins anew.
-            run.ready.set()  # Whoever waits for it learns that it is over.
+
+    def _run(self, run: _Run, threads: int, grace: float, name_timeout: float, signals: Sequence[int]) -> None:
+        with self._stopped_by(signals):
+            self._serve(run, self._take_name(time.monotonic() + name_timeout), threads, grace)
         if run.failure is not None:
             raise run.failure
 
@@ -288,12 +304,10 @@ class BaseService:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = [(number, signal.signal(number, lambda _number, _frame: self.stop())) for number in signals]
-        try:
+        with contextlib.ExitStack() as stack:
+            for number in signals:
+                stack.callback(signal.signal, number, signal.signal(number, lambda _number, _frame: self.stop()))
             yield
-        finally:
-            for number, handler in before:
-                signal.signal(number, handler)
 
     def _wake(self, run: _Run, name: Name, own: int, threads: int) -> None:
         """Wait for the end, then give up the name and wake who waits for messages: no work for a signal handler."""
@@ -352,12 +366,15 @@ class BaseService:
             request.is_answered |= is_ours
         try:
             yield is_ours
-        finally:
-            with self._none_in_hand:
-                # The number may be another request's by now.
-                if is_ours and self._in_hand.get(request.rcvid) is request:
-                    del self._in_hand[request.rcvid]
-                    self._none_in_hand.notify_all()
+        except BaseException:
+            if is_ours:
+                request.is_answered = False  # What was given is no answer; another one can be.
+            raise
+        with self._none_in_hand:
+            # The number may be another request's by now.
+            if is_ours and self._in_hand.get(request.rcvid) is request:
+                del self._in_hand[request.rcvid]
+                self._none_in_hand.notify_all()
 
     # Answering.
 
@@ -381,7 +398,7 @@ class BaseService:
     def _refuse(self, request: Request, error: Exception) -> None:
         """Let the client have the errno of an exception."""
         number = error.errno if isinstance(error, OSError) else EIO
-        if not number or number < 0 or number in _WOULD_LOOK_LOST:
+        if not isinstance(number, int) or not 0 < number <= INT_MAX or number in _WOULD_LOOK_LOST:
             number = EIO
         level = logging.INFO if isinstance(error, OSError) else logging.ERROR
         client = (self.name, request.kind, request.info.pid, errno.errorcode.get(number, number))
@@ -511,7 +528,7 @@ class Service(BaseService):
         threads: int = 1,
         *,
         grace: float = 10.0,
-        name_timeout: float = 5.0,
+        name_timeout: float = _NAME_TIMEOUT,
         signals: Sequence[int] = (signal.SIGTERM, signal.SIGINT),
     ) -> None:
         """Serve until ``stop`` is called or, in the main thread, one of the signals comes.
@@ -527,31 +544,52 @@ class Service(BaseService):
 
         Raises:
             OSError: as name_attach.
+            RuntimeError: it is being served already.
         """
-        self._run(threads, grace, name_timeout, signals)
+        arguments = _threads(threads), as_seconds("grace", grace), as_seconds("name_timeout", name_timeout), signals
+        with self._one_run() as run:
+            self._run(run, *arguments)
 
     @contextlib.contextmanager
     def running(self, threads: int = 1, *, grace: float = 10.0) -> Iterator["Service"]:
-        """Serve in the background, in threads of this process, while the context lasts."""
+        """Serve in the background, in threads of this process, while the context lasts.
+
+        Args:
+            threads: how many threads receive.
+            grace: how many seconds the requests in hand may take at the end.
+
+        Raises:
+            OSError: as name_attach; then the body does not run.
+            RuntimeError: it is being served already.
+        """
+        arguments = _threads(threads), as_seconds("grace", grace), _NAME_TIMEOUT, ()
         failures: List[BaseException] = []
 
         def serve() -> None:
             try:
-                self.serve(threads, grace=grace)
+                self._run(run, *arguments)
             except BaseException as error:
                 failures.append(error)
+            finally:
+                run.ready.set()  # Whoever waits for it learns that it is over.
 
-        is_ready = self._now.ready
-        server = threading.Thread(target=serve, daemon=True)
-        server.start()
-        is_ready.wait()
-        try:
-            yield self
-        finally:
-            self.stop()
-            server.join()
+        with self._one_run() as run:
+            server = threading.Thread(target=serve, daemon=True)
+            server.start()
+            run.ready.wait()
             if failures:
                 raise failures[0]
+            try:
+                yield self
+            finally:
+                self.stop()
+                server.join()
+                if failures:
+                    raise failures[0]
+
+
+def _threads(threads: int) -> int:
+    return integer("threads", threads, 1, INT_MAX)
 
 
 def _plain_answer(result: Any) -> Tuple[int, Optional[BytesLike]]:
@@ -573,6 +611,8 @@ def _read_answer(request: Request, nbytes: int, data: BytesLike) -> Tuple[int, B
 
 def _write_answer(request: Request, data: bytes, count: Optional[int]) -> Tuple[int, None]:
     written = len(data) if count is None else operator.index(count)
+    if not 0 <= written <= len(data):
+        raise ValueError(f"write() returned {written}, but was given {len(data)} bytes")
     request.ocb.offset += written
     return written, None
 

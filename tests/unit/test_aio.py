@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import signal
 import threading
 import warnings
 from errno import EBADF, EIO, ENOENT, ESRCH, ETIMEDOUT
@@ -144,6 +145,58 @@ def test_a_timeout_is_the_kernels() -> None:
     with server.running():
         run(main)
         assert server.requests[0].reply(0) is False
+
+
+def test_a_timeout_is_for_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was not sent, because of its arguments, leaves its timeout to no other message of its thread."""
+    server = Threaded()
+    monkeypatch.setattr(aio, "THREADS", 1)
+    monkeypatch.setattr(aio, "_crew", aio._Crew())
+
+    async def main() -> None:
+        async with aio.connect(NAME) as connection:
+            with pytest.raises(ValueError, match="negative"):
+                await aio.send(connection, b"x", -1, timeout=0)
+            waiting = asyncio.ensure_future(aio.send(connection, b"later"))
+            await until(lambda: server.requests)
+            assert not server.requests[0].is_unblocking
+            server.requests[0].reply(1)
+            assert await waiting == (1, b"")
+
+    with server.running():
+        run(main)
+
+
+def test_a_message_can_wait_as_long_as_it_takes() -> None:
+    """An infinite timeout is none, or nearly."""
+
+    async def main() -> None:
+        async with aio.connect(NAME) as connection:
+            assert await aio.send(connection, b"x", timeout=float("inf")) == (0, b"<x>")
+
+    with Threaded().running():
+        run(main)
+
+
+def test_what_is_no_message_is_refused_as_msgsend_does() -> None:
+    """A number, a list and a str are none, and a str is no connection; None is an empty message."""
+    no_messages: List[Any] = [5, [1, 2], "5"]
+    no_coid: Any = "5"
+    no_time: Any = "5"
+
+    async def main() -> None:
+        async with aio.connect(NAME) as connection:
+            for message in no_messages:
+                with pytest.raises(TypeError):
+                    await aio.send(connection, message)
+            with pytest.raises(TypeError):
+                await aio.send(no_coid, b"x")
+            with pytest.raises(TypeError, match="timeout"):
+                await aio.send(connection, b"x", timeout=no_time)
+            assert await aio.send(connection, None) == (0, b"<>")
+
+    with Threaded().running():
+        run(main)
 
 
 def test_a_cancelled_task_stops_waiting_at_once() -> None:
@@ -539,6 +592,44 @@ print("over")
         assert connection.send(b"x") == (0, b"<x>")
         assert program.terminate() == 0
     assert (program.output, program.errors) == ("over\n", "")
+
+
+def test_the_signals_get_their_handlers_back() -> None:
+    """When it ends, and when one of them is no signal that can be handled."""
+
+    def handle(_number: int, _frame: Any) -> None:
+        pytest.fail("a signal came")
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        with pytest.raises(RuntimeError, match="cannot be caught"):
+            run(lambda: Served().serve(signals=(signal.SIGTERM, signal.SIGKILL)))
+        assert signal.getsignal(signal.SIGTERM) is handle
+        server = Served()
+        server.stop()
+        run(server.serve)
+        assert signal.getsignal(signal.SIGTERM) is handle
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("answer", [(0, "text"), 1 << 70], ids=str)
+def test_an_answer_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+    """The client gets EIO, and does not wait for ever."""
+    monkeypatch.setattr(Served, "message", lambda _self, _request: answer)
+    with served(), connect(NAME, recover=None) as connection:
+        assert Task(connection.send, b"x").errno() == EIO
+
+
+def test_a_service_is_served_once_at_a_time() -> None:
+    """The second time is refused, as are times that are none, and the first one goes on."""
+    no_time: Any = "x"
+    with served() as server, connect(NAME, recover=None) as connection:
+        with pytest.raises(RuntimeError, match="served already"):
+            run(server.serve)
+        with pytest.raises(TypeError, match="grace"):
+            run(lambda: server.serve(grace=no_time))
+        assert connection.send(b"x") == (0, b"<x>")
 
 
 def test_a_server_that_cannot_start_says_why() -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from errno import EACCES, EBADF, EINVAL, EIO, EMSGSIZE, ENOENT, ENOSYS, EOVERFLOW, ESRCH, ETIMEDOUT
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type
 
 import pytest
 from ha_qnx.conformance.expect import fails_with
@@ -146,6 +146,8 @@ def raising(error: BaseException) -> Callable[[Request], Any]:
         (OSError("without a number"), EIO),
         (OSError(0, "no error"), EIO),
         (OSError(-5, "no error of ours"), EIO),
+        (OSError(1 << 40, "no error of C's"), EIO),
+        (OSError("no number", "at all"), EIO),
         (ValueError("a bug"), EIO),
     ],
 )
@@ -175,11 +177,24 @@ def test_an_exception_does_not_look_like_the_death_of_the_server(server: Recordi
         assert connection.stats.failures == 0
 
 
-def test_an_answer_that_is_none_is_an_error(server: Recording, coid: int) -> None:
-    """A str is no data."""
-    server.answer = lambda request: "text"
-    with fails_with(EIO):
-        ha_qnx.MsgSend(coid, b"x")
+@pytest.mark.parametrize("answer", ["text", (0, "text"), 1 << 70, (1 << 70, b""), memoryview(b"abcd")[::2]], ids=str)
+def test_an_answer_that_is_none_is_an_error(server: Recording, coid: int, answer: Any) -> None:
+    """The client is not left waiting for one that cannot be given: it gets EIO."""
+    server.answer = lambda request: answer
+    sending = Task(ha_qnx.MsgSend, coid, b"x")
+    assert sending.errno() == EIO
+
+
+def test_another_answer_can_follow_one_that_is_none(server: Recording, coid: int) -> None:
+    """Whoever gives an answer for LATER that cannot be sent is told so, and can give a better one."""
+    server.answer = lambda request: LATER
+    sending = Task(ha_qnx.MsgSend, coid, b"x")
+    eventually(lambda: server.requests, "the request")
+    text: Any = "text"
+    with pytest.raises(TypeError):
+        server.requests[0].reply(0, text)
+    assert server.requests[0].reply(7) is True
+    assert sending.result() == 7
 
 
 def test_a_service_without_handlers_knows_nothing() -> None:
@@ -442,6 +457,18 @@ def test_a_server_of_files_keeps_positions(server: Recording, coid: int) -> None
         assert ha_qnx.lseek(coid, 0, os.SEEK_CUR) == 10
 
 
+@pytest.mark.parametrize("count", [-1, 4])
+def test_nobody_takes_more_than_was_written(
+    server: Recording, coid: int, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """A count that cannot be is a bug of the handler's: EIO, and the position stays."""
+    assert ha_qnx.lseek(coid, 5, os.SEEK_SET) == 5
+    monkeypatch.setattr(server, "write", lambda request, data: count)
+    with fails_with(EIO):
+        ha_qnx.write(coid, b"abc")
+    assert ha_qnx.lseek(coid, 0, os.SEEK_CUR) == 5
+
+
 def test_transfers_of_one_opening_do_not_overlap() -> None:
     """Threads that read on one descriptor get each part once."""
     content = bytes(range(200))
@@ -597,7 +624,57 @@ def test_a_service_that_cannot_start_says_why(server: Recording) -> None:
     """``running`` raises what serve raised, rather than waiting."""
     service = Service("")
     with fails_with(EINVAL), service.running():
-        pass
+        pytest.fail("it serves")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"threads": 0}, ValueError),
+        ({"threads": -1}, ValueError),
+        ({"threads": "2"}, TypeError),
+        ({"threads": 1.5}, TypeError),
+        ({"grace": "x"}, TypeError),
+        ({"grace": float("nan")}, ValueError),
+        ({"name_timeout": None}, TypeError),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_served_with_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, arguments: Dict[str, Any], error: Type[Exception]
+) -> None:
+    """Before the name is taken."""
+    service = Recording()
+    monkeypatch.setattr(service, "_take_name", lambda deadline: pytest.fail("the name is taken"))
+    with pytest.raises(error, match=next(iter(arguments))):
+        service.serve(**arguments)
+    if "name_timeout" not in arguments:
+        with pytest.raises(error, match=next(iter(arguments))), service.running(**arguments):
+            pytest.fail("it serves")
+
+
+def test_the_end_can_be_given_all_the_time_there_is() -> None:
+    """An infinite grace is as long as a thread can wait."""
+    service = Recording()
+    service.answer = lambda request: LATER
+    with contextlib.ExitStack() as stack:
+        with service.running(threads=2, grace=float("inf")):
+            connection = stack.enter_context(connect(NAME, recover=None))
+            waiting = Task(connection.send, b"x")
+            eventually(lambda: service.requests, "the request")
+            service.stop()
+            service.requests[0].reply(3)
+        assert waiting.result() == (3, b"")
+
+
+def test_a_service_is_served_once_at_a_time(server: Recording) -> None:
+    """The second time is refused, and the first one goes on: it can still be stopped."""
+    with pytest.raises(RuntimeError, match="served already"):
+        server.serve()
+    with pytest.raises(RuntimeError, match="served already"), server.running():
+        pytest.fail("it serves twice")
+    with connect(NAME, recover=None) as connection:
+        assert connection.send(b"x") == (0, b"x")
 
 
 def test_the_signals_get_their_handlers_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -616,6 +693,14 @@ def test_the_signals_get_their_handlers_back(monkeypatch: pytest.MonkeyPatch) ->
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     Task(service.serve).result()
     assert seen[1] == before[0]
+
+
+def test_the_signals_get_their_handlers_back_when_one_is_none() -> None:
+    """Those that came before it in the list, too."""
+    before = signal.getsignal(signal.SIGTERM)
+    with fails_with(EINVAL):
+        Recording().serve(signals=(signal.SIGTERM, signal.SIGKILL))
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_end_waits_until_an_answer_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

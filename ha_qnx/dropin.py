@@ -34,6 +34,7 @@ from typing import IO, Any, Callable, Dict, Iterator, List, Mapping, Optional, S
 
 from . import backends, strategies
 from .api import Backend
+from .buffers import as_seconds
 from .constants import NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
 from .files import OpenMode, RawFile, is_connection, uninterrupted
 from .kernel import BytesLike, StrPath
@@ -63,6 +64,11 @@ def parse_paths(text: str) -> Dict[str, str]:
     return paths
 
 
+def _check_paths(paths: Any) -> None:
+    if not isinstance(paths, Mapping) or not all(isinstance(path, str) for entry in paths.items() for path in entry):
+        raise TypeError(f"paths must be a mapping of strings, not {paths!r}")
+
+
 def install(
     backend: Optional[Backend] = None,
     *,
@@ -79,12 +85,16 @@ def install(
 
     Raises:
         RuntimeError: it is installed already.
-        ValueError: HA_QNX_PATHS is not of its form.
+        TypeError: ``recover_within`` is no number, or ``paths`` is no mapping of strings.
+        ValueError: HA_QNX_PATHS is not of its form, or ``recover_within`` is NaN.
         ImportError: the backend cannot be had.
     """
     global _current
     if paths is None:
         paths = parse_paths(os.environ.get(PATHS_VARIABLE, ""))
+    _check_paths(paths)
+    if recover_within is not None:
+        recover_within = as_seconds("recover_within", recover_within)
     with _lock:
         if _current is not None:
             raise RuntimeError("the drop-in is installed already")
@@ -143,6 +153,7 @@ class _Covers:
 
     def __init__(self, backend: Backend, recover_within: Optional[float], paths: Mapping[str, str]) -> None:
         self.backend: Any = backend
+        self.ConnectServerInfo = backend.ConnectServerInfo
         self.recover_within = recover_within
         self._paths = paths
         self._places: Dict[int, _Place] = {}
@@ -360,7 +371,7 @@ def _descriptor_calls(covers: _Covers) -> Dict[_Call, _Call]:
         target = covers.target(path)
         if target is None:
             return original_open(path, flags, mode, dir_fd=dir_fd)
-        return covers.open(path, target, flags, mode)
+        return covers.open(os.fspath(path), target, flags, mode)
 
     @replaces(original_read)
     def read(fd: int, length: int, /) -> bytes:
@@ -380,7 +391,9 @@ def _descriptor_calls(covers: _Covers) -> Dict[_Call, _Call]:
 
     @replaces(original_write)
     def write(fd: int, data: BytesLike, /) -> int:
-        return uninterrupted(covers.write, fd, data) if fd in ours else original_write(fd, data)
+        if fd not in ours or data is None:  # None is an empty message, but no data of os.write.
+            return original_write(fd, data)
+        return uninterrupted(covers.write, fd, data)
 
     @replaces(original_writev)
     def writev(fd: int, buffers: Any, /) -> int:
@@ -443,6 +456,7 @@ def _open_call(covers: _Covers) -> _Call:
         if opener is None and target is None:
             return original(file, mode, buffering, encoding, errors, newline, closefd)
         how = OpenMode(mode, buffering, encoding, errors, newline)
+        file = os.fspath(file)
         if not closefd:
             raise ValueError("Cannot use closefd=False with file name")
         if opener is None:

@@ -22,6 +22,7 @@ from .buffers import LONG_MAX, as_int, as_long, integer, readable, readable_part
 from .documenting import documented_by
 from .errors import failure
 from .kernel import BytesLike, Kernel, StrPath, Vector
+from .platforms import is_qnx
 from .structures import MessageInfo
 
 __all__ = ["Files", "OpenMode", "RawFile", "Transfers", "is_connection"]
@@ -35,7 +36,7 @@ _NO_REPLY = bytearray()
 _COPIED = 4096
 
 
-def is_connection(kernel: Kernel, fd: int) -> bool:
+def is_connection(kernel: Union[Kernel, "Transfers"], fd: int) -> bool:
     """Whether a number is a connection to a channel, rather than a descriptor of the host or nothing at all."""
     try:
         return kernel.ConnectServerInfo(0, fd, MessageInfo()) == fd
@@ -172,6 +173,7 @@ class Files:
         newline: Optional[str] = None,
     ) -> IO[Any]:
         how = OpenMode(mode, buffering, encoding, errors, newline)
+        path = os.fspath(path)  # What a file object and an OSError show as its name.
         backend: Any = self
         fd = backend.ha_open(path, how.oflag, rfn, rhdl, haflags)
         try:
@@ -246,7 +248,7 @@ class OpenMode:
             message = (
                 "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used"
             )
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
+            warnings.warn(message, RuntimeWarning, stacklevel=3)  # Whoever opens the file.
         self.mode = mode
         self.buffering = buffering
         self._encoding, self._errors, self._newline = encoding, errors, newline
@@ -310,6 +312,8 @@ class Transfers(Protocol):
     def lseek(self, fd: int, offset: int, whence: int) -> int: ...
 
     def close(self, fd: int) -> object: ...
+
+    def ConnectServerInfo(self, pid: int, coid: int, info: Optional[MessageInfo]) -> int: ...
 
 
 class RawFile(io.RawIOBase):
@@ -402,9 +406,23 @@ class RawFile(io.RawIOBase):
         return self.seek(0, os.SEEK_CUR)
 
     def truncate(self, size: Optional[int] = None) -> int:
-        """Truncate an ordinary file. No I/O message of this project asks a server to do that."""
+        """Truncate an ordinary file. No I/O message of this project asks a server to do that.
+
+        Args:
+            size: how many bytes stay; without it, those before the position.
+
+        Returns:
+            How many they are.
+
+        Raises:
+            io.UnsupportedOperation: this is a connection, or not open for writing.
+            OSError: as os.ftruncate.
+        """
         if not self.writable():
             raise io.UnsupportedOperation("File not open for writing")
+        # On QNX ftruncate asks the server; on a host it would truncate what lies under the connection.
+        if not is_qnx() and is_connection(self._calls, self._fd):
+            raise io.UnsupportedOperation("truncate")
         if size is None:
             size = self.tell()
         try:

@@ -114,6 +114,7 @@ builtins_: Any = builtins
 
 DEEDS: Dict[str, Callable[[int], object]] = {
     "read": lambda fd: os_.read(fd, 5),
+    "write None": lambda fd: os_.write(fd, None),
     "read to the end": lambda fd: (os_.read(fd, 1000), os_.read(fd, 1000)),
     "read nothing": lambda fd: os_.read(fd, 0),
     "read less than nothing": lambda fd: os_.read(fd, -1),
@@ -251,6 +252,17 @@ def test_uninstall_gives_the_originals_back() -> None:
     dropin.uninstall()
     after = [*(getattr(os, name) for name in CALLS), io.open, builtins.open, vars(pathlib).get("_NormalAccessor")]
     assert all(one is other for one, other in zip(before, after))
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"paths": "/a=/b"}, {"paths": {"/a": 5}}, {"recover_within": "5"}], ids=lambda found: str(found)
+)
+def test_what_cannot_be_installed_with_is_refused(qnx: Recovery, arguments: Dict[str, Any]) -> None:
+    """A text is no map of paths, and no time; the ordinary calls stay as they are."""
+    before = builtins.open
+    with pytest.raises(TypeError, match=next(iter(arguments))):
+        dropin.install(qnx, **arguments)
+    assert builtins.open is before
 
 
 def test_it_is_installed_once(qnx: Recovery) -> None:
@@ -396,6 +408,35 @@ def test_messages_and_files_mix(qnx: Recovery, both: Tuple[str, str]) -> None:
         assert reply == CONTENT[:5]
         assert qnx.MsgSendv(fd, [message], [bytearray(5)]) == 5
         assert os.read(fd, 5) == CONTENT[10:15]
+
+
+def test_a_connection_is_not_truncated(both: Tuple[str, str], store: pathlib.Path) -> None:
+    """No server is asked to: an error, rather than a success that does nothing. A file of the host is truncated."""
+    for buffering in (0, -1):
+        with open(both[0], "r+b", buffering) as file, pytest.raises(io.UnsupportedOperation):
+            file.truncate(0)
+    assert store.read_bytes() == CONTENT
+    with open(both[1], "r+b") as file:
+        assert file.truncate(5) == 5
+    assert os.stat(both[1]).st_size == 5
+
+
+def test_a_path_object_is_shown_as_its_text(both: Tuple[str, str]) -> None:
+    """The name of a file and the file of an error are what they are under open() and os.open."""
+    for path in both:
+        with open(pathlib.Path(path)) as file:
+            assert file.name == path
+        for fail in (lambda missing: open(missing), lambda missing: os.open(missing, os.O_RDONLY)):
+            with pytest.raises(FileNotFoundError) as failure:
+                fail(pathlib.Path(path + "-missing"))
+            assert failure.value.filename == path + "-missing"
+
+
+def test_a_warning_about_buffers_names_who_opens(both: Tuple[str, str]) -> None:
+    """Line buffering of bytes is none: the warning is about the line of the caller."""
+    with pytest.warns(RuntimeWarning, match="line buffering") as warned, open(both[0], "rb", 1):
+        pass
+    assert [warning.filename for warning in warned] == [__file__]
 
 
 def test_a_forgotten_file_warns(both: Tuple[str, str]) -> None:

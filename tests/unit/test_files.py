@@ -1,5 +1,6 @@
 """What read, write, lseek and fstat make of servers that answer strangely, and the layouts of what they answer."""
 
+import io
 import os
 import pathlib
 import struct
@@ -11,6 +12,7 @@ from ha_qnx.conformance.waiting import Task
 from ha_qnx.fallback.kernel import SocketKernel
 
 from ha_qnx import iomessages
+from ha_qnx.files import OpenMode, RawFile
 from ha_qnx.recovery import Recovery
 
 
@@ -93,6 +95,21 @@ def test_a_read_without_data_returns_what_the_server_counts(answered: Answered) 
     """Only the status counts the bytes; where no data came, there is nothing of another reply, but zeros."""
     answered.say(3, b"")
     assert answered.qnx.read(answered.coid, 10) == b"\0\0\0"
+
+
+def test_a_connection_is_not_truncated(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a host there is nothing to truncate, and nobody is asked; on QNX, ftruncate asks the server."""
+    truncated: List[Tuple[int, int]] = []
+    monkeypatch.setattr(os, "ftruncate", lambda fd, size: truncated.append((fd, size)))
+    how = OpenMode("r+b", 0)
+    with how.layers(RawFile(answered.qnx, answered.coid, how, answered.coid, closefd=False)) as file:
+        for size in (0, None):
+            with pytest.raises(io.UnsupportedOperation):
+                file.truncate(size)
+        assert truncated == []
+        monkeypatch.setattr("ha_qnx.files.is_qnx", lambda: True)
+        assert file.truncate(5) == 5
+        assert truncated == [(answered.coid, 5)]
 
 
 def test_a_status_makes_the_round_trip(tmp_path: pathlib.Path) -> None:

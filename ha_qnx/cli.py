@@ -1,10 +1,12 @@
 """The command ``ha-qnx``, also ``python -m ha_qnx``.
 
-Every subcommand prints for a person, or with --json for a program, and exits with 0, with 1 if it found a fault, or
-with 2 if it was used wrongly.
+``demo`` and ``doctor`` print for a person, or with --json for a program. The exit status is 0; 1 if a fault was found,
+or the host refuses something, such as the output; 2 if the command was used wrongly; 130 if the demonstration was
+interrupted. ``run`` exits as its program does.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from typing import List, Optional, Tuple
@@ -38,11 +40,18 @@ def main(arguments: Optional[List[str]] = None, called: str = "ha-qnx") -> int:
         return status
     if rest and options.run is not suite.run:
         parser.error(f"{options.command} takes nothing after --")
+    if sys.stdout is None:
+        sys.stderr.write(f"{called}: standard output is closed\n")
+        return 1
     try:
         status = options.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads what this prints any more; the interpreter must not find that out again when it ends.
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # Nobody reads what this prints any more, and that is no news.
+            sys.stderr.write(f"{called}: {error}\n")
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        # If that cannot be written, the interpreter must not find it out again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
@@ -74,6 +83,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
             description=module.DESCRIPTION,
             epilog=module.EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=module is not run,  # It has to know its options among those of the program.
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)

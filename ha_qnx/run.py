@@ -8,13 +8,16 @@ import argparse
 import ctypes
 import errno
 import functools
+import importlib.machinery
 import importlib.util
 import json
 import logging
 import math
 import os
+import pkgutil
 import runpy
 import sys
+import types
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 from . import backends, dropin, watching
@@ -73,9 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time")
+        raise argparse.ArgumentTypeError(f"invalid number of seconds: {text!r}")
     return seconds
 
 
@@ -102,29 +108,57 @@ def run(options: argparse.Namespace) -> int:
     logging.getLogger("ha_qnx").propagate = False
     # It stays: threads of the program, and what it does at its exit, come after this returns.
     dropin.install(backend, recover_within=options.wait, paths=paths)
+    # As under python it stays the module __main__: its threads, pickle, and what it does at its exit look there.
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
     if options.module is not None:
         sys.argv = [options.module, *options.rest]
-        runpy.run_module(options.module, run_name="__main__", alter_sys=True)
+        runpy._run_module_as_main(options.module)  # type: ignore[attr-defined]  # what python -m calls
     else:
         sys.argv = [options.script, *options.rest]
-        _put_first(os.path.dirname(os.path.realpath(options.script)))
-        runpy.run_path(options.script, run_name="__main__")
+        _run_script(options.script, main)
     return 0
 
 
-def _put_first(directory: str) -> None:
-    """Let the program find the modules beside it, as python does where it is not told otherwise (-P, -I)."""
+def _run_script(path: str, main: types.ModuleType) -> None:
+    """Run a file, or the __main__ of a directory or an archive."""
+    absolute = os.path.abspath(path)
+    if pkgutil.get_importer(absolute) is not None:
+        _put_first(absolute, is_searched=True)
+        runpy._run_module_as_main("__main__", alter_argv=False)  # type: ignore[attr-defined]  # as python does
+        return
+    _put_first(os.path.dirname(os.path.realpath(path)))
+    main.__file__ = absolute if sys.version_info >= (3, 9) else path
+    loader: Any
+    if path.endswith(".pyc"):
+        loader = importlib.machinery.SourcelessFileLoader("__main__", main.__file__)
+        code = loader.get_code("__main__")
+    else:
+        loader = importlib.machinery.SourceFileLoader("__main__", main.__file__)
+        code = loader.source_to_code(loader.get_data(absolute), main.__file__)  # Its get_code would write a .pyc.
+    main.__loader__ = loader
+    exec(code, vars(main))  # noqa: S102  # the program
+
+
+def _put_first(directory: str, is_searched: bool = False) -> None:
+    """Let the program find the modules beside it, as python does where it is not told otherwise (-P, -I).
+
+    Args:
+        directory: where they are.
+        is_searched: the program itself is to be found there, whatever python was told.
+    """
     if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
         sys.path[0] = directory
+    elif is_searched:
+        sys.path.insert(0, directory)
 
 
 def _check_module(name: str) -> None:
-    """See whether there is a module.
+    """See whether there is a module, without importing the package that it is in: it belongs to the program.
 
     Raises:
         ImportError: there is none.
     """
-    if importlib.util.find_spec(name) is None:
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
         raise ImportError(f"No module named {name}")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 from typing import List
@@ -75,6 +76,19 @@ def test_the_command_can_be_run(command: List[str], tmp_path: pathlib.Path) -> N
     wrong = subprocess.run([*command, "dance"], cwd=tmp_path, stderr=subprocess.PIPE, timeout=60)  # noqa: S603  # ours
     assert (right.returncode, wrong.returncode) == (0, 2)
     assert b"No fault found" in right.stdout
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ["demo", "--seconds", "0.1", "--kills", "0", "--clients", "1"]])
+@pytest.mark.parametrize("output", [">&-", ">/dev/full"])
+def test_output_that_cannot_be_written_is_an_error(tmp_path: pathlib.Path, arguments: List[str], output: str) -> None:
+    """A line on standard error and status 1, rather than a traceback."""
+    command = f"exec {shlex.join([sys.executable, '-m', 'ha_qnx', *arguments])} {output}"
+    ended = subprocess.run(  # noqa: S602  # ours, with a file that only a shell closes
+        command, shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("python -m ha_qnx: ")
 
 
 def test_a_command_can_be_piped_into_one_that_stops_reading(tmp_path: pathlib.Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import py_compile
 import subprocess
 import sys
 from typing import Any, Dict, Iterator, List, Optional
@@ -270,6 +271,58 @@ def test_a_program_finds_itself_as_under_python(tmp_path: pathlib.Path, as_modul
     outcome = Program([*arguments, "--help"], tmp_path if as_module else tmp_path.parent).wait()
     assert outcome.errors == ""
     assert outcome.output == "__main__ program.py ['program.py', '--help']\nTrue\n"
+
+
+AT_ITS_EXIT = """
+import atexit, os, pickle, sys, threading
+class Mine:
+    pass
+def tell():
+    print(sys.modules["__main__"].Mine is Mine, type(pickle.loads(pickle.dumps(Mine()))) is Mine)
+atexit.register(tell)
+threading.Timer(0.1, tell).start()
+os.chdir("/")
+print(os.path.isabs(__file__) or sys.version_info < (3, 9))
+"""
+
+
+@pytest.mark.parametrize("kind", ["script", "module", "directory", "compiled"])
+def test_a_program_is_the_main_module_until_its_end(tmp_path: pathlib.Path, kind: str) -> None:
+    """Its threads and what it does at its exit find it there after its last line, too; its path is absolute."""
+    path = pathlib.Path(script(tmp_path, AT_ITS_EXIT))
+    arguments = {"script": ["program.py"], "module": ["-m", "program"], "directory": ["app"], "compiled": ["main.pyc"]}
+    py_compile.compile(str(path), str(tmp_path / "main.pyc"))
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__main__.py").write_text("import beside\n" + AT_ITS_EXIT)
+    (tmp_path / "app" / "beside.py").touch()
+    outcome = Program(arguments[kind], tmp_path).wait()
+    assert (outcome.output, outcome.errors) == ("True\nTrue True\nTrue True\n", "")
+    assert not list(tmp_path.glob("__pycache__/program.*")) or kind == "module"
+
+
+def test_a_package_is_imported_with_the_drop_in(tmp_path: pathlib.Path) -> None:
+    """The package of a module that -m names is the program's: what it takes from os is the drop-in's."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("from os import read\n")
+    (tmp_path / "package" / "module.py").write_text("import os, package\nprint(package.read is os.read)\n")
+    outcome = Program(["-m", "package.module"], tmp_path).wait()
+    assert (outcome.output, outcome.errors) == ("True\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["-m", "json"], ["-m", "json.nothing"], ["empty"]], ids=str)
+def test_what_has_no_main_program_is_a_line(tmp_path: pathlib.Path, arguments: List[str]) -> None:
+    """A package, a module that it lacks, or a directory without __main__: what python says of it, and no traceback."""
+    (tmp_path / "empty").mkdir()
+    outcome = Program(arguments, tmp_path).wait()
+    assert (outcome.status, outcome.output, len(outcome.errors.splitlines())) == (1, "", 1)
+
+
+def test_a_time_that_is_none_is_called_so(tmp_path: pathlib.Path) -> None:
+    """In words of the user's; and an option that is cut short is none of ours."""
+    for arguments, words in (["--wait", "abc"], "invalid number of seconds: 'abc'"), (["--wai", "1"], "--wai"):
+        outcome = Program([*arguments, "script.py"], tmp_path).wait()
+        assert outcome.status == 2
+        assert words in outcome.errors
 
 
 def test_a_server_that_does_not_come_back_is_waited_for_in_vain(keeper: Keeper, tmp_path: pathlib.Path) -> None:

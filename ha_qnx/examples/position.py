@@ -47,16 +47,18 @@ def start_server() -> "subprocess.Popen[bytes]":
 
 def main() -> None:
     server = start_server()
-    reader = Reader()
-    with reader.connection:
-        for number in range(1, 11):
-            print(reader.line(), end="")
-            if number in (3, 7):
-                server.kill()
-                server.wait()
-                server = start_server()
-    server.terminate()
-    server.wait()
+    try:
+        reader = Reader()
+        with reader.connection:
+            for number in range(1, 11):
+                print(reader.line(), end="")
+                if number in (3, 7):
+                    server.kill()
+                    server.wait()
+                    server = start_server()
+    finally:
+        server.kill()
+        server.wait()
 
 
 if __name__ == "__main__":

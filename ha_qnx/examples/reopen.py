@@ -53,19 +53,21 @@ def open_first() -> int:
 
 def main() -> None:
     server = start_server()
-    coid = open_first()
-    for number in range(1, 5):
-        reply = bytearray(32)
-        ha.MsgSend(coid, b"who are you?", reply)
-        print(f"request {number} was answered by {reply.rstrip(bytes(1)).decode()}")
-        if number == 2:
-            server.kill()
-            server.wait()
-            print(f"killed server {server.pid}")
-            server = start_server()
-    ha.ha_close(coid)
-    server.kill()
-    server.wait()
+    try:
+        coid = open_first()
+        for number in range(1, 5):
+            reply = bytearray(32)
+            ha.MsgSend(coid, b"who are you?", reply)
+            print(f"request {number} was answered by {reply.rstrip(bytes(1)).decode()}")
+            if number == 2:
+                server.kill()
+                server.wait()
+                print(f"killed server {server.pid}")
+                server = start_server()
+        ha.ha_close(coid)
+    finally:
+        server.kill()
+        server.wait()
 
 
 if __name__ == "__main__":

@@ -51,16 +51,18 @@ def start_server() -> "subprocess.Popen[bytes]":
 def main() -> None:
     server = start_server()
     recover = strategies.wait_for(strategies.then(strategies.reopen_name(NAME), begin_session), timeout=10)
-    with ha.connect(NAME, recover=recover, handle="anna", wait=10) as connection:
-        begin_session(connection, "anna")
-        for number in range(1, 4):
-            print(f"{number}: {ask(connection, 'status')}")
-            if number < 3:
-                server.kill()
-                server.wait()
-                server = start_server()
-    server.terminate()
-    server.wait()
+    try:
+        with ha.connect(NAME, recover=recover, handle="anna", wait=10) as connection:
+            begin_session(connection, "anna")
+            for number in range(1, 4):
+                print(f"{number}: {ask(connection, 'status')}")
+                if number < 3:
+                    server.kill()
+                    server.wait()
+                    server = start_server()
+    finally:
+        server.kill()
+        server.wait()
 
 
 if __name__ == "__main__":

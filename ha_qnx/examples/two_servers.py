@@ -46,21 +46,23 @@ def main() -> None:
     servers: Dict[str, subprocess.Popen[bytes]] = {name: start_server(name) for name in NAMES}
     ha.on_event(tell)
     recover = strategies.wait_for(strategies.failover(NAMES), timeout=10)
-    with ha.connect(NAMES[0], recover=recover) as connection:
-        # Each line is a message; in between, the server that answered is killed. It comes back when the other one has
-        # taken over, so that there always is one to go to.
-        for victim in (None, *NAMES, *NAMES):
-            if victim is not None:
-                servers[victim].kill()
-                servers[victim].communicate()
-                print(f"killed {victim}")
-            _status, data = connection.send(b"who are you?")
-            print(f"answered by {data.decode()}")
-            if victim is not None:
-                servers[victim] = start_server(victim)
-    for server in servers.values():
-        server.terminate()
-        server.communicate()
+    try:
+        with ha.connect(NAMES[0], recover=recover) as connection:
+            # Each line is a message; in between, the server that answered is killed. It comes back when the other one
+            # has taken over, so that there always is one to go to.
+            for victim in (None, *NAMES, *NAMES):
+                if victim is not None:
+                    servers[victim].kill()
+                    servers[victim].communicate()
+                    print(f"killed {victim}")
+                _status, data = connection.send(b"who are you?")
+                print(f"answered by {data.decode()}")
+                if victim is not None:
+                    servers[victim] = start_server(victim)
+    finally:
+        for server in servers.values():
+            server.kill()
+            server.communicate()
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 python -m ha_qnx.examples.unedited
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from typing import Iterator
 
 import ha_qnx as ha
 from ha_qnx.service import Request, Service
@@ -41,27 +43,28 @@ class Table(Service):
         return self.content[request.ocb.offset :][:nbytes]
 
 
-def start_server(kind: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "ha_qnx.examples.unedited", kind]
-    return subprocess.Popen(command)  # noqa: S603  # this very file
+@contextlib.contextmanager
+def running(*arguments: str) -> "Iterator[subprocess.Popen[bytes]]":
+    process = subprocess.Popen([sys.executable, "-m", *arguments], stderr=subprocess.STDOUT)  # noqa: S603  # our own
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def main() -> None:
-    doomed = start_server("doomed")
-    ha.connect(NAME, wait=10).close()
-    with tempfile.TemporaryDirectory() as directory:
+    with running("ha_qnx.examples.unedited", "doomed") as doomed, tempfile.TemporaryDirectory() as directory:
+        ha.connect(NAME, wait=10).close()
         script = os.path.join(directory, "reader.py")
         with open(script, "w") as file:
             file.write(READER)
         print(f"ha-qnx run reader.py {PATH}, where reader.py is:\n\n{READER}", flush=True)
-        command = [sys.executable, "-m", "ha_qnx", "run", "--verbose", script, PATH]
-        program = subprocess.Popen(command, stderr=subprocess.STDOUT)  # noqa: S603  # our own command
-        doomed.wait(30)
-        print("the server was killed in the middle of the table; here comes the next one", flush=True)
-        server = start_server("healthy")
-        status = program.wait(30)
-    server.terminate()
-    server.wait(30)
+        with running("ha_qnx", "run", "--verbose", script, PATH) as program:
+            doomed.wait(30)
+            print("the server was killed in the middle of the table; here comes the next one", flush=True)
+            with running("ha_qnx.examples.unedited", "healthy"):
+                status = program.wait(30)
     expected = sum(number * number for number in range(1, ROWS + 1))
     print(f"the program has ended with status {status}; it should have found {ROWS} rows and {expected}")
     sys.exit(status)

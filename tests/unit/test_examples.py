@@ -1,17 +1,22 @@
 """The examples, as real processes."""
 
 import configparser
+import importlib
 import importlib.util
 import os
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
-from typing import Dict, List
+from typing import Any, Dict, List
 
 import pytest
 from ha_qnx.conformance.waiting import DEADLINE, eventually
+
+import ha_qnx
+from ha_qnx import watching
 
 DIRECTORY = pathlib.Path(importlib.util.find_spec("ha_qnx.examples").origin or "").parent  # type: ignore[union-attr]  # it is there
 PROGRAMS = ["reopen", "position", "session", "two_servers"]
@@ -68,6 +73,49 @@ def test_two_servers_take_turns() -> None:
     a, b = "example-server-a", "example-server-b"
     assert answers == [a, b, a, b, a]
     assert sum(line.startswith("  recovered") for line in lines) == 4
+
+
+@pytest.mark.usefixtures("shared_directory")
+@pytest.mark.parametrize("name", [*PROGRAMS, "unedited"])
+def test_no_server_outlives_a_client_that_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the client ends the example, its servers included."""
+    example = importlib.import_module(f"ha_qnx.examples.{name}")
+    servers: List[Any] = []
+
+    class Noted(subprocess.Popen):  # type: ignore[type-arg]  # of bytes
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            servers.append(self)
+
+    def fail(*_arguments: Any, **_options: Any) -> None:
+        raise ValueError("the client fails")
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    monkeypatch.setattr(ha_qnx, "connect", fail)
+    monkeypatch.setattr(ha_qnx, "ha_open", fail)
+    monkeypatch.setattr(watching, "_callbacks", [])
+    with pytest.raises(ValueError, match="the client fails"):
+        example.main()
+    states = [server.returncode for server in servers]
+    for server in servers:
+        with server:  # which closes its pipe
+            server.kill()
+    assert states == [-signal.SIGKILL] * (2 if name == "two_servers" else 1)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["as it is", "failing"])
+def test_the_first_program_leaves_nothing(fails: bool, tmp_path: pathlib.Path) -> None:
+    """The one in README.md, saved and run: two answers of each of two servers, and no server that stays."""
+    text = (pathlib.Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    source = text.split("```python\n")[1].partition("```")[0]
+    program = tmp_path / "first.py"
+    program.write_text(source.replace("print(data.decode())", "1 / 0") if fails else source, encoding="utf-8")
+    command = [sys.executable, str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)  # noqa: S603  # ours
+    # What would live on would keep the pipes open: run() would not have returned.
+    assert (done.returncode, "ZeroDivisionError" in done.stderr) == (int(fails), fails)
+    answers = done.stdout.splitlines()
+    assert fails or (answers[0] == answers[1] != answers[2] == answers[3])
 
 
 def supervised(command: str, environment: Dict[str, str]) -> "subprocess.Popen[str]":

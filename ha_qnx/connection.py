@@ -15,10 +15,11 @@ from typing import IO, Any, Iterable, Optional, Tuple, Type, TypeVar, Union
 
 from . import backends, watching
 from .api import Backend, RecoveryFunction
+from .buffers import as_seconds
 from .constants import HA_RECOVERY_ENABLE, HA_RECOVERY_SUSPEND
 from .files import OpenMode, RawFile
 from .kernel import BytesLike, StrPath
-from .strategies import NO_SERVER, path_of, reopen, set_limits, until_served, wait_for
+from .strategies import NO_SERVER, check_limits, path_of, reopen, set_limits, until_served, wait_for
 
 __all__ = ["REPLY_ROOM", "Connection", "connect", "exchange"]
 
@@ -182,7 +183,11 @@ def connect(
 
     Raises:
         OSError: as ha_open.
+        TypeError: a time or a limit is no number.
+        ValueError: a time is NaN, or a limit too large for C's int.
     """
+    timeout, wait = as_seconds("timeout", timeout), as_seconds("wait", wait)
+    check_limits(attempts, recoveries)
     qnx = backends.backend() if backend is None else backend
     path = path_of(target)
     if recover is True:

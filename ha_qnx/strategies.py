@@ -17,12 +17,13 @@ import logging
 import os
 import threading
 import time
-from errno import EAGAIN, EBADF, ENOENT, ENXIO, ESRCH
-from typing import Any, Callable, Dict, Optional, Sequence
+from errno import EAGAIN, EBADF, ENOENT, ENXIO, EPERM, ESRCH
+from typing import Any, Callable, Dict, Generic, Optional, Sequence, Tuple, TypeVar
 
 from . import backends, watching
 from .api import Backend, RecoveryFunction
 from .arrivals import Arrivals
+from .buffers import INT_MAX, as_int, as_seconds, integer
 from .constants import (
     HA_RECOVERY_ACOUNT,
     HA_RECOVERY_ENABLE,
@@ -49,6 +50,8 @@ __all__ = [
 
 #: What opening and attaching fail with while one server is gone and the next one is not there yet.
 NO_SERVER = frozenset((ENOENT, ESRCH, ENXIO, EAGAIN))
+
+T = TypeVar("T")
 
 _log = logging.getLogger("ha_qnx")
 
@@ -101,6 +104,20 @@ def reconnect(nd: int, pid: int, chid: int, flags: int = 0, *, backend: Optional
     return recover
 
 
+class _Remembered(Generic[T]):
+    """What a strategy remembers of each connection; another one that gets the number of a closed one is new to it."""
+
+    def __init__(self) -> None:
+        self._of: Dict[int, Tuple[int, T]] = {}
+
+    def get(self, coid: int) -> Optional[T]:
+        generation, value = self._of.get(coid, (None, None))
+        return value if generation == watching.generation(coid) else None
+
+    def put(self, coid: int, value: T) -> None:
+        self._of[coid] = (watching.generation(coid), value)
+
+
 class Failover:
     """What ``failover`` makes: it remembers which server each connection had."""
 
@@ -109,11 +126,12 @@ class Failover:
         self._oflag = oflag
         self._step = step
         self._backend = backend
-        self._last: Dict[int, int] = {}
+        self._last: _Remembered[int] = _Remembered()
 
     def __call__(self, coid: int, handle: Any) -> int:
         count = len(self.paths)
-        start = self._last[coid] + self._step if coid in self._last else 0
+        last = self._last.get(coid)
+        start = 0 if last is None else last + self._step
         failures = []
         for number in (place % count for place in range(start, start + count)):
             try:
@@ -123,7 +141,7 @@ class Failover:
                     raise
                 failures.append(error)
             else:
-                self._last[coid] = number
+                self._last.put(coid, number)
                 return reopened
         raise failures[-1]
 
@@ -136,7 +154,13 @@ def failover(
     A connection begins with the server that it had last, so that it stays with one that was started again at once, and
     goes through the list from there. With ``round_robin`` it begins with the one after that, which gives each server
     its turn. No answer is any error but EBADF, which says that the number belongs to something else by now.
+
+    Raises:
+        TypeError: ``paths`` is one path, and no sequence of them.
+        ValueError: there is none.
     """
+    if isinstance(paths, (str, bytes)):
+        raise TypeError(f"failover takes a sequence of paths: [{paths!r}], not {paths!r}")
     if not paths:
         raise ValueError("failover needs a path")
     return Failover(paths, oflag, 1 if round_robin else 0, backend)
@@ -147,7 +171,13 @@ def wait_for(strategy: RecoveryFunction, timeout: float = 30.0) -> RecoveryFunct
 
     It sleeps until a server arrives; on QNX it looks every 50 ms. The time is one for all tries together. It does not
     cut a try short: a server that is there and does not answer is waited for as ever.
+
+    Raises:
+        TypeError: the strategy is not callable, or the time is no number.
+        ValueError: the time is NaN.
     """
+    _check_callable("a strategy", strategy)
+    timeout = as_seconds("timeout", timeout)
 
     @functools.wraps(strategy)
     def recover(coid: int, handle: Any) -> int:
@@ -182,7 +212,12 @@ def then(strategy: RecoveryFunction, rebuild: Callable[[int, Any], object]) -> R
 
     What it sends on the connection is not recovered. If the server is lost again meanwhile, that is an ESRCH, which
     ``wait_for(then(...))`` takes for another try. What else it raises ends the recovery.
+
+    Raises:
+        TypeError: one of them is not callable.
     """
+    _check_callable("a strategy", strategy)
+    _check_callable("rebuild", rebuild)
 
     @functools.wraps(strategy)
     def recover(coid: int, handle: Any) -> int:
@@ -208,14 +243,35 @@ def limit(
     *,
     backend: Optional[Backend] = None,
 ) -> RecoveryFunction:
-    """Have the library call the strategy so often at most: ``attempts`` for one failure, ``recoveries`` in all."""
+    """Have the library call the strategy so often at most: ``attempts`` for one failure, ``recoveries`` in all.
+
+    Raises:
+        TypeError: the strategy is not callable, or a limit is no number.
+        ValueError: a limit is too large for C's int.
+    """
+    _check_callable("a strategy", strategy)
+    check_limits(attempts, recoveries)
 
     @functools.wraps(strategy)
     def recover(coid: int, handle: Any) -> int:
         set_limits(_use(backend), coid, attempts, recoveries)
+        if 0 in (attempts, recoveries):  # The library does not know that before the first call.
+            raise PermissionError(EPERM, "the limit of this connection's recoveries is 0")
         return strategy(coid, handle)
 
     return recover
+
+
+def check_limits(attempts: Optional[int], recoveries: Optional[int]) -> None:
+    """Refuse what no limit can be.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is too large for C's int.
+    """
+    for name, limit in (("attempts", attempts), ("recoveries", recoveries)):
+        if limit is not None:
+            as_int(name, limit)
 
 
 def set_limits(qnx: Backend, coid: int, attempts: Optional[int], recoveries: Optional[int]) -> None:
@@ -232,8 +288,15 @@ def circuit_breaker(
     """After so many failures in a row, suspend the recovery of the connection for ``cooldown`` seconds.
 
     Until then, calls on it fail at once. After that the strategy gets one chance: its next failure suspends it again.
+
+    Raises:
+        TypeError: the strategy is not callable, or one of the others is no number.
+        ValueError: ``failures`` is less than 1, or ``cooldown`` is NaN.
     """
-    failed: Dict[int, int] = {}
+    _check_callable("a strategy", strategy)
+    failures = integer("failures", failures, 1, INT_MAX)
+    cooldown = as_seconds("cooldown", cooldown)
+    failed: _Remembered[int] = _Remembered()
 
     @functools.wraps(strategy)
     def recover(coid: int, handle: Any) -> int:
@@ -243,8 +306,9 @@ def circuit_breaker(
             recovered = answer == coid
             return answer
         finally:
-            failed[coid] = 0 if recovered else failed.get(coid, 0) + 1
-            if failed[coid] >= failures:
+            count = 0 if recovered else (failed.get(coid) or 0) + 1
+            failed.put(coid, count)
+            if count >= failures:
                 _suspend(_use(backend), coid, cooldown)
 
     return recover
@@ -260,6 +324,11 @@ def _suspend(qnx: Backend, coid: int, seconds: float) -> None:
     timer = threading.Timer(seconds, enable)
     timer.daemon = True
     timer.start()
+
+
+def _check_callable(what: str, function: object) -> None:
+    if not callable(function):
+        raise TypeError(f"{what} must be callable, and {type(function).__name__} is not")
 
 
 def _use(backend: Optional[Backend]) -> Backend:

@@ -5,12 +5,12 @@ line for each recovery goes to the logger ``ha_qnx``: at INFO if the connection 
 not, when the caller gets an error.
 """
 
-import contextlib
 import errno
+import itertools
 import logging
 import threading
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 __all__ = ["RecoveryEvent", "Stats", "on_event", "stats"]
 
@@ -63,7 +63,9 @@ class _Attempts(threading.local):
 _attempts = _Attempts()
 # No lock: the counts of a connection change only while its recovery is locked, and so by one thread at a time.
 _stats: Dict[int, Stats] = {}
-_callbacks: List[Callable[[RecoveryEvent], object]] = []
+_generations: Dict[int, int] = {}
+_callbacks: Dict[int, Callable[[RecoveryEvent], object]] = {}
+_registrations = itertools.count()
 
 
 def stats(coid: int) -> Stats:
@@ -80,14 +82,19 @@ def on_event(callback: Callable[[RecoveryEvent], object]) -> Callable[[], None]:
     Other threads with the same connection wait meanwhile, so it must be short. What it raises is logged.
 
     Returns:
-        A function that ends it.
+        A function that ends it, and only it: the same function may have been registered more than once.
+
+    Raises:
+        TypeError: it is not callable.
     """
+    if not callable(callback):
+        raise TypeError(f"a callback of on_event must be callable, and {type(callback).__name__} is not")
+    registration = next(_registrations)
 
     def end() -> None:
-        with contextlib.suppress(ValueError):
-            _callbacks.remove(callback)
+        _callbacks.pop(registration, None)
 
-    _callbacks.append(callback)
+    _callbacks[registration] = callback
     return end
 
 
@@ -139,6 +146,12 @@ def given_up(coid: int, failure: OSError) -> None:
 def begin(coid: int) -> None:
     """A connection is HA-aware from now on: count from zero."""
     _stats.pop(coid, None)
+    _generations[coid] = generation(coid) + 1
+
+
+def generation(coid: int) -> int:
+    """Which of the HA-aware connections that have had a number has it now."""
+    return _generations.get(coid, 0)
 
 
 def _count(
@@ -156,7 +169,7 @@ def _count(
 
 def _tell(event: RecoveryEvent) -> None:
     _log.log(logging.INFO if event.recovered else logging.WARNING, "%s", event)
-    for callback in list(_callbacks):
+    for callback in list(_callbacks.values()):
         try:
             callback(event)
         except Exception:

@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from errno import EBADF, ENOENT
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple, Type
 
 import pytest
 from ha_qnx.conformance.expect import fails_with
@@ -126,6 +126,28 @@ def test_a_connection_is_a_coid(echo: Echo) -> None:
         with fails_with(EBADF):
             ha_qnx.MsgSend(thermostat, b"x")
         assert recovered == [(thermostat.coid, "handle")]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"timeout": "5"}, TypeError),
+        ({"timeout": None}, TypeError),
+        ({"timeout": float("nan")}, ValueError),
+        ({"wait": "1"}, TypeError),
+        ({"wait": float("nan")}, ValueError),
+        ({"attempts": "x"}, TypeError),
+        ({"recoveries": 1 << 40}, ValueError),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_connected_with_is_refused(
+    monkeypatch: pytest.MonkeyPatch, options: Dict[str, Any], error: Type[Exception]
+) -> None:
+    """Before anything is opened."""
+    monkeypatch.setattr(ha_qnx.backend(), "open", lambda *_arguments: pytest.fail("it is opened"))
+    with pytest.raises(error, match=next(iter(options))):
+        connect("thermostat", **options)
 
 
 def test_the_context_closes_the_connection(echo: Echo) -> None:

@@ -93,7 +93,7 @@ def test_no_server_outlives_a_client_that_fails(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(subprocess, "Popen", Noted)
     monkeypatch.setattr(ha_qnx, "connect", fail)
     monkeypatch.setattr(ha_qnx, "ha_open", fail)
-    monkeypatch.setattr(watching, "_callbacks", [])
+    monkeypatch.setattr(watching, "_callbacks", {})
     with pytest.raises(ValueError, match="the client fails"):
         example.main()
     states = [server.returncode for server in servers]

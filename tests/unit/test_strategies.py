@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from errno import EACCES, EBADF, ENOENT, ENXIO, ESRCH
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Type
 
 import pytest
 import stamina
@@ -201,9 +201,25 @@ def test_failover_does_not_touch_a_number_that_is_anothers(monkeypatch: pytest.M
 
 
 def test_failover_needs_a_path() -> None:
-    """Of none, nobody can answer."""
+    """Of none, nobody can answer; and a text is no list of its letters."""
     with pytest.raises(ValueError, match="path"):
         strategies.failover([])
+    texts: List[Any] = ["ledger", b"ledger"]
+    for text in texts:
+        with pytest.raises(TypeError, match="ledger"):
+            strategies.failover(text)
+
+
+def test_failover_forgets_a_connection_that_is_closed() -> None:
+    """Another one that gets its number begins with the first server."""
+    failover = strategies.failover(["a", "b"], round_robin=True)
+    numbers = set()
+    with Named("a").running(), Named("b").running():
+        for _connection in range(2):
+            with connect("b", recover=failover) as connection:
+                numbers.add(recovered(failover, connection.coid))
+                assert ask(connection.coid) == "a"
+    assert len(numbers) == 1
 
 
 # Waiting.
@@ -273,6 +289,53 @@ def test_wait_for_lets_other_errors_pass() -> None:
 def test_wait_for_returns_what_a_strategy_returned_in_the_end() -> None:
     """If it never raised, there is no error to raise."""
     assert strategies.wait_for(lambda _coid, _handle: -1, 0.01)(5, None) == -1
+
+
+def nothing(coid: int, _handle: Any) -> int:
+    """A strategy that does nothing."""
+    return coid
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "what"),
+    [
+        (lambda: strategies.wait_for(nothing, any_("5")), TypeError, "timeout"),
+        (lambda: strategies.wait_for(nothing, any_(None)), TypeError, "timeout"),
+        (lambda: strategies.wait_for(nothing, float("nan")), ValueError, "timeout"),
+        (lambda: strategies.wait_for(any_(None)), TypeError, "strategy"),
+        (lambda: strategies.then(nothing, any_(None)), TypeError, "rebuild"),
+        (lambda: strategies.then(any_("x"), nothing), TypeError, "strategy"),
+        (lambda: strategies.limit(any_(None), 1), TypeError, "strategy"),
+        (lambda: strategies.limit(nothing, attempts=any_("x")), TypeError, "attempts"),
+        (lambda: strategies.limit(nothing, recoveries=1 << 40), ValueError, "recoveries"),
+        (lambda: strategies.circuit_breaker(any_(None)), TypeError, "strategy"),
+        (lambda: strategies.circuit_breaker(nothing, cooldown=any_("x")), TypeError, "cooldown"),
+        (lambda: strategies.circuit_breaker(nothing, failures=0), ValueError, "failures"),
+    ],
+)
+def test_what_makes_no_strategy_is_refused_when_it_is_made(
+    make: Callable[[], object], error: Type[Exception], what: str
+) -> None:
+    """Rather than when a server is lost."""
+    with pytest.raises(error, match=what):
+        make()
+
+
+def any_(value: Any) -> Any:
+    """What a type checker would refuse."""
+    return value
+
+
+def test_a_wait_can_be_as_long_as_it_takes(start_program: Callable[..., Any]) -> None:
+    """Infinity is a number of seconds, and so is one that is larger than a float."""
+    for timeout in (float("inf"), 10**400):
+        first = start_program(SERVER, "one")
+        recover = strategies.wait_for(strategies.reopen_name("one"), timeout)
+        with connect("one", recover=recover, wait=timeout) as connection:
+            first.kill()
+            second = start_program(SERVER, "one")
+            assert connection.send(b"x") == (0, b"one unknown")
+            second.kill()
 
 
 def test_a_host_without_inotify_polls(monkeypatch: pytest.MonkeyPatch, start_program: Callable[..., Any]) -> None:
@@ -368,6 +431,36 @@ def test_limit_has_the_library_bound_the_calls(start_program: Callable[..., Any]
         with fails_with(EBADF):
             connection.send(b"x")
         assert len(calls) == 3
+
+
+@pytest.mark.parametrize("limits", [{"attempts": 0}, {"recoveries": 0}], ids=str)
+def test_a_limit_of_nothing_recovers_nothing(limits: Any) -> None:
+    """Not even once."""
+    limited = strategies.limit(lambda _coid, _handle: pytest.fail("called"), **limits)
+    with Named("one").running():
+        connection = connect("one", recover=limited)
+    with connection:
+        for _time in range(2):
+            with fails_with(EBADF):
+                connection.send(b"x")
+
+
+def test_a_circuit_breaker_forgets_a_connection_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failures of another one under the same number are its own."""
+    suspended: List[int] = []
+    monkeypatch.setattr(strategies, "_suspend", lambda _qnx, coid, _seconds: suspended.append(coid))
+    breaker = strategies.circuit_breaker(strategies.reopen_name("one"), failures=2)
+    connections = []
+    for failures in (1, 2):
+        with Named("one").running():
+            connections.append(connect("one", recover=breaker))
+        with connections[-1] as connection:
+            for number in range(failures):
+                assert suspended == [], number
+                with fails_with(EBADF):
+                    connection.send(b"x")
+    assert connections[0].coid == connections[1].coid
+    assert suspended == [connections[1].coid]
 
 
 def test_a_circuit_breaker_stops_recovery_for_a_time() -> None:

@@ -92,6 +92,25 @@ def test_a_callback_can_be_taken_back() -> None:
     assert len(found) == 1
 
 
+def test_a_callback_is_taken_back_where_it_was_given() -> None:
+    """The same function may be given twice: the end of the one is not that of the other, however often it is asked."""
+    found: List[RecoveryEvent] = []
+    callback = found.append
+    end_first, end_second = ha_qnx.on_event(callback), ha_qnx.on_event(callback)
+    end_first()
+    end_first()
+    observe(lambda coid, _handle: coid)
+    end_second()
+    assert len(found) == 1
+
+
+def test_what_cannot_be_called_is_no_callback() -> None:
+    """It is refused at once, not when a server is lost."""
+    callback: Any = 5
+    with pytest.raises(TypeError, match="callable"):
+        ha_qnx.on_event(callback)
+
+
 def test_a_callback_that_fails_does_no_harm(events: List[RecoveryEvent], caplog: pytest.LogCaptureFixture) -> None:
     """It is logged; the others are called, and the recovery is one."""
 

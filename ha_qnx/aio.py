@@ -181,6 +181,7 @@ async def send(
     Raises:
         OSError: as MsgSend.
         TypeError: this is no connection, no message, or no time.
+        ValueError: the time is NaN or negative.
     """
     qnx = _backend_of(coid, backend)
     nanoseconds = None if timeout is None else int(as_seconds("timeout", timeout) * 1e9)
@@ -311,6 +312,7 @@ class Service(service.BaseService):
         Raises:
             OSError: as name_attach.
             RuntimeError: it is being served already.
+            TypeError, ValueError: a time is no number of seconds.
         """
         times = as_seconds("grace", grace), as_seconds("name_timeout", name_timeout)
         with self._one_run() as run:
@@ -357,7 +359,9 @@ class Service(service.BaseService):
 
     def _put_back(self, number: int, handler: Any) -> None:
         self._loop.remove_signal_handler(number)
-        if handler is not None:  # It is none of Python's.
+        # None is a handler in C. One of asyncio's own stands for a callback that the loop has forgotten by now: put
+        # back, it would swallow the signal.
+        if handler is not None and getattr(handler, "__module__", None) != "asyncio.unix_events":
             signal.signal(number, handler)
 
     async def _end_tasks(self) -> None:

@@ -545,6 +545,8 @@ class Service(BaseService):
         Raises:
             OSError: as name_attach.
             RuntimeError: it is being served already.
+            TypeError: one of the numbers is none.
+            ValueError: there are no threads, or a time is NaN.
         """
         arguments = _threads(threads), as_seconds("grace", grace), as_seconds("name_timeout", name_timeout), signals
         with self._one_run() as run:
@@ -560,7 +562,7 @@ class Service(BaseService):
 
         Raises:
             OSError: as name_attach; then the body does not run.
-            RuntimeError: it is being served already.
+            RuntimeError, TypeError, ValueError: as ``serve``.
         """
         arguments = _threads(threads), as_seconds("grace", grace), _NAME_TIMEOUT, ()
         failures: List[BaseException] = []
@@ -576,11 +578,10 @@ class Service(BaseService):
         with self._one_run() as run:
             server = threading.Thread(target=serve, daemon=True)
             server.start()
-            run.ready.wait()
-            if failures:
-                raise failures[0]
             try:
-                yield self
+                run.ready.wait()
+                if not failures:
+                    yield self
             finally:
                 self.stop()
                 server.join()

@@ -193,6 +193,8 @@ def test_what_is_no_message_is_refused_as_msgsend_does() -> None:
                 await aio.send(no_coid, b"x")
             with pytest.raises(TypeError, match="timeout"):
                 await aio.send(connection, b"x", timeout=no_time)
+            with pytest.raises(ValueError, match="ntime"):
+                await aio.send(connection, b"x", timeout=-1)
             assert await aio.send(connection, None) == (0, b"<>")
 
     with Threaded().running():
@@ -609,6 +611,23 @@ def test_the_signals_get_their_handlers_back() -> None:
         server.stop()
         run(server.serve)
         assert signal.getsignal(signal.SIGTERM) is handle
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_of_the_loop_is_not_swallowed_afterwards() -> None:
+    """The loop has forgotten the callback that the server's took the place of: the signal ends the process again."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, pytest.fail, "a signal came")
+        server = Served()
+        server.stop()
+        await server.serve()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        run(main)
     finally:
         signal.signal(signal.SIGTERM, before)
 

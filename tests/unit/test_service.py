@@ -177,7 +177,16 @@ def test_an_exception_does_not_look_like_the_death_of_the_server(server: Recordi
         assert connection.stats.failures == 0
 
 
-@pytest.mark.parametrize("answer", ["text", (0, "text"), 1 << 70, (1 << 70, b""), memoryview(b"abcd")[::2]], ids=str)
+NO_ANSWERS = {
+    "text": "text",
+    "text-as-data": (0, "text"),
+    "a-status-that-is-too-large": 1 << 70,
+    "the-same-with-data": (1 << 70, b""),
+    "memory-with-gaps": memoryview(b"abcd")[::2],
+}
+
+
+@pytest.mark.parametrize("answer", NO_ANSWERS.values(), ids=NO_ANSWERS)
 def test_an_answer_that_is_none_is_an_error(server: Recording, coid: int, answer: Any) -> None:
     """The client is not left waiting for one that cannot be given: it gets EIO."""
     server.answer = lambda request: answer

@@ -677,6 +677,7 @@ class SocketKernel(Kernel):
             return self._open_name(name, 0, iomessages.open_message(oflag, mode), at)
         opened = os.open(text, oflag, mode)
         if at is None:
+            self._table.give_way(opened)
             return opened
         opened = host.out_of_the_way(opened)  # It may have got the very number that it is to be moved to.
         try:
@@ -694,6 +695,7 @@ class SocketKernel(Kernel):
             if placed != at:
                 os.close(placed)
                 raise failure(EBADF)
+            self._table.give_way(at)
             return at
 
     def close(self, fd: int) -> int:
@@ -715,7 +717,9 @@ class SocketKernel(Kernel):
     def dup(self, fd: int) -> int:
         fd = as_int("fd", fd)
         if not self._table.is_ours(fd):
-            return os.dup(fd)
+            copy = os.dup(fd)
+            self._table.give_way(copy)
+            return copy
         original = self._original(fd)
         if not original.is_alive():
             raise failure(ESRCH)

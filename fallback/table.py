@@ -107,8 +107,6 @@ class ConnectionTable:
         # The channel that wants to hear of servers that go (NTO_CHF_COID_DISCONNECT).
         self.death_channel: Optional[Channel] = None
         self._inherited = _left_by_exec()
-        # Numbers that were connections of ours until they were closed behind our back.
-        self._lost_numbers: Set[int] = set()
         self._trunks: Set[Trunk] = set()
         self._slots = slots
         self._channels = channels
@@ -133,11 +131,9 @@ class ConnectionTable:
                 raise failure(EBADF)
             connection = self._revive(coid)
         if connection.cookie and not _is_marked(coid, connection.cookie):
-            with self.lock:
-                if self.entries.get(coid) is connection:  # Else another thread has seen it, too.
-                    self._forget(connection)
-                    self._lost_numbers.add(coid)
-                connection.detach()
+            # It stays here until it is closed or the host gives its number to a new descriptor of ours: as long as it
+            # does, nothing that is meant for it is written to what has the number by now (D17).
+            connection.detach()
             raise failure(EBADF)
         return connection
 
@@ -190,7 +186,6 @@ class ConnectionTable:
         with self.lock:
             old = self.entries.get(coid)
             if old is not None:
-                self.get(coid)
                 old.detach()
             return self._add(address, flags, lambda connection: self._take_over(connection, coid))
 
@@ -248,7 +243,6 @@ class ConnectionTable:
             stale.detach()  # Its descriptor was closed behind our back, or the number would not have been free.
         connection.coid = coid
         self.entries[coid] = connection
-        self._lost_numbers.discard(coid)
 
     def _take_over(self, connection: Connection, coid: int) -> None:
         old = self.entries.get(coid) or self._inherited.get(coid)
@@ -313,6 +307,7 @@ class ConnectionTable:
                 connection = self.get(coid)
             except OSError:
                 self._drop_inherited(coid)
+                self.give_way(coid)
                 raise
             self._forget(connection)
             if connection.cookie:
@@ -331,12 +326,16 @@ class ConnectionTable:
         Raises:
             OSError: EBADF, it was a connection of ours and is something else by now.
         """
-        if self.is_ours(number):
+        if self.is_ours(number) and is_host_descriptor(number):
             self._release_number(number)
-        elif number in self._lost_numbers:
-            if is_host_descriptor(number):
-                raise failure(EBADF)
-            self._lost_numbers.discard(number)
+
+    def give_way(self, number: int) -> None:
+        """The host has given a number to a new descriptor of the program: what had it before was closed."""
+        with self.lock:
+            connection = self.entries.get(number)
+            if connection is not None and not self.is_open(number):
+                self._forget(connection)
+                connection.detach()
 
     def _release_number(self, coid: int) -> None:
         """End a connection whose descriptor is about to be replaced by one of the host.

@@ -473,16 +473,23 @@ class NativeKernel(Kernel):
                     raise error
                 made = make()
             except BaseException:
-                self._invoke("ConnectAttach", 0, 0, filler, coid, 0)
+                self._keep_through_exec(self._invoke("ConnectAttach", 0, 0, filler, coid, 0), state)
                 raise
             if made != coid:
                 self._invoke("ConnectDetach", made)
                 raise failure(EBADF)  # Somebody else has the number by now.
+            self._keep_through_exec(made, state)
             return made
         finally:
             for number in held:
                 self._invoke("ConnectDetach", number)
             self._invoke("ChannelDestroy", filler)
+
+    def _keep_through_exec(self, coid: int, state: Optional[int]) -> None:
+        """Leave a connection open to another program if that before it, with these flags, was left open to it."""
+        if state is not None and not state & NTO_COF_CLOEXEC:
+            with contextlib.suppress(OSError):  # It is a descriptor of the host by now.
+                self._invoke("ConnectFlags", 0, coid, NTO_COF_CLOEXEC, 0)
 
     def _fill_below(self, coid: int, filler: int, held: List[int]) -> None:
         """Take all free numbers below one."""

@@ -139,26 +139,6 @@ static void sever(struct connection *connection, bool keep_number)
     dispose(&remains);
 }
 
-/*
- * Something else has the number of a connection: it is ours no more (D17). One that is HA-aware stays in the table,
- * dead, so that its recovery function does not take the number for that of an ordinary file.
- */
-static void forget(struct connection *connection)
-{
-    struct number *number = connection->number;
-    table_lock();
-    pthread_mutex_lock(&number->lock);
-    bool found = number->connection == connection, stays = found && number->attachment;
-    if (found && !stays) {
-        number->connection = NULL;
-        connection_count--;
-    }
-    pthread_mutex_unlock(&number->lock);
-    table_unlock();
-    if (found)
-        sever(connection, stays);
-}
-
 static int revive(struct number *number);
 
 int connection_begin(int coid, uint64_t window, struct use *use, struct ticket *ticket)
@@ -186,7 +166,7 @@ int connection_begin(int coid, uint64_t window, struct use *use, struct ticket *
     use->lane = is_dead ? NULL : take_idle(connection, window);
     pthread_mutex_unlock(&number->lock);
     if (!has_its_number(connection)) {
-        forget(connection);
+        sever(connection, true); /* It goes on saying so, and never writes to what has the number by now (D17). */
         is_dead = true;
     }
     if (is_dead)
@@ -409,7 +389,7 @@ int connection_make_room(int coid)
     pthread_mutex_unlock(&number->lock);
     table_unlock();
     if (foreign && old)
-        forget(old);
+        sever(old, true);
     else
         connection_kill(coid);
     return foreign ? EBADF : 0;

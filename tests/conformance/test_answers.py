@@ -376,6 +376,25 @@ def test_the_data_of_a_reply_starts_at_its_beginning(qnx: Any, client: Client, s
         assert call.result() == (7, b"replytten" + BLANK * (size - 9))
 
 
+@checks("B83", "B143", "B147")
+def test_a_client_that_is_stopped_can_be_answered(qnx: Any, start: Start, peer: Peer) -> None:
+    """A client that a debugger holds loses neither its answer nor its other connections, and holds no server up."""
+    chid, client = qnx.ChannelCreate(0), Client(qnx, start, peer)
+    coid, other = client.attach(chid), client.attach(chid)
+    call = client.send(coid, room=32_000)
+    rcvid = qnx.MsgReceive(chid, bytearray(10))
+    peer.stop()
+    for offset in (0, 1_000, 2_000):
+        assert qnx.MsgWrite(rcvid, pattern(30_000), offset) == 30_000
+    qnx.MsgReply(rcvid, 7)
+    peer.signal(signal.SIGCONT)
+    status, reply = call.result()
+    assert (status, reply[2_000:]) == (7, pattern(30_000))
+    call = client.send(other, room=5)
+    qnx.MsgReply(qnx.MsgReceive(chid, bytearray(10)), 8, b"reply")
+    assert call.result() == (8, b"reply")
+
+
 @checks("B92", "B143")
 @ANY_SIZE
 def test_a_message_is_read_before_the_reply_is_written(qnx: Any, client: Client, size: int) -> None:

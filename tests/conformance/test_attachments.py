@@ -750,6 +750,28 @@ def test_what_has_a_connections_number_by_now_is_left_alone(
     assert server.answer().data == b"next"
 
 
+@checks("D17", "D24")
+@pytest.mark.parametrize("call", ["open", "ha_open", "dup"])
+def test_what_is_given_the_number_of_a_lost_connection_is_usable(
+    qnx: Any, start: Start, server: Server, tmp_path: Path, call: str
+) -> None:
+    """A new descriptor is what it is, whatever had its number before and was closed behind the library's back."""
+    fd = opened(qnx, start, server)
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    source = os.open(path, os.O_RDONLY)
+    os.close(fd)
+    made = {
+        "open": lambda: qnx.open(path, os.O_RDONLY),
+        "ha_open": lambda: qnx.ha_open(path, os.O_RDONLY, Recovering(give_up)),
+        "dup": lambda: qnx.dup(source),
+    }[call]()
+    assert made == fd
+    assert qnx.read(made, 10) == b"content"
+    qnx.close(made)
+    os.close(source)
+
+
 @checks("D17", "B384")
 def test_a_descriptor_that_was_closed_elsewhere_recovers(qnx: Any, start: Start, server: Server) -> None:
     """An HA-aware descriptor that os.close has closed is reopened under its number, as after the loss of its server."""

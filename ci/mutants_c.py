@@ -173,8 +173,8 @@ MUTANTS = (
         "sends on a number that is another's",
         "attachments",
         CONNECTION,
-        "    if (!has_its_number(connection)) {\n        forget(connection);",
-        "    if (false) {\n        forget(connection);",
+        "    if (!has_its_number(connection)) {\n        sever(connection, true);",
+        "    if (false) {\n        sever(connection, true);",
     ),
     Mutant(
         "does not report the death of a server",

@@ -133,8 +133,8 @@ MUTANTS = (
         "recovers in two threads at once",
         "recovery_threads",
         RULES,
-        "        with self._lock:\n            if generation",
-        "        if True:\n            if generation",
+        "            with self._lock:\n                if generation",
+        "            if True:\n                if generation",
     ),
     Mutant(
         "recovers while suspended",
@@ -154,8 +154,8 @@ MUTANTS = (
         "recurses into the recovery function",
         "recovery",
         RULES,
-        "        if self.is_recovering_here:\n            raise failure\n",
-        "        if self.is_recovering_here:\n            self.function(coid, self.handle)\n            return\n",
+        "                raise failure\n            with self._lock:\n",
+        "                self.called[0](coid, self.called[1])\n                return\n            with self._lock:\n",
     ),
     # What is HA-aware.
     Mutant(
@@ -192,14 +192,13 @@ MUTANTS = (
         "attachments",
         RULES,
         "            self._enter(duplicate, self.get(coid))",
-        "            original = self.get(coid)\n"
-        "            self._enter(duplicate, Attachment(original.function, original.handle))",
+        "            original = self.get(coid)\n            self._enter(duplicate, Attachment(*original.called))",
     ),
     Mutant(
         "closes what is not HA-aware",
         "attachments",
         RECOVERY,
-        "        self._attachments.get(operator.index(fd))\n        return self.close(fd)",
+        '        self._attachments.get(as_int("fd", fd))\n        return self.close(fd)',
         "        return self.close(fd)",
     ),
     Mutant(

@@ -5,13 +5,13 @@ kernel is in ``ha_qnx.kernel``. When to recover is decided in ``ha_qnx.rules``; 
 in ``ha_qnx.api``.
 """
 
-import operator
 import os
 import weakref
 from errno import EBADF
 from typing import Callable, Optional, Set, TypeVar
 
 from .api import Backend, RecoveryFunction
+from .buffers import INT_MIN, UINT_MAX, as_int, integer
 from .constants import HAREPLACERECOVERYFN, NTO_SIDE_CHANNEL
 from .documenting import documented_by
 from .files import Files
@@ -100,18 +100,21 @@ class Recovery(ReturningErrors, Files):
     def _call_again(
         attachment: Attachment, generation: int, failure: OSError, call: Callable[..., T], coid: int, *args: object
     ) -> T:
-        while failure.errno in LOST:
-            attachment.recover(coid, generation, failure)
-            generation = attachment.generation
-            try:
-                result = call(coid, *args)
-            except OSError as error:
-                failure = error
-            else:
-                attachment.message_got_through()
-                return result
-        attachment.call_failed(failure)
-        raise failure
+        try:
+            while failure.errno in LOST:
+                attachment.recover(coid, generation, failure)
+                generation = attachment.generation
+                try:
+                    result = call(coid, *args)
+                except OSError as error:
+                    failure = error
+                else:
+                    attachment.message_got_through()
+                    return result
+            attachment.call_failed(failure)
+            raise failure
+        finally:
+            del failure  # Its traceback holds this frame, and with it the caller's buffers until a collection.
 
     def MsgSendv(self, coid: int, siov: Optional[Vector], riov: Optional[Vector]) -> int:
         return self._cover(self._kernel.MsgSendv, coid, siov, riov)
@@ -143,7 +146,7 @@ class Recovery(ReturningErrors, Files):
     # Which connections recover, and how.
 
     def ha_attach(self, coid: int, rfn: RecoveryFunction, rhdl: object = None, flags: int = 0) -> int:
-        coid = operator.index(coid)
+        coid = as_int("coid", coid)
         attachment_flags(rfn, flags)
         if not self._kernel.is_open(coid):
             raise OSError(EBADF, os.strerror(EBADF))
@@ -151,12 +154,12 @@ class Recovery(ReturningErrors, Files):
         return 0
 
     def ha_detach(self, coid: int) -> int:
-        self._attachments.detach(operator.index(coid))
+        self._attachments.detach(as_int("coid", coid))
         return 0
 
     def ha_connection_ctrl(self, coid: int, command: int, args: Optional[int] = None) -> int:
-        attachment = self._attachments.get(operator.index(coid))
-        command = operator.index(command)
+        attachment = self._attachments.get(as_int("coid", coid))
+        command = as_int("command", command)
         attachment.control(command, limit_of(command, args))
         return 0
 
@@ -219,18 +222,19 @@ class Recovery(ReturningErrors, Files):
         return coid
 
     def ha_ConnectDetach(self, coid: int) -> int:
-        self._attachments.get(operator.index(coid))
+        self._attachments.get(as_int("coid", coid))
         return self.ConnectDetach(coid)
 
     def ha_ConnectDetach_r(self, coid: int) -> int:
         return returning_errors(self.ha_ConnectDetach, coid)
 
     def ha_close(self, fd: int) -> int:
-        self._attachments.get(operator.index(fd))
+        self._attachments.get(as_int("fd", fd))
         return self.close(fd)
 
     def ha_dup(self, fd: int) -> int:
-        self._attachments.get(operator.index(fd))
+        fd = as_int("fd", fd)
+        self._attachments.get(fd)
         duplicate = self.dup(fd)
         try:
             self._attachments.share(fd, duplicate)
@@ -243,7 +247,7 @@ class Recovery(ReturningErrors, Files):
         return self._kernel.open_at(oldfd, path, oflag, mode)
 
     def ha_ReConnectAttach(self, oldcoid: int, nd: int, pid: int, chid: int, index: int, flags: int) -> int:
-        operator.index(index)
+        integer("index", index, INT_MIN, UINT_MAX)
         return self._kernel.attach_at(oldcoid, nd, pid, chid, flags)
 
     # Calls that end a connection, or make one, whose number may have been another's (D24).
@@ -261,6 +265,7 @@ class Recovery(ReturningErrors, Files):
         return self._made(self._kernel.dup(fd))
 
     def dup2(self, fd: int, fd2: int) -> int:
+        fd, fd2 = as_int("fd", fd), as_int("fd2", fd2)
         if fd == fd2:
             return self._kernel.dup2(fd, fd2)
         copy = self._end(fd2, lambda: self._kernel.dup2(fd, fd2))
@@ -284,6 +289,7 @@ class Recovery(ReturningErrors, Files):
 
     def _end(self, coid: int, call: Callable[[], int]) -> int:
         """Detach from the library first, then end the connection (B376): its number may be another's at once."""
+        coid = as_int("coid", coid)
         attachment = self._attachments.take(coid)
         is_known = coid in self.descriptors
         self.descriptors.discard(coid)

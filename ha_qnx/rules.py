@@ -47,8 +47,8 @@ class Attachment:
     """What makes a connection, and its duplicates, HA-aware."""
 
     def __init__(self, function: RecoveryFunction, handle: object) -> None:
-        self.function = function
-        self.handle = handle
+        #: The recovery function and its handle: one object, so that nobody sees the one without the other.
+        self.called = function, handle
         self.coids: Set[int] = set()
         self.suspended = False
         self.generation = 0
@@ -78,27 +78,30 @@ class Attachment:
         Raises:
             OSError: ``failure``, if not; with what the recovery function raised as its cause.
         """
-        if self.is_recovering_here:
-            raise failure
-        with self._lock:
-            if generation != self.generation:
-                watching.sent_again(coid, failure)
-                return
-            if self.suspended or coid not in self.coids or self._is_used_up:
-                watching.given_up(coid, failure)
+        try:
+            if self.is_recovering_here:
                 raise failure
-            self.icount += 1
-            self.acount += 1
-            self._recovering_thread = threading.get_ident()
-            try:
-                result = watching.observed(coid, failure, self.function, self.handle)
-            except Exception as error:
-                raise failure from error
-            finally:
-                self._recovering_thread = None
-            if not isinstance(result, int) or result != coid:
-                raise failure
-            self.generation += 1
+            with self._lock:
+                if generation != self.generation:
+                    watching.sent_again(coid, failure)
+                    return
+                if self.suspended or coid not in self.coids or self._is_used_up:
+                    watching.given_up(coid, failure)
+                    raise failure
+                self.icount += 1
+                self.acount += 1
+                self._recovering_thread = threading.get_ident()
+                try:
+                    result = watching.observed(coid, failure, *self.called)
+                except Exception as error:
+                    raise failure from error
+                finally:
+                    self._recovering_thread = None
+                if not isinstance(result, int) or result != coid:
+                    raise failure
+                self.generation += 1
+        finally:
+            del failure  # Its traceback holds this frame, and with it the buffers of the call until a collection.
 
     @property
     def _is_used_up(self) -> bool:
@@ -147,7 +150,8 @@ class Attachments:
 
     def __init__(self) -> None:
         self.by_coid: Dict[int, Attachment] = {}
-        self._lock = threading.Lock()
+        # The garbage collector may run while it is held, and close a forgotten connection.
+        self._lock = threading.RLock()
 
     def attach(self, coid: int, function: RecoveryFunction, handle: object, replace: bool) -> None:
         """Make a connection HA-aware, or give it another recovery function, which its duplicates get, too (B371, B380).
@@ -160,7 +164,7 @@ class Attachments:
             if attachment is None:
                 self._enter(coid, Attachment(function, handle))
             elif replace:
-                attachment.function, attachment.handle = function, handle
+                attachment.called = function, handle
             else:
                 raise OSError(EEXIST, "the connection has a recovery function: replace it by HAREPLACERECOVERYFN")
 
@@ -214,7 +218,7 @@ class Attachments:
 
     def after_fork(self, keeps: Callable[[int], bool]) -> None:
         """In a forked child: only the connections that a child inherits stay HA-aware (D13)."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for coid in [coid for coid in self.by_coid if not keeps(coid)]:
             self._leave(coid)
         for attachment in self.by_coid.values():

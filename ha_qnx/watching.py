@@ -125,6 +125,7 @@ def observed(coid: int, failure: Optional[OSError], function: Callable[[int, Any
         recovered = isinstance(result, int) and result == coid
         _count(coid, failure, retransmissions=recovered, recoveries=recovered, duration=duration)
         _tell(RecoveryEvent(coid, failure, attempts, duration, recovered, error))
+        del failure, error  # Their tracebacks hold this frame.
     return result
 
 

@@ -1,10 +1,15 @@
 """The rules of recovery, without a kernel."""
 
+import contextlib
+import gc
+import sys
 import threading
+import weakref
 from errno import EBADF, EEXIST, EINVAL, EIO, ESRCH
-from typing import Any, List, Optional
+from typing import Any, Iterator, List, Optional
 
 import pytest
+from ha_qnx.conformance.waiting import Task
 
 from ha_qnx import (
     HA_RECOVERY_ACOUNT,
@@ -13,6 +18,8 @@ from ha_qnx import (
     HA_RECOVERY_RESET_ACOUNT,
     HA_RECOVERY_RESET_ICOUNT,
     HA_RECOVERY_SUSPEND,
+    rules,
+    watching,
 )
 from ha_qnx.rules import LOST, Attachment, Attachments
 
@@ -305,3 +312,85 @@ def test_a_forked_child_keeps_the_connections_that_it_inherits() -> None:
     attachments.after_fork(keeps=lambda coid: coid == COID)
     recover(attachment)
     assert list(attachments.by_coid) == [COID]
+
+
+class WatchedError(OSError):
+    """An error that can be watched."""
+
+
+@pytest.fixture
+def no_collection(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The garbage collector does nothing, and pytest keeps no log, in which the errors are."""
+    monkeypatch.setattr(watching._log, "disabled", True)
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("result", [-1, RuntimeError("no server"), KeyboardInterrupt()], ids=repr)
+def test_an_error_is_freed_when_its_caller_is_done_with_it(no_collection: None, result: Any) -> None:
+    """It is in no cycle, and neither is what it holds, such as the buffers of the call."""
+    attachment, watched = attached(Recorder(result)), []
+
+    def call() -> None:
+        try:
+            raise WatchedError(EBADF, "lost")
+        except OSError as failure:
+            watched.append(weakref.ref(failure))
+            attachment.recover(COID, 0, failure)
+
+    with contextlib.suppress(OSError, KeyboardInterrupt):
+        call()
+    if isinstance(result, BaseException):
+        # The test has it, and with it what it was raised in.
+        result.__traceback__ = result.__context__ = None
+    assert watched[0]() is None
+
+
+def test_a_forgotten_connection_is_closed_while_another_is_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The garbage collector may do that in the middle, in the same thread."""
+    attachments = Attachments()
+    attachments.attach(COID, Recorder(), None, replace=False)
+
+    def collect(*arguments: Any) -> Attachment:
+        attachments.take(COID)
+        return Attachment(*arguments)
+
+    monkeypatch.setattr(rules, "Attachment", collect)
+    Task(attachments.attach, COID + 1, Recorder(), None, False).result()
+    assert list(attachments.by_coid) == [COID + 1]
+
+
+def test_a_recovery_function_gets_its_own_handle() -> None:
+    """Whenever another thread replaces the two."""
+    attachments = Attachments()
+    calls: List[Any] = []
+
+    def replace(number: int) -> None:
+        def function(coid: int, handle: object) -> int:
+            calls.append((number, handle))
+            return coid
+
+        attachments.attach(COID, function, number, replace=True)
+
+    def trace(frame: Any, _what: str, _argument: Any) -> Any:
+        """Replace them before each step of ``recover``."""
+        if frame.f_code is not Attachment.recover.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        numbers.append(len(numbers))
+        replace(numbers[-1])
+        return trace
+
+    def recover_while_they_are_replaced() -> None:
+        sys.settrace(trace)
+        try:
+            recover(attachments.get(COID))
+        finally:
+            sys.settrace(None)
+
+    numbers = [0]
+    replace(0)
+    Task(recover_while_they_are_replaced).result()
+    ((number, handle),) = calls
+    assert 0 < number == handle

@@ -43,11 +43,13 @@ class _Attached:
 
     def __init__(self, token: int, function: RecoveryFunction, handle: object) -> None:
         self.token = token
-        self.function = function
-        self.handle = handle
+        #: One object, so that nobody sees a function without its handle.
+        self.called = function, handle
         self.coids: Set[int] = set()
         #: What libha knows, too, for the pulses of one that does not cover them.
         self.is_suspended = False
+        #: By command; for a connection that is attached again because it did not end.
+        self.limits: Dict[int, int] = {}
 
 
 class _InThread(threading.local):
@@ -86,7 +88,7 @@ class Native(ReturningErrors, Files, NativeKernel):
             return -1
         thread.running.append(attached)
         try:
-            result = watching.observed(coid, None, attached.function, attached.handle)
+            result = watching.observed(coid, None, *attached.called)
         except BaseException as error:
             thread.raised = error
             return -1
@@ -136,8 +138,9 @@ class Native(ReturningErrors, Files, NativeKernel):
                 if self._covers_pulses or error.errno not in LOST or attached is None:
                     raise
                 if attached.is_suspended or self._recover(coid, attached.token) != coid:
-                    lost = self._failure(error.errno or 0)
-                    raise lost from lost.__cause__
+                    number = error.errno or 0
+                    break
+        raise self._failure(number)
 
     # Which connections recover, and how.
 
@@ -148,7 +151,7 @@ class Native(ReturningErrors, Files, NativeKernel):
         if flags == HAREPLACERECOVERYFN and known is not None:
             # The token stays: libha may be about to call with it, and the duplicates have it, too (B380).
             self._invoke("ha_attach", coid, self._callback, known.token, flags)
-            known.function, known.handle = rfn, rhdl
+            known.called = rfn, rhdl
             return 0
         with self._attaching(rfn, rhdl) as attached:
             self._invoke("ha_attach", coid, self._callback, attached.token, flags)
@@ -157,8 +160,12 @@ class Native(ReturningErrors, Files, NativeKernel):
 
     def ha_detach(self, coid: int) -> int:
         coid = as_int("coid", coid)
-        self._invoke("ha_detach", coid)
-        self._leave(coid)
+        attached = self._leave(coid)
+        try:
+            self._invoke("ha_detach", coid)
+        except BaseException:
+            self._remain(coid, attached)
+            raise
         return 0
 
     def ha_connection_ctrl(self, coid: int, command: int, args: Optional[int] = None) -> int:
@@ -173,6 +180,8 @@ class Native(ReturningErrors, Files, NativeKernel):
         attached = self._by_coid.get(coid)
         if attached is not None and command in (HA_RECOVERY_SUSPEND, HA_RECOVERY_ENABLE):
             attached.is_suspended = command == HA_RECOVERY_SUSPEND
+        if attached is not None and limits:
+            attached.limits[command] = limit
         return result
 
     def ha_open(
@@ -250,7 +259,7 @@ class Native(ReturningErrors, Files, NativeKernel):
         haflags: int = 0,
     ) -> int:
         place = connect_arguments(nd, pid, chid, index, flags)
-        return self._ha_connect(self._call_r, "ha_ConnectAttach_r", place, rfn, rhdl, haflags)
+        return returning_errors(self._ha_connect, self._call_r, "ha_ConnectAttach_r", place, rfn, rhdl, haflags)
 
     def _ha_connect(
         self,
@@ -269,11 +278,23 @@ class Native(ReturningErrors, Files, NativeKernel):
 
     def ha_ConnectDetach(self, coid: int) -> int:
         coid = as_int("coid", coid)
-        return self._ended(coid, self._invoke("ha_ConnectDetach", coid))
+        return self._ha_disconnect(coid, self._invoke, "ha_ConnectDetach")
 
     def ha_ConnectDetach_r(self, coid: int) -> int:
         coid = as_int("coid", coid)
-        return self._ended(coid, self._call_r("ha_ConnectDetach_r", coid))
+        return self._ha_disconnect(coid, self._call_r, "ha_ConnectDetach_r")
+
+    def _ha_disconnect(self, coid: int, call: Callable[..., int], name: str) -> int:
+        # What is known of it goes first: once it has ended, the number may be another's at once.
+        attached = None if self._is_recovering(coid) else self._leave(coid)
+        is_known = self._forget(coid)
+        result = -1
+        try:
+            result = call(name, coid)
+        finally:
+            if result < 0:
+                self._remain(coid, attached, is_known)
+        return result
 
     def ha_close(self, fd: int) -> int:
         fd = as_int("fd", fd)
@@ -283,9 +304,9 @@ class Native(ReturningErrors, Files, NativeKernel):
 
     def ha_dup(self, fd: int) -> int:
         fd = as_int("fd", fd)
+        attached = self._by_coid.get(fd)  # It lives on in the copy, should another thread close this one meanwhile.
         copy = self._invoke("ha_dup", fd)
         self._close_on_exec(copy)
-        attached = self._by_coid.get(fd)
         return copy if attached is None else self._entered(copy, attached)
 
     def ha_reopen(self, oldfd: int, path: StrPath, oflag: int, mode: int = 0o666) -> int:
@@ -312,8 +333,11 @@ class Native(ReturningErrors, Files, NativeKernel):
         return self._made(super().dup(fd))
 
     def dup2(self, fd: int, fd2: int) -> int:
+        fd, fd2 = as_int("fd", fd), as_int("fd2", fd2)
         if fd == fd2:
             return super().dup2(fd, fd2)
+        if not self.is_open(fd):  # Before fd2 is made an ordinary connection.
+            raise failure(EBADF)
         copy = self._end(fd2, lambda: NativeKernel.dup2(self, fd, fd2))
         self.descriptors.add(copy)
         return copy
@@ -330,37 +354,53 @@ class Native(ReturningErrors, Files, NativeKernel):
     def _made(self, coid: int) -> int:
         """A new connection is an ordinary one, whatever had its number before."""
         self.descriptors.add(coid)
-        if coid in self._by_coid and not self._is_recovering(coid):
-            with contextlib.suppress(OSError):
-                self._invoke("ha_detach", coid)
-            self._leave(coid)
+        self._make_ordinary(coid)
         return coid
 
     def _end(self, coid: int, call: Callable[[], int]) -> int:
         """Detach from libha first, then end the connection (B376): its number may be another's at once."""
-        attached = self._by_coid.get(coid)
-        if attached is not None and not self._is_recovering(coid):
-            with contextlib.suppress(OSError):
-                self._invoke("ha_detach", coid)
-            self._leave(coid)
+        coid = as_int("coid", coid)
+        attached = self._make_ordinary(coid)
+        is_known = self._forget(coid)
         try:
-            result = call()
+            return call()
         except BaseException:
-            if not self.is_open(coid):
-                self.descriptors.discard(coid)
-            elif attached is not None and coid not in self._by_coid:
-                self._by_token[attached.token] = attached
-                self._entered(coid, attached)
-                self._invoke("ha_attach", coid, self._callback, attached.token, 0)
+            if self.is_open(coid):
+                self._remain(coid, attached, is_known)
+                if attached is not None:
+                    self._attach_again(coid, attached)
             raise
-        self.descriptors.discard(coid)
-        return result
 
-    def _ended(self, coid: int, result: int) -> int:
-        if result >= 0:
-            self.descriptors.discard(coid)
-            self._leave(coid)
-        return result
+    def _make_ordinary(self, coid: int) -> Optional[_Attached]:
+        """Make a connection an ordinary one; but its own recovery function may end it and make it again."""
+        if coid not in self._by_coid or self._is_recovering(coid):
+            return None
+        attached = self._leave(coid)
+        with contextlib.suppress(OSError):
+            self._invoke("ha_detach", coid)
+        return attached
+
+    def _attach_again(self, coid: int, attached: _Attached) -> None:
+        """Make a connection HA-aware that did not end, with the limits that it had."""
+        self._invoke("ha_attach", coid, self._callback, attached.token, 0)
+        for command, limit in attached.limits.items():
+            self._invoke("ha_connection_ctrl", coid, command, c_void_p(limit))
+        if attached.is_suspended:
+            self._invoke("ha_connection_ctrl", coid, HA_RECOVERY_SUSPEND, c_void_p(0))
+
+    def _forget(self, coid: int) -> bool:
+        """Take a connection out of ``descriptors``; whether it was there."""
+        is_known = coid in self.descriptors
+        self.descriptors.discard(coid)
+        return is_known
+
+    def _remain(self, coid: int, attached: Optional[_Attached], is_known: bool = False) -> None:
+        """Undo _leave and _forget: the connection did not end."""
+        if is_known:
+            self.descriptors.add(coid)
+        if attached is not None and self._by_coid.setdefault(coid, attached) is attached:
+            attached.coids.add(coid)
+            self._by_token[attached.token] = attached
 
     # Which functions libha may call.
 
@@ -373,7 +413,7 @@ class Native(ReturningErrors, Files, NativeKernel):
             yield attached
         finally:
             if not attached.coids:
-                del self._by_token[attached.token]
+                self._by_token.pop(attached.token, None)
 
     def _entered(self, coid: int, attached: _Attached) -> int:
         self._enter(coid, attached)
@@ -386,13 +426,17 @@ class Native(ReturningErrors, Files, NativeKernel):
         watching.begin(coid)
         self._by_coid[coid] = attached
         attached.coids.add(coid)
+        self._by_token[attached.token] = attached
 
-    def _leave(self, coid: int) -> None:
+    def _leave(self, coid: int) -> Optional[_Attached]:
         attached = self._by_coid.pop(coid, None)
         if attached is not None:
             attached.coids.discard(coid)
             if not attached.coids:
                 self._by_token.pop(attached.token, None)
+                if attached.coids:  # A duplicate has come meanwhile.
+                    self._by_token[attached.token] = attached
+        return attached
 
     def _is_recovering(self, coid: int) -> bool:
         """Whether this thread is in the recovery function of a connection."""

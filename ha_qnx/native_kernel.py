@@ -20,10 +20,8 @@ from .abi import record
 from .buffers import (
     INT_MAX,
     INT_MIN,
-    LONG_MAX,
     UINT_MAX,
     as_int,
-    as_long,
     as_uint,
     integer,
     readable,
@@ -115,7 +113,9 @@ class NativeKernel(Kernel):
         model = libraries.model
         self._iov = record("iov", model)
         self._name_record = record("name", model)
-        self._rcvid_max = (1 << 8 * ctypes.sizeof(model.types["rcvid"]) - 1) - 1
+        self._rcvid_max, self._status_max, self._offset_max = (
+            (1 << 8 * ctypes.sizeof(model.types[name]) - 1) - 1 for name in ("rcvid", "status", "length")
+        )
         # Two of them in the form that returns its errno, which needs no look at errno. That form of MsgSend does not
         # tell a negative status from an error.
         fast = ("MsgSend", "MsgReceive_r", "MsgReply_r")
@@ -126,7 +126,6 @@ class NativeKernel(Kernel):
         functions: List[Any] = [libraries.fast(name) if self._is_fast else None for name in fast]
         self._fast_send, self._fast_receive, self._fast_reply = functions
         self._names: Dict[Name, Any] = {}
-        self._names_lock = threading.Lock()
         # The threads that have armed a timeout: what they block in must not be started again.
         self._timed: Set[int] = set()
 
@@ -264,7 +263,8 @@ class NativeKernel(Kernel):
         flags = as_uint("flags", flags)
         limit = None if ntime is None else ctypes.c_uint64(integer("ntime", ntime, 0, (1 << 64) - 1))
         signed = ctypes.c_int(flags).value
-        before = self._invoke("TimerTimeout", time.CLOCK_MONOTONIC, signed, None, _reference(limit), None)
+        ntime_address = None if limit is None else _byref(limit)
+        before = self._invoke("TimerTimeout", time.CLOCK_MONOTONIC, signed, None, ntime_address, None)
         self._timed.add(threading.get_ident())
         return before
 
@@ -319,30 +319,30 @@ class NativeKernel(Kernel):
                 return 0
             raise self._failure(-result)
         data = _Passed(readable(msg))
-        return self._invoke("MsgReply", self._rcvid(rcvid), _status(status), data.address, data.length)
+        return self._invoke("MsgReply", self._rcvid(rcvid), self._status(status), data.address, data.length)
 
     def MsgReplyv(self, rcvid: int, status: int, iov: Optional[Vector]) -> int:
         parts = self._parts(readable_parts(iov))
-        return self._invoke("MsgReplyv", self._rcvid(rcvid), _status(status), parts.address, parts.length)
+        return self._invoke("MsgReplyv", self._rcvid(rcvid), self._status(status), parts.address, parts.length)
 
     def MsgError(self, rcvid: int, error: int) -> int:
         return self._invoke("MsgError", self._rcvid(rcvid), as_int("error", error))
 
     def MsgRead(self, rcvid: int, msg: Optional[BytesLike], offset: int = 0) -> int:
         room = _Passed(writable(msg))
-        return self._invoke("MsgRead", self._rcvid(rcvid), room.address, room.length, _offset(offset))
+        return self._invoke("MsgRead", self._rcvid(rcvid), room.address, room.length, self._offset(offset))
 
     def MsgReadv(self, rcvid: int, iov: Optional[Vector], offset: int = 0) -> int:
         parts = self._parts(writable_parts(iov))
-        return self._invoke("MsgReadv", self._rcvid(rcvid), parts.address, parts.length, _offset(offset))
+        return self._invoke("MsgReadv", self._rcvid(rcvid), parts.address, parts.length, self._offset(offset))
 
     def MsgWrite(self, rcvid: int, msg: Optional[BytesLike], offset: int = 0) -> int:
         data = _Passed(readable(msg))
-        return self._invoke("MsgWrite", self._rcvid(rcvid), data.address, data.length, _offset(offset))
+        return self._invoke("MsgWrite", self._rcvid(rcvid), data.address, data.length, self._offset(offset))
 
     def MsgWritev(self, rcvid: int, iov: Optional[Vector], offset: int = 0) -> int:
         parts = self._parts(readable_parts(iov))
-        return self._invoke("MsgWritev", self._rcvid(rcvid), parts.address, parts.length, _offset(offset))
+        return self._invoke("MsgWritev", self._rcvid(rcvid), parts.address, parts.length, self._offset(offset))
 
     def MsgInfo(self, rcvid: int) -> MessageInfo:
         info = MessageInfo()
@@ -351,6 +351,12 @@ class NativeKernel(Kernel):
 
     def _rcvid(self, rcvid: int) -> int:
         return integer("rcvid", rcvid, -self._rcvid_max - 1, self._rcvid_max)
+
+    def _status(self, status: int) -> int:
+        return integer("status", status, -self._status_max - 1, self._status_max)
+
+    def _offset(self, offset: int) -> int:
+        return integer("offset", offset, 0, self._offset_max)
 
     # Names.
 
@@ -363,23 +369,20 @@ class NativeKernel(Kernel):
         if not address:
             raise self._failure(number)
         name = Name(path, self._name_record.from_address(address).chid)
-        with self._names_lock:
-            self._names[name] = address
+        self._names[name] = address
         return name
 
     def name_detach(self, name: Name, flags: int = 0) -> int:
         if not isinstance(name, Name):
             raise TypeError(f"name_detach takes what name_attach has returned, not {type(name).__name__}")
         flags = as_uint("flags", flags)
-        with self._names_lock:
-            address = self._names.pop(name, None)
+        address = self._names.pop(name, None)
         if address is None:
             raise failure(EINVAL)
         try:
             return self._invoke("name_detach", address, flags)
         except OSError:
-            with self._names_lock:
-                self._names[name] = address
+            self._names[name] = address
             raise
 
     def name_open(self, path: str, flags: int = 0) -> int:
@@ -555,14 +558,6 @@ def _encoded_name(path: object) -> bytes:
     return path.encode()
 
 
-def _status(status: int) -> int:
-    return as_long("status", status)
-
-
-def _offset(offset: int) -> int:
-    return integer("offset", offset, 0, LONG_MAX)
-
-
 def _reference(record: object) -> Any:
     """A structure by its address; None is NULL.
 
@@ -571,6 +566,6 @@ def _reference(record: object) -> Any:
     """
     if record is None:
         return None
-    if not isinstance(record, (MessageInfo, ctypes.c_uint64)):
+    if not isinstance(record, MessageInfo):
         raise TypeError(f"info must be a MessageInfo, not {type(record).__name__}")
     return _byref(record)

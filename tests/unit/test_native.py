@@ -6,13 +6,14 @@ import subprocess
 import sys
 import textwrap
 import types
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 import pytest
 
 import ha_qnx
-from ha_qnx import backends
+from ha_qnx import abi, backends
 from ha_qnx.libraries import Libraries
+from ha_qnx.native_kernel import NativeKernel
 
 RECOVERIES = pathlib.Path(__file__).parents[2] / "ci" / "recoveries.py"
 
@@ -633,6 +634,310 @@ end_server(chid)
 """
     )
     assert printed == "7\n"
+
+
+# What other threads do meanwhile, between the end of a C function and the next step of Python.
+
+MEANWHILE = """
+from errno import EINTR
+from ha_qnx.constants import HA_RECOVERY_ICOUNT, HA_RECOVERY_SUSPEND
+
+def replace(name, replacement):
+    function = qnx._c[name]
+
+    def call(*arguments):
+        qnx._c[name] = function
+        return replacement(function, *arguments)
+
+    qnx._c[name] = call
+
+def meanwhile(name, action, *arguments):
+    def call(function, *those):
+        result = function(*those)
+        action(*arguments)
+        return result
+
+    replace(name, call)
+
+def fail(name, result=-1):
+    def call(function, *arguments):
+        ctypes.set_errno(EINTR)
+        return result
+
+    replace(name, call)
+
+def is_known(coid):
+    assert qnx.ha_connection_ctrl(coid, HA_RECOVERY_ICOUNT, 5) == 0
+    assert qnx._by_token[qnx._by_coid[coid].token].coids == {coid}
+    return coid in qnx.descriptors
+
+calls = []
+
+def recover(coid, handle):
+    calls.append(coid)
+    return -1
+
+chid = qnx.ChannelCreate()
+"""
+
+
+@pytest.mark.parametrize("end", ["ha_ConnectDetach", "ha_ConnectDetach_r", "ConnectDetach", "name_close"])
+def test_the_number_of_an_ended_connection_is_anothers_at_once(run_program: Callable[[str], str], end: str) -> None:
+    """Its end takes away nothing of what is known of the new one."""
+    run_program(
+        f"""{MEANWHILE}
+connections = [attach(chid, recover)]
+meanwhile({end!r}, lambda: connections.append(attach(chid, recover)))
+assert qnx.{end}(connections[0]) == 0
+old, new = connections
+assert old == new
+assert is_known(new)
+"""
+    )
+
+
+def test_a_connection_is_attached_again_at_once(run_program: Callable[[str], str]) -> None:
+    """The end of its old attachment takes away nothing of the new one."""
+    run_program(
+        f"""{MEANWHILE}
+coid = attach(chid, recover)
+meanwhile("ha_detach", lambda: qnx.ha_attach(coid, recover))
+qnx.ha_detach(coid)
+assert is_known(coid)
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "function", "result"),
+    [
+        ("ha_detach", "ha_detach", -1),
+        ("ha_ConnectDetach", "ha_ConnectDetach", -1),
+        ("ha_ConnectDetach_r", "ha_ConnectDetach_r", -4),
+        ("ha_close", "close", -1),
+        ("ConnectDetach", "ConnectDetach", -1),
+    ],
+)
+def test_a_connection_that_does_not_end_stays_as_it_is(
+    run_program: Callable[[str], str], end: str, function: str, result: int
+) -> None:
+    """It is HA-aware, known, and has its limits and its counts."""
+    run_program(
+        f"""{MEANWHILE}
+coid, limited = attach(chid, recover), attach(chid, recover)
+qnx.ha_connection_ctrl(limited, HA_RECOVERY_ICOUNT, 0)
+for number in (coid, limited):
+    fail({function!r}, {result})
+    try:
+        assert qnx.{end}(number) == -EINTR
+    except OSError as error:
+        assert error.errno == EINTR, error
+assert is_known(coid)
+qnx.ChannelDestroy(chid)
+fails(send, limited)
+assert calls == []
+fails(send, coid)
+assert calls == [coid]
+assert ha_qnx.stats(coid).failures == 1
+fail({function!r}, {result})
+try:
+    qnx.{end}(coid)
+except OSError:
+    pass
+assert ha_qnx.stats(coid).failures == 1
+"""
+    )
+
+
+@pytest.mark.parametrize("wrong", ["'1'", "999", "1 << 40", "chid"])
+@pytest.mark.parametrize("control", ["HA_RECOVERY_SUSPEND", "HA_RECOVERY_ICOUNT, 0"])
+def test_a_connection_outlives_a_dup2_that_fails(run_program: Callable[[str], str], wrong: str, control: str) -> None:
+    """It is as suspended or as limited as before, whether the other descriptor is wrong or closed meanwhile."""
+    run_program(
+        f"""{MEANWHILE}
+fd = qnx.ha_ConnectAttach(0, 0, chid, 0, 0, recover)
+qnx.ha_connection_ctrl(fd, {control})
+other = {wrong}
+if other == chid:
+    other = qnx.ConnectAttach(0, 0, chid, 0)
+    fail("dup2")
+try:
+    qnx.dup2(other, fd)
+except (OSError, TypeError, ValueError):
+    pass
+else:
+    raise AssertionError("duplicated")
+qnx.ChannelDestroy(chid)
+fails(send, fd)
+assert calls == []
+assert is_known(fd)
+"""
+    )
+
+
+def test_the_original_of_a_duplicate_is_closed_at_once(run_program: Callable[[str], str]) -> None:
+    """The duplicate has the attachment all the same."""
+    run_program(
+        f"""{MEANWHILE}
+def serve():
+    room = bytearray(100)
+    for _message in range(2):
+        qnx.MsgReply(qnx.MsgReceive(chid, room), 0)
+
+server = threading.Thread(target=serve, daemon=True)
+server.start()
+fd = qnx.ha_ConnectAttach(0, 0, chid, 0, 0, recover)
+meanwhile("ha_dup", qnx.close, fd)
+copy = qnx.ha_dup(fd)
+server.join()
+qnx.ChannelDestroy(chid)
+fails(send, copy)
+assert calls == [copy]
+assert is_known(copy)
+"""
+    )
+
+
+def test_a_recovery_function_gets_its_own_handle(run_program: Callable[[str], str]) -> None:
+    """Whenever another thread replaces the two."""
+    run_program(
+        f"""{MEANWHILE}
+def set_number(number, flags=ha_qnx.HAREPLACERECOVERYFN):
+    qnx.ha_attach(coid, lambda coid, handle: calls.append((number, handle)) or -1, number, flags)
+
+def trace(frame, what, argument):
+    if frame.f_code is not type(qnx)._recover.__code__:
+        return None
+    frame.f_trace_opcodes = True
+    numbers.append(len(numbers))
+    set_number(numbers[-1])
+    return trace
+
+numbers = [0]
+coid = qnx.ConnectAttach(0, 0, chid)
+set_number(0, 0)
+sys.settrace(trace)
+qnx._recover(coid, qnx._by_coid[coid].token)
+sys.settrace(None)
+((number, handle),) = calls
+assert 0 < number == handle, calls
+"""
+    )
+
+
+# What C must not be passed, and what must not be held.
+
+
+@pytest.mark.parametrize("name", ["native", "hybrid"])
+def test_only_a_message_info_is_filled_in(run_program: Callable[[str], str], name: str) -> None:
+    """Another object of ctypes may be smaller than what is written there: it is a TypeError."""
+    run_program(
+        f"""
+qnx = ha_qnx.backend({name!r})
+chid = qnx.ChannelCreate()
+coid = qnx.ConnectAttach(0, 0, chid)
+room = bytearray(100)
+qnx.MsgSendPulse(coid, 10, 1, 2)
+for info in (ctypes.c_uint64(), ctypes.c_int(), (ctypes.c_char * 200)(), bytearray(200), 0):
+    for call, arguments in (
+        (qnx.ConnectServerInfo, (0, coid)),
+        (qnx.MsgReceive, (chid, room)),
+        (qnx.MsgReceivev, (chid, [room])),
+        (qnx.MsgReceivePulse, (chid, room)),
+    ):
+        try:
+            call(*arguments, info)
+        except TypeError as error:
+            assert "MessageInfo" in str(error), error
+        else:
+            raise AssertionError(call)
+assert qnx.MsgReceive(chid, room, ha_qnx.MessageInfo()) == 0
+"""
+    )
+
+
+def test_an_unknown_flag_is_returned(run_program: Callable[[str], str]) -> None:
+    """As ha_ConnectAttach_r returns all errors."""
+    run_program(
+        """
+chid = qnx.ChannelCreate()
+assert qnx.ha_ConnectAttach_r(0, 0, chid, NTO_SIDE_CHANNEL, 0, print, None, 2) == -EINVAL
+"""
+    )
+
+
+def test_a_connection_is_ended_by_any_integer(run_program: Callable[[str], str]) -> None:
+    """What has ``__index__`` names the same connection."""
+    run_program(
+        """
+class Number:
+    def __init__(self, number):
+        self.number = number
+    def __index__(self):
+        return self.number
+
+chid = qnx.ChannelCreate()
+for end in (qnx.ConnectDetach, qnx.ha_ConnectDetach, qnx.ha_ConnectDetach_r):
+    coid = attach(chid, print)
+    assert end(Number(coid)) == 0
+    assert coid not in qnx.descriptors
+    assert not qnx._by_coid
+"""
+    )
+
+
+def test_a_child_attaches_a_name_while_its_parent_does(run_program: Callable[[str], str]) -> None:
+    """Whatever a thread of the parent is about to do with its own names, nothing is held that the child waits for."""
+    run_program(
+        """
+import signal
+warnings.simplefilter("ignore", DeprecationWarning)  # Of fork, where there are threads.
+
+class Names(dict):
+    def __setitem__(self, name, address):
+        super().__setitem__(name, address)
+        if name.path == "two":
+            os._exit(40)
+        children.append(os.fork())
+        if not children[0]:
+            signal.alarm(10)  # It ends a child that waits in vain.
+            qnx.name_attach("two")
+
+children = []
+qnx._names = Names()
+name = qnx.name_attach("one")
+status = os.waitpid(children[0], 0)[1]
+assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 40, status
+qnx.name_detach(name)
+"""
+    )
+
+
+@pytest.mark.parametrize("model", abi.MODELS, ids=lambda model: str(model.name))
+def test_a_number_that_c_cannot_hold_is_a_value_error(model: abi.Model) -> None:
+    """Statuses and offsets have the widths of the data model, not those of this host."""
+    passed: List[Any] = []
+
+    def function(*arguments: Any) -> int:
+        passed.append(arguments)
+        return 0
+
+    functions = dict.fromkeys(("MsgReply", "MsgRead"), function)
+    kernel = NativeKernel(types.SimpleNamespace(functions=functions, model=model))  # type: ignore[arg-type]
+    highest = (1 << (31 if model is abi.ILP32_6 else 63)) - 1
+    for status in (highest, -highest - 1):
+        kernel.MsgReply(1, status, None)
+    kernel.MsgRead(1, None, highest)
+    assert [arguments[1] for arguments in passed[:2]] == [highest, -highest - 1]
+    assert passed[2][-1] == highest
+    for call, number in (
+        (kernel.MsgReply, highest + 1),
+        (kernel.MsgReply, -highest - 2),
+        (lambda rcvid, offset: kernel.MsgRead(rcvid, None, offset), highest + 1),
+    ):
+        with pytest.raises(ValueError, match="must be between"):
+            call(1, number)
+    assert len(passed) == 3
 
 
 def test_recoveries_leave_nothing_behind(run_recoveries: Callable[..., Any]) -> None:

@@ -739,7 +739,7 @@ class Channel:
         for fd, mode in zip(fds, (os.O_RDONLY, os.O_WRONLY)):
             if not host.is_stream(fd, mode):
                 raise ValueError("a lane that is neither a pipe nor a socket")
-            os.set_blocking(fd, False)
+            host.make_non_blocking(fd, mode)
         if carries == wire.LANE_PULSES:
             (fd,) = fds
             self._poller.register(fd)

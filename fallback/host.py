@@ -182,6 +182,20 @@ def is_stream(fd: int, mode: int) -> bool:
         return sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
 
 
+def make_non_blocking(fd: int, mode: int) -> None:
+    """Let no read or write on a passed descriptor wait; where it can be had, by a description that is ours alone."""
+    if not PORTABLE and is_pipe(fd):
+        # Nobody may be at the other end any more; then there is nothing to wait for.
+        with contextlib.suppress(OSError):
+            own = os.open(f"/proc/self/fd/{fd}", mode | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.dup2(own, fd, inheritable=False)
+            finally:
+                os.close(own)
+            return
+    os.set_blocking(fd, False)
+
+
 def wake_reader(fd: int, frame: bytes) -> None:
     """End another thread's blocking read of this end of a lane: it reads ``frame``, or the end of the file."""
     try:
@@ -228,11 +242,16 @@ class Peek:
 
     def __init__(self) -> None:
         self._read, self._write = map(out_of_the_way, os.pipe())
+        os.set_blocking(self._read, False)
+        self._take = io.FileIO(self._read, "r", closefd=False).read
 
     def __call__(self, server_read: int, size: int) -> bytes:
         copied = _libc.tee(server_read, self._write, ctypes.c_size_t(size), 2)  # SPLICE_F_NONBLOCK
-        # A signal handler may have left what an earlier look has copied.
-        return os.read(self._read, 4096)[-copied:] if copied > 0 else b""
+        if copied <= 0:
+            return b""
+        # All there is: a signal handler may have left what an earlier look has copied, and a pipe that a client has
+        # put into packet mode is read packet by packet.
+        return b"".join(iter(lambda: self._take(4096) or b"", b""))[-copied:]
 
     def __del__(self) -> None:
         if hasattr(self, "_read"):

@@ -230,6 +230,55 @@ def test_a_socket_that_listens_is_no_lane(
     honest()
 
 
+def test_a_client_cannot_make_the_server_wait(server: Server, honest: Callable[[], None], raw: Raw) -> None:
+    """What it has passed does not wait for it, though it shares it with the server and says that it shall."""
+    raw.greet()
+    server_read, write = os.pipe()
+    read, server_write = os.pipe()
+    raw.send(wire.lane.pack(wire.LANE, wire.LANE_MESSAGES, 1, 0), [server_read, server_write])
+    honest()
+    for fd in (server_read, server_write):
+        os.set_blocking(fd, True)
+    os.write(write, message(4, room=4) + b"good")
+    assert host.wait_readable(read, time.monotonic() + DEADLINE, False) == 1
+    assert os.read(read, 100).endswith(b"good")
+    honest()
+    for fd in (server_read, write, read, server_write):
+        os.close(fd)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="there are no pipes in packet mode")
+def test_a_pipe_in_packet_mode_spoils_no_other_lane() -> None:
+    """A header in two packets is looked at as a whole; what was looked at of one lane is gone at the next."""
+    kernel = SocketKernel()
+    chid = kernel.ChannelCreate(0)
+    raw = Raw(kernel, chid)
+    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    server_read, write = os.pipe2(os.O_DIRECT)
+    read, server_write = os.pipe()
+    raw.send(wire.lane.pack(wire.LANE, wire.LANE_MESSAGES, 1, 0), [server_read, server_write])
+    lanes = [raw.open_lane() for _ in range(3)]
+    frame = message(0)
+    for packet in (frame[:16], frame[16:]):
+        os.write(write, packet)
+    for number, (_read, own_write) in enumerate(lanes):
+        os.write(own_write, message(6) + b"good %d" % number)
+    received = set()
+    for _message in lanes:
+        buffer = bytearray(10)
+        rcvid = 0
+        while not buffer.startswith(b"good"):
+            kernel.TimerTimeout(NTO_TIMEOUT_RECEIVE, 5_000_000_000)
+            rcvid = kernel.MsgReceive(chid, buffer)
+        kernel.MsgReply(rcvid, 0)
+        received.add(bytes(buffer[:6]))
+    assert received == {b"good 0", b"good 1", b"good 2"}
+    kernel.ChannelDestroy(chid)
+    raw.close()
+    for fd in (server_read, write, read, server_write, *(fd for lane in lanes for fd in lane)):
+        os.close(fd)
+
+
 def test_the_wrong_end_of_a_pipe_is_no_lane(server: Server, honest: Callable[[], None], raw: Raw) -> None:
     """The server could not answer on it."""
     raw.greet()

@@ -173,9 +173,10 @@ def is_pipe(fd: int) -> bool:
 
 def is_stream(fd: int, mode: int) -> bool:
     """Whether a descriptor can be an end of a lane: a pipe open in this mode, or a connected stream socket."""
-    if is_pipe(fd):
+    kind = os.fstat(fd).st_mode
+    if stat.S_ISFIFO(kind):
         return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == mode
-    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+    if not stat.S_ISSOCK(kind):
         return False
     with socket.socket(fileno=os.dup(fd)) as sock:
         sock.getpeername()

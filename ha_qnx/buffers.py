@@ -1,4 +1,4 @@
-"""What callers pass: messages, turned into flat views of bytes, and numbers; or refused before anything is done."""
+"""What callers pass: messages as flat views of bytes, numbers, functions; or refused before anything is done."""
 
 import math
 import operator
@@ -108,3 +108,13 @@ def as_seconds(name: str, value: Any) -> float:
     if is_nan:
         raise ValueError(f"{name} must be a number of seconds, not NaN")
     return float(min(value, threading.TIMEOUT_MAX))
+
+
+def check_callable(what: str, function: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    if not callable(function):
+        raise TypeError(f"{what} must be callable, and {type(function).__name__} is not")

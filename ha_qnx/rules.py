@@ -24,6 +24,7 @@ from errno import EAGAIN, EBADF, EEXIST, EINTR, EINVAL, EMFILE, ENFILE, ENOMEM, 
 from typing import Any, Callable, Dict, Optional, Set
 
 from . import watching
+from .buffers import check_callable
 from .constants import (
     HA_RECOVERY_ACOUNT,
     HA_RECOVERY_ENABLE,
@@ -242,8 +243,7 @@ def attachment_flags(function: object, flags: int) -> int:
         TypeError: the recovery function is not callable.
         OSError: EINVAL, an unknown flag.
     """
-    if not callable(function):
-        raise TypeError(f"a recovery function must be callable, and {type(function).__name__} is not")
+    check_callable("a recovery function", function)
     if operator.index(flags) not in (0, HAREPLACERECOVERYFN):
         raise OSError(EINVAL, "unknown flag of ha_attach")
     return operator.index(flags)

@@ -23,7 +23,7 @@ from typing import Any, Callable, Dict, Generic, Optional, Sequence, Tuple, Type
 from . import backends, watching
 from .api import Backend, RecoveryFunction
 from .arrivals import Arrivals
-from .buffers import INT_MAX, as_int, as_seconds, integer
+from .buffers import INT_MAX, as_int, as_seconds, check_callable, integer
 from .constants import (
     HA_RECOVERY_ACOUNT,
     HA_RECOVERY_ENABLE,
@@ -176,7 +176,7 @@ def wait_for(strategy: RecoveryFunction, timeout: float = 30.0) -> RecoveryFunct
         TypeError: the strategy is not callable, or the time is no number.
         ValueError: the time is NaN.
     """
-    _check_callable("a strategy", strategy)
+    check_callable("a strategy", strategy)
     timeout = as_seconds("timeout", timeout)
 
     @functools.wraps(strategy)
@@ -216,8 +216,8 @@ def then(strategy: RecoveryFunction, rebuild: Callable[[int, Any], object]) -> R
     Raises:
         TypeError: one of them is not callable.
     """
-    _check_callable("a strategy", strategy)
-    _check_callable("rebuild", rebuild)
+    check_callable("a strategy", strategy)
+    check_callable("rebuild", rebuild)
 
     @functools.wraps(strategy)
     def recover(coid: int, handle: Any) -> int:
@@ -249,7 +249,7 @@ def limit(
         TypeError: the strategy is not callable, or a limit is no number.
         ValueError: a limit is too large for C's int.
     """
-    _check_callable("a strategy", strategy)
+    check_callable("a strategy", strategy)
     check_limits(attempts, recoveries)
 
     @functools.wraps(strategy)
@@ -293,7 +293,7 @@ def circuit_breaker(
         TypeError: the strategy is not callable, or one of the others is no number.
         ValueError: ``failures`` is less than 1, or ``cooldown`` is NaN.
     """
-    _check_callable("a strategy", strategy)
+    check_callable("a strategy", strategy)
     failures = integer("failures", failures, 1, INT_MAX)
     cooldown = as_seconds("cooldown", cooldown)
     failed: _Remembered[int] = _Remembered()
@@ -324,11 +324,6 @@ def _suspend(qnx: Backend, coid: int, seconds: float) -> None:
     timer = threading.Timer(seconds, enable)
     timer.daemon = True
     timer.start()
-
-
-def _check_callable(what: str, function: object) -> None:
-    if not callable(function):
-        raise TypeError(f"{what} must be callable, and {type(function).__name__} is not")
 
 
 def _use(backend: Optional[Backend]) -> Backend:

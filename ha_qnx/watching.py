@@ -12,6 +12,8 @@ import threading
 import time
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
+from .buffers import check_callable
+
 __all__ = ["RecoveryEvent", "Stats", "on_event", "stats"]
 
 _log = logging.getLogger("ha_qnx")
@@ -87,8 +89,7 @@ def on_event(callback: Callable[[RecoveryEvent], object]) -> Callable[[], None]:
     Raises:
         TypeError: it is not callable.
     """
-    if not callable(callback):
-        raise TypeError(f"a callback of on_event must be callable, and {type(callback).__name__} is not")
+    check_callable("a callback of on_event", callback)
     registration = next(_registrations)
 
     def end() -> None:

@@ -860,6 +860,14 @@ def test_a_new_server_may_die_before_it_answers_the_open(
     assert function.count == 1
 
 
+def send_on_a_stolen_number(qnx: Any, start: Start, fd: int, path: Path) -> None:
+    """Let a file have the number of a connection, and send there in vain."""
+    os.close(fd)
+    assert os.open(path, os.O_RDWR | os.O_CREAT) == fd
+    with fails_with(EBADF):
+        start(qnx.MsgSend, fd, b"message", None).result()
+
+
 @checks("D6", "D17", "B384", "B385")
 @open_point("D6")
 @pytest.mark.parametrize("how", ["ha_reopen", "ha_ReConnectAttach", "ha_reopen of a file"])
@@ -879,11 +887,7 @@ def test_a_number_that_is_somebody_elses_is_left_alone(
     fd = ha_opened(qnx, start, first, function)
     if how == "ha_reopen":
         second.peer.start(serve, second.chid)
-    os.close(fd)
-    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    assert file == fd
-    with fails_with(EBADF):
-        start(qnx.MsgSend, fd, b"message", None).result()
+    send_on_a_stolen_number(qnx, start, fd, tmp_path / "file")
     assert errors == [EBADF]
     assert os.path.samestat(os.fstat(fd), os.stat(tmp_path / "file"))
     assert (tmp_path / "file").read_bytes() == b""
@@ -901,11 +905,7 @@ def test_a_connection_that_is_made_in_vain_is_closed(
         lambda coid: noting_errors(errors, lambda: reconnecting(qnx, second.pid, second.chid)(coid)),
     )
     fd = ha_opened(qnx, start, first, function)
-    os.close(fd)
-    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    assert file == fd
-    with fails_with(EBADF):
-        start(qnx.MsgSend, fd, b"message", None).result()
+    send_on_a_stolen_number(qnx, start, fd, tmp_path / "file")
     assert errors == [EBADF]
     coid = qnx.ConnectAttach(0, second.pid, second.chid)
     task = start(qnx.MsgSend, coid, b"message", None)
@@ -918,7 +918,7 @@ def test_a_connection_that_is_made_in_vain_is_closed(
     qnx.ConnectDetach(coid)
     pulse = second.take().pulse
     assert (pulse.code, pulse.scoid) == (PULSE_CODE_DISCONNECT, seen.scoid)
-    os.close(file)
+    os.close(fd)
 
 
 # Inside a recovery function

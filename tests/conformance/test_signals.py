@@ -268,6 +268,16 @@ def test_a_lost_server_is_no_interruption(qnx: Any, blocked: BlockedCall) -> Non
     assert call.errno() == ESRCH
 
 
+def begin_and_interrupt(qnx: Any, peer: Peer, function: Callable[..., Any], chid: int, message_type: int) -> Remote:
+    """Interrupt a call of another process when its I/O message has been received."""
+    call, message = peer.begin(function, os.getpid(), chid), bytearray(PULSE_SIZE)
+    receive_message(qnx, chid, message)
+    assert int.from_bytes(message[:2], sys.byteorder) == message_type
+    call.wait_until_blocked()
+    peer.signal(signal.SIGUSR1)
+    return call
+
+
 def close_interrupted(qnx: Any, pid: int, chid: int) -> int:
     """Interrupt close, and send a message on the connection."""
     note_signals(qnx)
@@ -282,11 +292,7 @@ def close_interrupted(qnx: Any, pid: int, chid: int) -> int:
 def test_a_descriptor_whose_close_was_interrupted_is_open(qnx: Any, peer: Peer) -> None:
     """A close that fails with EINTR leaves the descriptor as it was."""
     chid, message = qnx.ChannelCreate(0), bytearray(PULSE_SIZE)
-    closing = peer.begin(close_interrupted, os.getpid(), chid)
-    receive_message(qnx, chid, message)
-    assert int.from_bytes(message[:2], sys.byteorder) == IO_CLOSE
-    closing.wait_until_blocked()
-    peer.signal(signal.SIGUSR1)
+    closing = begin_and_interrupt(qnx, peer, close_interrupted, chid, IO_CLOSE)
     rcvid = receive_message(qnx, chid, message)
     assert message.startswith(b"still open")
     qnx.MsgReply(rcvid, 7)
@@ -305,12 +311,8 @@ def dup_interrupted(qnx: Any, pid: int, chid: int) -> List[int]:
 @checks("D19", "B228")
 def test_a_signal_handler_ends_dup(qnx: Any, peer: Peer) -> None:
     """A dup whose server does not answer fails with EINTR, after the handler."""
-    chid, message = qnx.ChannelCreate(0), bytearray(PULSE_SIZE)
-    duplicating = peer.begin(dup_interrupted, os.getpid(), chid)
-    receive_message(qnx, chid, message)
-    assert int.from_bytes(message[:2], sys.byteorder) == IO_DUP
-    duplicating.wait_until_blocked()
-    peer.signal(signal.SIGUSR1)
+    chid = qnx.ChannelCreate(0)
+    duplicating = begin_and_interrupt(qnx, peer, dup_interrupted, chid, IO_DUP)
     assert duplicating.result() == [signal.SIGUSR1]
 
 

@@ -1,5 +1,6 @@
 """Every test has a runtime directory of its own, and can start programs as processes of their own."""
 
+import gc
 import itertools
 import os
 import pathlib
@@ -12,7 +13,7 @@ import pytest
 from ha_qnx.conformance.waiting import DEADLINE
 
 import ha_qnx
-from ha_qnx import libraries
+from ha_qnx import libraries, watching
 
 LIBHA_SOURCES = pathlib.Path(__file__).parents[2] / "ci" / "libha"
 LIBHA_OPTIONS = ("-std=c11", "-O1", "-D_GNU_SOURCE", "-DHA_VERSION=0.0", "-fPIC", "-shared", "-fvisibility=hidden")
@@ -41,6 +42,15 @@ def directory_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> str:
 def shared_directory(directory_of_this_process: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process and the programs that it starts meet."""
     monkeypatch.setenv("HA_QNX_RUNTIME", directory_of_this_process)
+
+
+@pytest.fixture
+def no_collection(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The garbage collector does nothing, and pytest keeps no log, in which the errors are."""
+    monkeypatch.setattr(watching._log, "disabled", True)
+    gc.disable()
+    yield
+    gc.enable()
 
 
 class Program:

@@ -1,14 +1,12 @@
 """Recovery in Python: what becomes of the arguments and of the errors of its calls."""
 
-import gc
 from errno import EBADF
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 from ha_qnx.conformance.expect import fails_with
 
 import ha_qnx
-from ha_qnx import watching
 from ha_qnx.constants import HA_RECOVERY_SUSPEND, NTO_SIDE_CHANNEL
 from ha_qnx.recovery import Recovery
 
@@ -21,15 +19,6 @@ def qnx(shared_directory: None) -> Recovery:
     backend = ha_qnx.backend("fallback")
     assert isinstance(backend, Recovery)
     return backend
-
-
-@pytest.fixture
-def no_collection(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The garbage collector does nothing, and pytest keeps no log, in which the errors are."""
-    monkeypatch.setattr(watching._log, "disabled", True)
-    gc.disable()
-    yield
-    gc.enable()
 
 
 class Number:

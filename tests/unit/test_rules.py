@@ -1,12 +1,11 @@
 """The rules of recovery, without a kernel."""
 
 import contextlib
-import gc
 import sys
 import threading
 import weakref
 from errno import EBADF, EEXIST, EINVAL, EIO, ESRCH
-from typing import Any, Iterator, List, Optional
+from typing import Any, List, Optional
 
 import pytest
 from ha_qnx.conformance.waiting import Task
@@ -19,7 +18,6 @@ from ha_qnx import (
     HA_RECOVERY_RESET_ICOUNT,
     HA_RECOVERY_SUSPEND,
     rules,
-    watching,
 )
 from ha_qnx.rules import LOST, Attachment, Attachments
 
@@ -316,15 +314,6 @@ def test_a_forked_child_keeps_the_connections_that_it_inherits() -> None:
 
 class WatchedError(OSError):
     """An error that can be watched."""
-
-
-@pytest.fixture
-def no_collection(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The garbage collector does nothing, and pytest keeps no log, in which the errors are."""
-    monkeypatch.setattr(watching._log, "disabled", True)
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.parametrize("result", [-1, RuntimeError("no server"), KeyboardInterrupt()], ids=repr)

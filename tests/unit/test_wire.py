@@ -135,6 +135,26 @@ def raw(server: Server) -> Iterator[Raw]:
     raw.close()
 
 
+Receiving = Callable[..., Tuple[SocketKernel, int, Raw]]
+
+
+@pytest.fixture
+def receiving() -> Iterator[Receiving]:
+    """Makes a channel from which the test receives by itself, with a raw client that has greeted."""
+    with contextlib.ExitStack() as stack:
+
+        def make(flags: int = 0) -> Tuple[SocketKernel, int, Raw]:
+            kernel = SocketKernel()
+            chid = kernel.ChannelCreate(flags)
+            stack.callback(kernel.ChannelDestroy, chid)
+            raw = Raw(kernel, chid)
+            stack.callback(raw.close)
+            raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+            return kernel, chid, raw
+
+        yield make
+
+
 def message(size: int, room: int = 0, kind: int = wire.MESSAGE, priority: int = 10) -> bytes:
     """The header of a message."""
     return wire.message.pack(kind, priority, 1, size, room, time.monotonic_ns())
@@ -249,12 +269,9 @@ def test_a_client_cannot_make_the_server_wait(server: Server, honest: Callable[[
 
 
 @pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="there are no pipes in packet mode")
-def test_a_pipe_in_packet_mode_spoils_no_other_lane() -> None:
+def test_a_pipe_in_packet_mode_spoils_no_other_lane(receiving: Receiving) -> None:
     """A header in two packets is looked at as a whole; what was looked at of one lane is gone at the next."""
-    kernel = SocketKernel()
-    chid = kernel.ChannelCreate(0)
-    raw = Raw(kernel, chid)
-    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    kernel, chid, raw = receiving()
     server_read, write = os.pipe2(os.O_DIRECT)
     read, server_write = os.pipe()
     raw.send(wire.lane.pack(wire.LANE, wire.LANE_MESSAGES, 1, 0), [server_read, server_write])
@@ -274,8 +291,6 @@ def test_a_pipe_in_packet_mode_spoils_no_other_lane() -> None:
         kernel.MsgReply(rcvid, 0)
         received.add(bytes(buffer[:6]))
     assert received == {b"good 0", b"good 1", b"good 2"}
-    kernel.ChannelDestroy(chid)
-    raw.close()
     for fd in (server_read, write, read, server_write, *(fd for lane in lanes for fd in lane)):
         os.close(fd)
 
@@ -368,12 +383,9 @@ def test_a_message_that_stops_in_the_middle_holds_nobody_up(
         os.close(fd)
 
 
-def test_a_second_message_before_the_answer_costs_the_lane(honest: Callable[[], None], server: Server) -> None:
+def test_a_second_message_before_the_answer_costs_the_lane(honest: Callable[[], None], receiving: Receiving) -> None:
     """A lane has one message outstanding at most; the server never sees the second."""
-    slow = SocketKernel()
-    chid = slow.ChannelCreate(0)
-    raw = Raw(slow, chid)
-    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    slow, chid, raw = receiving()
     read, write = raw.open_lane()
     os.write(write, message(5, room=5) + b"first")
     rcvid = slow.MsgReceive(chid, bytearray(10))
@@ -383,8 +395,6 @@ def test_a_second_message_before_the_answer_costs_the_lane(honest: Callable[[], 
         slow.MsgReceive(chid, bytearray(10))
     with pytest.raises(ProcessLookupError):
         slow.MsgReply(rcvid, 0)
-    slow.ChannelDestroy(chid)
-    raw.close()
     for fd in (read, write):
         os.close(fd)
     honest()
@@ -441,12 +451,9 @@ def test_a_window_that_cannot_be_read_and_written_costs_the_trunk(
         os.close(ours)
 
 
-def test_memory_that_a_client_takes_back_is_a_bad_address() -> None:
+def test_memory_that_a_client_takes_back_is_a_bad_address(receiving: Receiving) -> None:
     """MsgRead and MsgWrite on a message whose window has become smaller fail with EFAULT (B151)."""
-    kernel = SocketKernel()
-    chid = kernel.ChannelCreate(0)
-    raw = Raw(kernel, chid)
-    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    kernel, chid, raw = receiving()
     with tempfile.TemporaryFile() as file:
         os.ftruncate(file.fileno(), 4096)
         read, write = raw.open_lane(file.fileno(), 4096)
@@ -456,18 +463,13 @@ def test_memory_that_a_client_takes_back_is_a_bad_address() -> None:
         with pytest.raises(OSError, match=os.strerror(EFAULT)):
             kernel.MsgRead(rcvid, bytearray(5))
         kernel.MsgReply(rcvid, 0)
-    kernel.ChannelDestroy(chid)
-    raw.close()
     for fd in (read, write):
         os.close(fd)
 
 
-def test_half_a_message_may_turn_out_to_be_rubbish_after_a_call_has_failed() -> None:
+def test_half_a_message_may_turn_out_to_be_rubbish_after_a_call_has_failed(receiving: Receiving) -> None:
     """The server looks at everything again after an error, and ends the lane in the middle of that."""
-    kernel = SocketKernel()
-    chid = kernel.ChannelCreate(0)
-    raw = Raw(kernel, chid)
-    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    kernel, chid, raw = receiving()
     frame = message(100, kind=99)
     lanes = [raw.open_lane() for _ in range(3)]
     for _read, write in lanes:
@@ -485,16 +487,13 @@ def test_half_a_message_may_turn_out_to_be_rubbish_after_a_call_has_failed() -> 
         assert is_at_end(read)
         os.close(read)
         os.close(write)
-    kernel.ChannelDestroy(chid)
-    raw.close()
 
 
-def test_a_request_to_be_freed_that_crosses_the_answer_is_no_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_to_be_freed_that_crosses_the_answer_is_no_pulse(
+    receiving: Receiving, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor is the next message said to want to be freed."""
-    kernel = SocketKernel()
-    chid = kernel.ChannelCreate(NTO_CHF_UNBLOCK)
-    raw = Raw(kernel, chid)
-    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    kernel, chid, raw = receiving(NTO_CHF_UNBLOCK)
     read, write = raw.open_lane()
     os.write(write, message(5) + b"first")
     rcvid = kernel.MsgReceive(chid, bytearray(10))
@@ -518,8 +517,6 @@ def test_a_request_to_be_freed_that_crosses_the_answer_is_no_pulse(monkeypatch: 
     kernel.TimerTimeout(NTO_TIMEOUT_RECEIVE, None)
     with pytest.raises(TimeoutError):
         kernel.MsgReceive(chid, bytearray(100))
-    kernel.ChannelDestroy(chid)
-    raw.close()
     for fd in (read, write):
         os.close(fd)
 

@@ -8,7 +8,7 @@ Three comparisons:
 * sizes and offsets as ctypes lays the structures out, with those of the compiler: for LP64, and for ILP32 with -m32 -S
   (which needs no 32-bit libraries: nothing is linked or run);
 * every prototype, structure and constant of the table with ci/qnx_abi.json, for each data model;
-* every prototype with the header of the C library for POSIX hosts, ci/libha/include/ha_posix.h.
+* every prototype with the header of the C library for POSIX hosts, fallback/libha/include/ha_posix.h.
 
 Run it with an interpreter that has ha_qnx installed. CC names the compiler (cc).
 """
@@ -29,7 +29,7 @@ from unittest import mock
 from ha_qnx import abi, constants
 
 HERE = pathlib.Path(__file__).resolve().parent
-HEADER = HERE / "libha" / "include" / "ha_posix.h"
+HEADER = HERE.parent / "fallback" / "libha" / "include" / "ha_posix.h"
 RECORD = HERE / "qnx_abi.json"
 
 # What a word of the table is in C, told independently of the table: for 64 and for 32 bits.

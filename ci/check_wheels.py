@@ -35,15 +35,23 @@ LIBRARY = "ha_qnx/libha_posix.so"
 HEADER = "ha_qnx/include/ha_posix.h"
 NEEDED_FILES = (
     "ha_qnx/__init__.py",
-    "ha_qnx/cli.py",
+    "ha_qnx/commands/cli.py",
     "ha_qnx/py.typed",
     "ha_qnx/fallback/kernel.py",
     "ha_qnx/conformance/conftest.py",
     "ha_qnx/conformance/test_recovery.py",
     "ha_qnx/examples/__init__.py",
 )
-KNOWN_DIRECTORIES = ("ha_qnx", "ha_qnx/fallback", "ha_qnx/conformance", "ha_qnx/examples")
-ENTRY_POINTS = {"ha-qnx": "ha_qnx.cli:main"}
+KNOWN_DIRECTORIES = (
+    "ha_qnx",
+    "ha_qnx/native",
+    "ha_qnx/commands",
+    "ha_qnx/commands/demo",
+    "ha_qnx/fallback",
+    "ha_qnx/conformance",
+    "ha_qnx/examples",
+)
+ENTRY_POINTS = {"ha-qnx": "ha_qnx.commands.cli:main"}
 
 # Functions that the host has, too; the library has them under other names.
 HOST_FUNCTIONS = ("open", "close", "read", "write", "lseek", "dup", "dup2")

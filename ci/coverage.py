@@ -25,7 +25,7 @@ sys.path[:] = [entry for entry in sys.path if pathlib.Path(entry or ".").resolve
 
 import ha_qnx.conformance  # noqa: E402  # the path has to be in order first
 
-from ha_qnx.suite import run_suite  # noqa: E402  # as above
+from ha_qnx.commands.conformance import run_suite  # noqa: E402  # as above
 
 FACTS = tuple(f"B{number}" for number in range(1, 416))
 DECISIONS = tuple(f"D{number}" for number in range(1, 33))

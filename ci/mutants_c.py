@@ -1,4 +1,4 @@
-"""Break the rules of libha for POSIX (ci/libha) one at a time, and see that the conformance suite notices each.
+"""Break the rules of libha for POSIX (fallback/libha) one at a time, and see that the conformance suite notices each.
 
 As ci/mutants.py does for the package: each mutant is a library built from a copy of the sources with one rule broken,
 and the suite runs on the backend ``native`` with it until the first failure. It takes a quarter of an hour or so:
@@ -21,7 +21,7 @@ from mutants import Mutant, Outcome, judge, noticing_test
 
 import ha_qnx
 
-SOURCES = pathlib.Path(__file__).resolve().parent / "libha"
+SOURCES = pathlib.Path(__file__).resolve().parents[1] / "fallback" / "libha"
 
 RECOVERY = "src/recovery.c"
 ATTACHING = "src/ha.c"

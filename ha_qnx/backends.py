@@ -45,15 +45,15 @@ def _make_fallback() -> Backend:
 
 
 def _make_native() -> Backend:
-    from .libraries import Libraries
-    from .native import Native
+    from .native.libha import Native
+    from .native.libraries import Libraries
 
     return Native(Libraries(with_libha=True))
 
 
 def _make_hybrid() -> Backend:
-    from .libraries import Libraries
-    from .native_kernel import NativeKernel
+    from .native.kernel import NativeKernel
+    from .native.libraries import Libraries
 
     return Recovery("hybrid", NativeKernel(Libraries(with_libha=False)))
 

@@ -111,7 +111,7 @@ def _layers() -> Tuple[Any, Any]:
 def ctypes_call() -> float:
     """The nanoseconds of one call by ctypes that reaches no kernel: a reply to nobody."""
     import ha_qnx
-    from ha_qnx.native_kernel import NativeKernel
+    from ha_qnx.native.kernel import NativeKernel
 
     native = ha_qnx.backend("native")
     assert isinstance(native, NativeKernel)

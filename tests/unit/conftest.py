@@ -13,9 +13,10 @@ import pytest
 from ha_qnx.conformance.waiting import DEADLINE
 
 import ha_qnx
-from ha_qnx import libraries, watching
+from ha_qnx import watching
+from ha_qnx.native import libraries
 
-LIBHA_SOURCES = pathlib.Path(__file__).parents[2] / "ci" / "libha"
+LIBHA_SOURCES = pathlib.Path(__file__).parents[2] / "fallback" / "libha"
 LIBHA_OPTIONS = ("-std=c11", "-O1", "-D_GNU_SOURCE", "-DHA_VERSION=0.0", "-fPIC", "-shared", "-fvisibility=hidden")
 
 

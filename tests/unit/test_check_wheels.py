@@ -21,7 +21,7 @@ MACHINE = platform.machine()
 LINUX = f"linux_{MACHINE}"
 LIBRARY = "ha_qnx/libha_posix.so"
 INFO = "ha_qnx-1.0.dist-info"
-COMMANDS = "[console_scripts]\nha-qnx = ha_qnx.cli:main\n"
+COMMANDS = "[console_scripts]\nha-qnx = ha_qnx.commands.cli:main\n"
 HOST_FUNCTIONS = ("open", "close", "read", "write", "lseek", "dup", "dup2")
 FUNCTIONS = [
     *("ha_posix_" + function.name if function.name in HOST_FUNCTIONS else function.name for function in abi.FUNCTIONS),
@@ -36,7 +36,7 @@ def pure_files(tag: str = "any") -> Files:
     """What a small wheel has in it."""
     names = (
         "__init__",
-        "cli",
+        "commands/cli",
         "fallback/kernel",
         "conformance/conftest",
         "conformance/test_recovery",
@@ -134,7 +134,7 @@ PLANTED: List[Tuple[str, Files, str]] = [
     ("unit tests", {"tests/unit/test_a.py": b""}, "tests/unit/test_a.py does not belong there"),
     ("unit tests in the package", {"ha_qnx/unit/test_a.py": b""}, "ha_qnx/unit/test_a.py does not belong there"),
     ("ci", {"ci/demo": b""}, "ci/demo does not belong there"),
-    ("compiled", {"ha_qnx/cli.pyc": b""}, "ha_qnx/cli.pyc does not belong there"),
+    ("compiled", {"ha_qnx/commands/cli.pyc": b""}, "ha_qnx/commands/cli.pyc does not belong there"),
     ("binary", {"ha_qnx/helper": b"\x7fELF..."}, "it is for any platform, and contains ha_qnx/helper"),
     ("for macOS", {"ha_qnx/helper": b"\xcf\xfa\xed\xfe..."}, "it is for any platform, and contains ha_qnx/helper"),
     (
@@ -144,13 +144,13 @@ PLANTED: List[Tuple[str, Files, str]] = [
     ),
     (
         "other command",
-        {f"{INFO}/entry_points.txt": b"[console_scripts]\nha-qnx = ha_qnx.cli:run\n"},
-        "its commands are not ha-qnx = ha_qnx.cli:main",
+        {f"{INFO}/entry_points.txt": b"[console_scripts]\nha-qnx = ha_qnx.commands.cli:run\n"},
+        "its commands are not ha-qnx = ha_qnx.commands.cli:main",
     ),
     (
         "no commands",
         {f"{INFO}/entry_points.txt": None},
-        "its commands are not ha-qnx = ha_qnx.cli:main",
+        "its commands are not ha-qnx = ha_qnx.commands.cli:main",
     ),
     (
         "other version",
@@ -180,9 +180,12 @@ def test_a_fault_is_found(tmp_path: pathlib.Path, changes: Files, fault: str) ->
 @pytest.mark.parametrize(
     ("record", "fault"),
     [
-        (("ha_qnx/cli.py,", "ha_qnx/other.py,"), "RECORD does not list ha_qnx/cli.py"),
-        (("ha_qnx/cli.py,", "ha_qnx/other.py,"), "RECORD lists ha_qnx/other.py, which is not there"),
-        (("ha_qnx/cli.py,sha256=", "ha_qnx/cli.py,sha256=x"), "ha_qnx/cli.py is not what RECORD says"),
+        (("ha_qnx/commands/cli.py,", "ha_qnx/other.py,"), "RECORD does not list ha_qnx/commands/cli.py"),
+        (("ha_qnx/commands/cli.py,", "ha_qnx/other.py,"), "RECORD lists ha_qnx/other.py, which is not there"),
+        (
+            ("ha_qnx/commands/cli.py,sha256=", "ha_qnx/commands/cli.py,sha256=x"),
+            "ha_qnx/commands/cli.py is not what RECORD says",
+        ),
     ],
 )
 def test_a_record_that_does_not_fit_is_found(tmp_path: pathlib.Path, record: Tuple[str, str], fault: str) -> None:
@@ -222,16 +225,16 @@ def test_a_file_that_is_there_twice_is_found(tmp_path: pathlib.Path) -> None:
     write_pure(tmp_path, {})
     wheel = tmp_path / "ha_qnx-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
-        archive.writestr("ha_qnx/cli.py", b"pass\n")
+        archive.writestr("ha_qnx/commands/cli.py", b"pass\n")
     assert faults(tmp_path) == ["ha_qnx-1.0-py3-none-any.whl: it has two files of the same name"]
 
 
 def test_wheels_that_differ_in_their_python_are_found(tmp_path: pathlib.Path, library: bytes) -> None:
     """One of them was built from something else."""
-    write_pure(tmp_path, {"ha_qnx/cli.py": b"raise\n"})
+    write_pure(tmp_path, {"ha_qnx/commands/cli.py": b"raise\n"})
     write_platform(tmp_path, library)
     assert faults(tmp_path) == [
-        f"ha_qnx/cli.py is not the same in ha_qnx-1.0-py3-none-any.whl and in ha_qnx-1.0-py3-none-{LINUX}.whl"
+        f"ha_qnx/commands/cli.py is not the same in ha_qnx-1.0-py3-none-any.whl and in ha_qnx-1.0-py3-none-{LINUX}.whl"
     ]
 
 

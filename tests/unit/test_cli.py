@@ -9,7 +9,7 @@ from typing import List
 
 import pytest
 
-from ha_qnx.cli import main
+from ha_qnx.commands.cli import main
 
 COMMANDS = ["demo", "doctor", "run", "conformance"]
 

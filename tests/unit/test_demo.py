@@ -11,11 +11,11 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 
-from ha_qnx import demo
-from ha_qnx.cli import main
-from ha_qnx.demo_client import request_of
-from ha_qnx.demo_count import ClientReport, Comparison, Result, compare, describe, read_records
-from ha_qnx.demo_shared import BEGUN, RECORD, REPLYING, Board, right_reply
+from ha_qnx.commands.cli import main
+from ha_qnx.commands.demo import command as demo
+from ha_qnx.commands.demo.client import request_of
+from ha_qnx.commands.demo.count import ClientReport, Comparison, Result, compare, describe, read_records
+from ha_qnx.commands.demo.shared import BEGUN, RECORD, REPLYING, Board, right_reply
 
 # Counting.
 
@@ -283,16 +283,16 @@ def test_no_process_survives_the_command(number: signal.Signals) -> None:
 
 _COMMAND_WITH_FROZEN_SERVER = """
 import os, signal, sys, time
-from ha_qnx.demo import Child
-from ha_qnx.demo_shared import Board
+from ha_qnx.commands.demo.command import Child
+from ha_qnx.commands.demo.shared import Board
 directory = sys.argv[1]
 board = Board.create(directory + "/board", 1)
 open(directory + "/records", "x").close()
-server = Child("demo_server", "fallback", "frozen", directory + "/board", directory + "/records")
+server = Child("server", "fallback", "frozen", directory + "/board", directory + "/records")
 server.expect("ready", 30)
 server.go()
 server.expect("serving", 30)
-client = Child("demo_client", "fallback", "frozen", directory + "/board", "1")
+client = Child("client", "fallback", "frozen", directory + "/board", "1")
 client.expect("ready", 30)
 client.go()
 board.frozen = server.process.pid

@@ -12,9 +12,11 @@ import pytest
 from ha_qnx.conformance.waiting import eventually
 
 import ha_qnx
-from ha_qnx import backends, doctor, libraries
+from ha_qnx import backends
 from ha_qnx.abi import LP64_8
-from ha_qnx.cli import main
+from ha_qnx.commands import doctor
+from ha_qnx.commands.cli import main
+from ha_qnx.native import libraries
 
 Capture = pytest.CaptureFixture[str]
 

@@ -12,8 +12,8 @@ import pytest
 
 import ha_qnx
 from ha_qnx import abi, backends
-from ha_qnx.libraries import Libraries
-from ha_qnx.native_kernel import NativeKernel
+from ha_qnx.native.kernel import NativeKernel
+from ha_qnx.native.libraries import Libraries
 
 RECOVERIES = pathlib.Path(__file__).parents[2] / "ci" / "recoveries.py"
 
@@ -45,7 +45,7 @@ def test_a_library_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_an_installation_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """The remedies are named."""
     monkeypatch.delenv("HA_QNX_LIBHA", raising=False)
-    monkeypatch.setattr("ha_qnx.libraries._OWN_NAME", "libha_nowhere.so")
+    monkeypatch.setattr("ha_qnx.native.libraries._OWN_NAME", "libha_nowhere.so")
     with pytest.raises(ha_qnx.BackendUnavailableError, match=r"has no libha_nowhere\.so: install a platform wheel"):
         ha_qnx.backend("native")
 
@@ -99,7 +99,7 @@ def test_a_library_without_a_symbol(monkeypatch: pytest.MonkeyPatch, compile_c: 
 AS_ON_QNX = """
 import os, sys, types
 import ha_qnx
-from ha_qnx import libraries
+from ha_qnx.native import libraries
 sys.platform = "qnx"
 os.uname = lambda: types.SimpleNamespace(release={release!r})
 """
@@ -190,7 +190,7 @@ def test_an_unknown_release_is_refused(monkeypatch: pytest.MonkeyPatch, libha: s
     """The sentence names it."""
     monkeypatch.setattr("sys.platform", "qnx")
     monkeypatch.setattr("os.uname", lambda: types.SimpleNamespace(release=release))
-    monkeypatch.setattr("ha_qnx.libraries._version_of", lambda library: None)
+    monkeypatch.setattr("ha_qnx.native.libraries._version_of", lambda library: None)
     assert f"the release {release}" in why_not(monkeypatch, libha).replace("'", "")
 
 
@@ -198,8 +198,8 @@ def test_a_release_that_its_libc_belies_is_refused(monkeypatch: pytest.MonkeyPat
     """What calls itself 8.0, with a function that 8.0 has no more, is unknown."""
     monkeypatch.setattr("sys.platform", "qnx")
     monkeypatch.setattr("os.uname", lambda: types.SimpleNamespace(release="8.0.0"))
-    monkeypatch.setattr("ha_qnx.libraries._version_of", lambda library: None)
-    monkeypatch.setattr("ha_qnx.libraries._BEFORE_8", ("printf", "MsgReadiov"))
+    monkeypatch.setattr("ha_qnx.native.libraries._version_of", lambda library: None)
+    monkeypatch.setattr("ha_qnx.native.libraries._BEFORE_8", ("printf", "MsgReadiov"))
     assert "the release 8.0.0 whose libc has printf is not known" in why_not(monkeypatch, libha)
 
 

@@ -16,7 +16,7 @@ from ha_qnx.conformance.peers import Peer
 from ha_qnx.conformance.waiting import DEADLINE, Task, eventually
 from ha_qnx.fallback.kernel import SocketKernel
 
-from ha_qnx import cli, run
+from ha_qnx.commands import cli, run
 
 NAME = "kept"
 PATH = f"/dev/name/local/{NAME}"

@@ -11,8 +11,9 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import pytest
 
 import ha_qnx
-from ha_qnx import abi, suite
-from ha_qnx.cli import main
+from ha_qnx import abi
+from ha_qnx.commands import conformance as suite
+from ha_qnx.commands.cli import main
 
 ONE_TEST = "test_a_channel_id_is_positive"
 
@@ -120,7 +121,9 @@ def test_another_package_of_this_name_in_the_current_directory_is_refused(tmp_pa
     """Beside a source tree, the suite's other processes would import that."""
     (tmp_path / "ha_qnx").mkdir()
     (tmp_path / "ha_qnx" / "__init__.py").touch()
-    program = "import os, sys; from ha_qnx.cli import main; os.chdir(sys.argv[1]); sys.exit(main(['conformance']))"
+    program = (
+        "import os, sys; from ha_qnx.commands.cli import main; os.chdir(sys.argv[1]); sys.exit(main(['conformance']))"
+    )
     ended = subprocess.run(  # noqa: S603  # ours
         [sys.executable, "-c", program, str(tmp_path)], cwd="/", stderr=subprocess.PIPE, timeout=60
     )
@@ -169,7 +172,7 @@ def test_a_test_has_passed_if_all_its_phases_have(phases: List[Any], outcome: st
     assert (test["outcome"], test["seconds"]) == (outcome, 0.25 * len(phases))
 
 
-# Open points. A small suite, and a library that is somebody else's as far as suite.py can tell.
+# Open points. A small suite, and a library that is somebody else's as far as conformance.py can tell.
 
 CONFTEST = """
 import pytest
@@ -211,7 +214,8 @@ def test_of_no_backend(): assert False
 """
 PROGRAM = """
 import sys
-from ha_qnx import abi, suite
+from ha_qnx import abi
+from ha_qnx.commands import conformance as suite
 
 OURS = sys.argv[1] == "ours"
 suite.describe_backend = lambda name: {"ours": name == "fallback" or OURS}
@@ -344,7 +348,7 @@ def test_an_open_point_whose_test_did_not_run_is_not_known(tmp_path: pathlib.Pat
 
 
 class Library:
-    """What suite.py asks of the libraries that a backend has loaded."""
+    """What conformance.py asks of the libraries that a backend has loaded."""
 
     path = "libha.so.2"
     model = abi.LP64_7

@@ -1,4 +1,4 @@
-"""A program in C, ci/libha/tests/survivor.c, as a client of servers in Python: it outlives them."""
+"""A program in C, fallback/libha/tests/survivor.c, as a client of servers in Python: it outlives them."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ from typing import Any, Callable, Iterator, List
 import pytest
 from ha_qnx.conformance.waiting import DEADLINE, eventually
 
-LIBHA = pathlib.Path(__file__).parents[2] / "ci" / "libha"
+LIBHA = pathlib.Path(__file__).parents[2] / "fallback" / "libha"
 
 # Answers "3" by "SERVER got 3" and the status 3. With "dies 7" it is killed right after its seventh answer, with "keeps
 # 7" it says so and does not answer the seventh message.

@@ -2,7 +2,7 @@
 
 Started by ``ha-qnx demo``, as
 
-    python -m ha_qnx.demo_client BACKEND NAME BOARD CLIENT
+    python -m ha_qnx.commands.demo.client BACKEND NAME BOARD CLIENT
 
 Client 0 is the plain one. The others are HA-aware: those with odd numbers by ha_open and ha_reopen, those with even
 numbers by ha_ConnectAttach and ha_ReConnectAttach. At the end, each says what became of its requests, as JSON.
@@ -18,7 +18,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import ha_qnx
 
-from .demo_shared import (
+from ...strategies import until_served
+from .shared import (
     ANSWERED,
     BEGUN,
     PLAIN_CLIENT,
@@ -32,7 +33,6 @@ from .demo_shared import (
     say,
     wait_for_go,
 )
-from .strategies import until_served
 
 _RECOVERY_DEADLINE = 20.0
 

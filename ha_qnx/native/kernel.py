@@ -16,8 +16,8 @@ from ctypes import c_char, c_int, c_long, c_size_t, c_void_p
 from errno import EBADF, EINTR, EINVAL
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-from .abi import record
-from .buffers import (
+from ..abi import record
+from ..buffers import (
     INT_MAX,
     INT_MIN,
     UINT_MAX,
@@ -29,11 +29,11 @@ from .buffers import (
     writable,
     writable_parts,
 )
-from .constants import NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
-from .errors import failure
-from .kernel import NAME_PREFIX, BytesLike, Kernel, Name, StrPath, Vector
+from ..constants import NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
+from ..errors import failure
+from ..kernel import NAME_PREFIX, BytesLike, Kernel, Name, StrPath, Vector
+from ..structures import ClientInfo, MessageInfo
 from .libraries import Libraries
-from .structures import ClientInfo, MessageInfo
 
 # Looked up once, for the paths that every message takes.
 _byref = ctypes.byref

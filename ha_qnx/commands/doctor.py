@@ -16,8 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Dict, List, Optional
 from urllib.parse import unquote
 
-from .backends import NAMES, BackendUnavailableError, backend, candidates_of_platform
-from .libraries import Libraries
+from ..backends import NAMES, BackendUnavailableError, backend, candidates_of_platform
+from ..native.libraries import Libraries
 
 HELP = "tell what this machine can do, and what is wrong with it"
 
@@ -129,7 +129,7 @@ def _examine_libraries(libraries: Libraries) -> Dict[str, Any]:
 def _examine_runtime() -> Optional[Dict[str, Any]]:
     """The directory in which processes find each other; None where the backend that uses it cannot even be imported."""
     try:
-        from .fallback import runtime
+        from ..fallback import runtime
     except ImportError:
         return None
     path = runtime.directory_path()
@@ -184,7 +184,7 @@ def _examine_names(directory: str) -> List[Dict[str, Any]]:
 
     The locks, which tell for certain, are not tried: that would disturb a server that takes its name at this moment.
     """
-    from .fallback.runtime import ChannelAddress, is_zombie
+    from ..fallback.runtime import ChannelAddress, is_zombie
 
     names = []
     for entry in sorted(_entries(directory)):

@@ -12,9 +12,9 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import ha_qnx
 
-from .backends import NAMES
+from ..backends import NAMES
+from ..native.libraries import Libraries
 from .doctor import versions
-from .libraries import Libraries
 
 HELP = "check a backend against the specification"
 
@@ -174,7 +174,7 @@ def run_suite(directory: str, arguments: List[str], report: Optional[str]) -> in
         "-p",
         "no:cacheprovider",
         "-p",
-        "ha_qnx.recording",
+        "ha_qnx.commands.recording",
     ]
     code = int(pytest.main([*fixed, *arguments], plugins=[reporter]))
     status = _STATUS.get(code, _FAILED)
@@ -234,7 +234,7 @@ def run(options: argparse.Namespace) -> int:
         except OSError as error:
             sys.stderr.write(f"ha-qnx conformance: the report cannot be written: {error}\n")
             return _WRONG_USE
-    from . import conformance
+    from .. import conformance
 
     arguments = [f"--backend={name}" for name in options.backend or []]
     arguments += [f"--server-backend={name}" for name in options.server_backend or []]

@@ -2,7 +2,7 @@
 
 It uses the public calls only and is the same on a QNX target. Started by ``ha-qnx demo``, as
 
-    python -m ha_qnx.demo_server BACKEND NAME BOARD RECORDS
+    python -m ha_qnx.commands.demo.server BACKEND NAME BOARD RECORDS
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import List
 
 import ha_qnx
 
-from .demo_shared import (
+from .shared import (
     RECORD,
     REPLYING,
     REQUEST,

@@ -1,8 +1,8 @@
 """Finding libha and the kernel calls, and declaring what was found.
 
 On a QNX target libha is a library of the image, and the kernel calls are in libc. Elsewhere both are in one library,
-libha for POSIX hosts (``ci/libha``), which platform wheels of this package bring along. It says what it is, so that
-nobody takes it for QNX's.
+libha for POSIX hosts (``fallback/libha``), which platform wheels of this package bring along. It says what it is, so
+that nobody takes it for QNX's.
 """
 
 import ctypes
@@ -12,8 +12,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from packaging.version import InvalidVersion, Version
 
-from .abi import BY_NAME, FUNCTIONS, ILP32_6, LIBC, LIBHA, LP64_7, LP64_8, Model, types_of
-from .platforms import is_qnx
+from ..abi import BY_NAME, FUNCTIONS, ILP32_6, LIBC, LIBHA, LP64_7, LP64_8, Model, types_of
+from ..platforms import is_qnx
 
 # What libha is called on QNX, the newest first.
 _USUAL_NAMES = ("libha.so.2", "libha.so.1", "libha.so")
@@ -177,7 +177,8 @@ def _candidates() -> Sequence[str]:
         return (chosen,)
     if is_qnx():
         return _USUAL_NAMES
-    own = os.path.join(os.path.dirname(os.path.abspath(__file__)), _OWN_NAME)
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    own = os.path.join(package, _OWN_NAME)
     return (own,) if os.path.exists(own) else ()
 
 

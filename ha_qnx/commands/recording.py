@@ -10,7 +10,7 @@ from typing import Any, Iterator, List
 
 import pytest
 
-from . import suite
+from . import conformance
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -42,7 +42,7 @@ def _is_recorded(item: pytest.Item) -> bool:
 
 @functools.lru_cache(maxsize=None)
 def _is_ours(name: str) -> bool:
-    return bool(suite.describe_backend(name)["ours"])
+    return bool(conformance.describe_backend(name)["ours"])
 
 
 def _message(report: pytest.TestReport) -> str:

@@ -11,7 +11,8 @@ import os
 import sys
 from typing import List, Optional, Tuple
 
-from . import demo, doctor, run, suite
+from . import conformance, doctor, run
+from .demo import command as demo
 
 _DESCRIPTION = """\
 QNX's client recovery library (libha) and message passing for Python.
@@ -38,7 +39,7 @@ def main(arguments: Optional[List[str]] = None, called: str = "ha-qnx") -> int:
     if options.run is run.run:
         status: int = options.run(options)  # What goes wrong in the program is the program's.
         return status
-    if rest and options.run is not suite.run:
+    if rest and options.run is not conformance.run:
         parser.error(f"{options.command} takes nothing after --")
     if sys.stdout is None:
         sys.stderr.write(f"{called}: standard output is closed\n")
@@ -76,7 +77,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ha_qnx {doctor.package_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in (("demo", demo), ("doctor", doctor), ("run", run), ("conformance", suite)):
+    for name, module in (("demo", demo), ("doctor", doctor), ("run", run), ("conformance", conformance)):
         command = commands.add_parser(
             name,
             help=module.HELP,

@@ -1,6 +1,6 @@
 """``ha-qnx demo``: kill a server again and again while clients use it, and count what became of every request.
 
-The server, its clients and this command are processes of their own; what is counted, ``demo_count`` says.
+The server, its clients and this command are processes of their own; what is counted, ``count`` says.
 
 Before each kill the server is frozen (SIGSTOP), and is killed if a request is under way that no server has begun to
 answer; else it goes on, and is frozen again a moment later. To the server this is the same as SIGKILL at the first
@@ -22,9 +22,9 @@ import tempfile
 import time
 from typing import Any, Dict, Iterator, List, Tuple
 
-from .backends import NAMES, BackendUnavailableError, backend
-from .demo_count import ClientReport, Result, compare, describe, read_records
-from .demo_shared import ANSWERED, BEGUN, PLAIN_CLIENT, RECOVERIES, REPLYING, Board
+from ...backends import NAMES, BackendUnavailableError, backend
+from .count import ClientReport, Result, compare, describe, read_records
+from .shared import ANSWERED, BEGUN, PLAIN_CLIENT, RECOVERIES, REPLYING, Board
 
 HELP = "kill a server again and again while clients use it, and count what is lost"
 
@@ -69,7 +69,7 @@ class Child:
         self._unread = b""
         # A session of its own: Ctrl-C in a terminal is for the command, which then ends the others.
         self.process = subprocess.Popen(  # noqa: S603  # our own module, in our own interpreter
-            [sys.executable, "-m", f"ha_qnx.{module}", *arguments],
+            [sys.executable, "-m", f"ha_qnx.commands.demo.{module}", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_environment(os.path.dirname(arguments[2])),
@@ -244,10 +244,10 @@ class Demonstration:
         return child
 
     def _start_server(self) -> Child:
-        return self._start("demo_server", self._records)
+        return self._start("server", self._records)
 
     def _start_client(self, number: int) -> Child:
-        return self._start("demo_client", str(number))
+        return self._start("client", str(number))
 
     def _kill_all(self, server: Child, spare: Child, start: float) -> None:
         """Kill as often as asked, at a random moment of each equal part of the time."""

@@ -17,7 +17,7 @@ Nothing in it is assumed:
 import json
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from .demo_shared import PLAIN_CLIENT, RECORD
+from .shared import PLAIN_CLIENT, RECORD
 
 
 class ClientReport(NamedTuple):

@@ -16,11 +16,11 @@ from ctypes import c_void_p
 from errno import EBADF
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
 
-from . import watching
-from .abi import BY_NAME, NEGATIVE, RecoveryCallback
-from .api import Backend, RecoveryFunction
-from .buffers import INT_MAX, INT_MIN, UINT_MAX, as_int
-from .constants import (
+from .. import watching
+from ..abi import BY_NAME, NEGATIVE, RecoveryCallback
+from ..api import Backend, RecoveryFunction
+from ..buffers import INT_MAX, INT_MIN, UINT_MAX, as_int
+from ..constants import (
     HA_RECOVERY_ACOUNT,
     HA_RECOVERY_ENABLE,
     HA_RECOVERY_ICOUNT,
@@ -28,14 +28,14 @@ from .constants import (
     HAREPLACERECOVERYFN,
     NTO_SIDE_CHANNEL,
 )
-from .documenting import documented_by
-from .errors import failure
-from .files import Files
-from .kernel import StrPath
+from ..documenting import documented_by
+from ..errors import failure
+from ..files import Files
+from ..kernel import StrPath
+from ..returning import ReturningErrors, returning_errors
+from ..rules import LOST, attachment_flags, limit_of
+from .kernel import NativeKernel, connect_arguments, open_arguments, pulse_arguments
 from .libraries import Libraries
-from .native_kernel import NativeKernel, connect_arguments, open_arguments, pulse_arguments
-from .returning import ReturningErrors, returning_errors
-from .rules import LOST, attachment_flags, limit_of
 
 
 class _Attached:

@@ -14,7 +14,7 @@ import sys
 import threading
 import zlib
 
-from .constants import IO_MAX
+from ...constants import IO_MAX
 
 REQUEST_TYPE = IO_MAX + 1
 

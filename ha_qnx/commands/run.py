@@ -20,8 +20,8 @@ import sys
 import types
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
-from . import backends, dropin, watching
-from .platforms import is_qnx
+from .. import backends, dropin, watching
+from ..platforms import is_qnx
 
 HELP = "run a program as it is, with connections that recover"
 
@@ -179,7 +179,7 @@ def _start_again(library: str, arguments: List[str]) -> NoReturn:
     preloaded = ":".join(filter(None, (library, os.environ.get("LD_PRELOAD"))))
     environment = {**os.environ, "LD_PRELOAD": preloaded, _PRELOADED: "1"}
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", str(__package__), *arguments], environment)  # noqa: S606  # ourselves
+    os.execve(sys.executable, [sys.executable, "-m", "ha_qnx", *arguments], environment)  # noqa: S606  # ourselves
 
 
 def _tell(as_json: bool, event: watching.RecoveryEvent) -> None:

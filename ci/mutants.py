@@ -28,7 +28,7 @@ TOO_SLOW = f"the suite did not end within {TIME_LIMIT} s"
 RULES = "rules.py"
 RECOVERY = "recovery.py"
 KERNEL = "fallback/kernel.py"
-CLIENT = "fallback/connections.py"
+EXCHANGE = "fallback/exchange.py"
 SERVER = "fallback/channels.py"
 TABLE = "fallback/table.py"
 THREADS = "fallback/threads.py"
@@ -256,7 +256,7 @@ MUTANTS = (
     Mutant(
         "EBADF for ESRCH",
         "lost",
-        CLIENT,
+        EXCHANGE,
         "outcome = (EBADF if self._connection.detached else ESRCH, 0)",
         "outcome = (EBADF, 0)",
     ),
@@ -313,16 +313,16 @@ MUTANTS = (
     Mutant(
         "counts the time to a point anew when the message is received",
         "timeouts",
-        CLIENT,
+        EXCHANGE,
         "deadline, reply_limit = reply_limit.deadline(), None",
         "deadline, reply_limit = time.monotonic() + (reply_limit.nanoseconds or 0) / 1e9, None",
     ),
     Mutant(
         "copies connections without a limit of time",
         "io",
-        KERNEL,
-        "        timeout = self._threads.armed_timeout()",
-        "        timeout = None",
+        EXCHANGE,
+        "    timeout = threads.armed_timeout()",
+        "    timeout = None",
     ),
     Mutant(
         "shares what was to be separate",
@@ -342,15 +342,15 @@ MUTANTS = (
         "announces no duplicate",
         "descriptors",
         KERNEL,
-        "            self._announce_copy(connection, original.describe(os.getpid()))\n",
+        "            announce_copy(connection, original.describe(os.getpid()), self._threads)\n",
         "            pass\n",
     ),
     Mutant(
         "announces a duplicate as itself",
         "descriptors",
         KERNEL,
-        "            self._announce_copy(connection, original.describe(os.getpid()))\n",
-        "            self._announce_copy(connection, connection.describe(os.getpid()))\n",
+        "            announce_copy(connection, original.describe(os.getpid()), self._threads)\n",
+        "            announce_copy(connection, connection.describe(os.getpid()), self._threads)\n",
     ),
     Mutant(
         "announces no copy of a forked child",
@@ -478,7 +478,7 @@ MUTANTS = (
     Mutant(
         "sends a second unblock pulse",
         "unblock",
-        CLIENT,
+        EXCHANGE,
         "        if self._unblock_reason:\n            return False\n",
         "",
     ),
@@ -506,14 +506,14 @@ MUTANTS = (
     Mutant(
         "frees an unblocked client at once",
         "unblock",
-        CLIENT,
+        EXCHANGE,
         "if flags is not None and flags & NTO_CHF_UNBLOCK:",
         "if flags is None:",
     ),
     Mutant(
         "forgets why a client wants to be freed",
         "unblock answers",
-        CLIENT,
+        EXCHANGE,
         "return (self._unblock_reason or EINTR) if number == -1 else number, 0",
         "return EINTR if number == -1 else number, 0",
     ),
@@ -556,7 +556,7 @@ MUTANTS = (
     Mutant(
         "limits the wait for the answer, too",
         "timeouts",
-        CLIENT,
+        EXCHANGE,
         "            return False  # Only the wait for a receiver was limited (B209).\n",
         "            pass\n",
     ),

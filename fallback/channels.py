@@ -34,6 +34,7 @@ import time
 from errno import EFAULT, EINTR, ESRCH, ETIMEDOUT
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
+from ha_qnx.buffers import Buffers
 from ha_qnx.constants import (
     NTO_CHF_DISCONNECT,
     NTO_CHF_FIXED_PRIORITY,
@@ -49,7 +50,7 @@ from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
 from . import host, wire
-from .connections import Buffers, Trunk
+from .connections import Trunk
 from .numbers import Numbers
 from .runtime import ChannelAddress
 from .threads import DEFAULT_PRIORITY, Thread, Threads, Timeout

@@ -17,25 +17,21 @@ import os
 import socket
 import threading
 import time
-from errno import EAGAIN, EBADF, EINTR, ESRCH, ETIMEDOUT
-from typing import Callable, List, Optional, Sequence, Set, Tuple, Union
+from errno import EAGAIN, EBADF, EINTR, ETIMEDOUT
+from typing import Callable, List, Optional, Sequence, Set, Union
 
-from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND
+from ha_qnx.constants import NTO_CHF_UNBLOCK
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
 from . import host, wire
 from .runtime import ChannelAddress
-from .threads import Thread, Timeout
+from .threads import Thread
 
 _WINDOW_MIN = 1 << 18
 # A lane whose window is larger than this is closed after use rather than kept: memory is not held for rare giants.
 _WINDOW_KEPT = 1 << 24
 _SERVER_BUSY_LIMIT = 30.0
-# How long a receiver that is already waiting may take to say that it has the message (B216).
-_RECEIVER_GRACE = 0.2
-
-Buffers = Sequence[memoryview]
 
 # Held while a pipe has ends here that are to be passed on, and before a fork: a child that had them, too, would keep a
 # lane open whose client or server is dead.
@@ -396,178 +392,3 @@ class Connection:
         """Close what a forked child has inherited; nothing is said to the server, whose client is the parent."""
         for lane in self._lanes:
             lane.close()
-
-
-class Exchange:
-    """One message and its reply, with everything that can come between: timeouts, signals, a server that dies."""
-
-    def __init__(self, connection: Connection, lane: Lane, thread: Thread, sinks: Buffers) -> None:
-        self._connection = connection
-        self._lane = lane
-        self._thread = thread
-        self._sinks = sinks
-        self._reply_area = 0
-        self._received = False
-        self._unblock_reason = 0
-        self._lane_is_back = False
-
-    def post(self, sources: Buffers, kind: int) -> None:
-        """Send the message.
-
-        Raises:
-            OSError: EBADF, the message did not go out.
-        """
-        lane = self._lane
-        size = sum(len(source) for source in sources)
-        room = sum(len(sink) for sink in self._sinks)
-        now = time.monotonic_ns()
-        frame = wire.message.pack(kind, self._thread.priority, self._thread.tid, size, room, now)
-        try:
-            if lane.window:
-                offset = 0
-                for source in sources:
-                    lane.window.write(offset, source)
-                    offset += len(source)
-                self._reply_area = wire.reply_area(size)
-                lane.post(frame)
-            else:
-                lane.post(b"".join((frame, *sources)))
-        except BaseException:
-            self._connection.discard(lane)
-            raise
-
-    def complete(
-        self, timeout: Optional[Timeout] = None, count: Optional[int] = None, raised: Optional[BaseException] = None
-    ) -> Tuple[int, int]:
-        """Wait for the reply and put it where it belongs.
-
-        Args:
-            timeout: what limits the call.
-            count: what a first attempt to read the reply has brought, if one was made: see Lane.fill.
-            raised: what a signal handler raised during that attempt.
-
-        Returns:
-            (0, status), or (errno, 0) if the server or the kernel ends the call with an error.
-
-        Raises:
-            BaseException: what a signal handler raised, once the call has ended.
-        """
-        try:
-            outcome, raised = self._complete(timeout, count, raised)
-        except BaseException:
-            if not self._lane_is_back:
-                self._connection.discard(self._lane)
-            raise
-        if raised is not None:
-            raise raised
-        return outcome
-
-    def _complete(
-        self, timeout: Optional[Timeout], count: Optional[int], raised: Optional[BaseException]
-    ) -> Tuple[Tuple[int, int], Optional[BaseException]]:
-        """The outcome, for which the lane was given back, and what a signal handler raised meanwhile."""
-        deadline, reply_limit = _limits(timeout)
-        if count is not None and count > 0:
-            self._lane.filled = count
-            count = None
-        if raised is not None and self._lane.buffer[0]:
-            raise raised  # The handler ran after the reply had come.
-        while True:
-            if count is None:
-                outcome = self._digest()
-                if outcome is not None:
-                    break
-                if self._received and reply_limit is not None:
-                    deadline, reply_limit = reply_limit.deadline(), None
-                try:
-                    count = self._lane.fill(self._thread, deadline)
-                except BaseException as error:
-                    # Only a signal handler can raise here. Its exception ends the call the way EINTR does (D19).
-                    raised = raised or error
-                    count = -EINTR
-            if count == 0:
-                outcome = (EBADF if self._connection.detached else ESRCH, 0)
-                self._connection.discard(self._lane)
-                break
-            if count < 0 and self._give_up(-count, timeout):
-                outcome = (-count, 0)
-                break
-            if count == -ETIMEDOUT:
-                deadline = None
-            count = None
-        return outcome, raised
-
-    def _is_received(self) -> bool:
-        return self._received or host.unread(self._lane.write_fd) == 0
-
-    def _give_up(self, reason: int, timeout: Optional[Timeout]) -> bool:
-        """Leave the call for a signal or a timeout; whether it ends now, rather than when the server says so."""
-        if self._unblock_reason:
-            return False
-        if reason == ETIMEDOUT and timeout and not timeout.flags & NTO_TIMEOUT_REPLY and self._is_received():
-            return False  # Only the wait for a receiver was limited (B209).
-        if not host.unread(self._lane.write_fd):
-            flags = self._connection.trunk.channel_flags()
-            if flags is not None and flags & NTO_CHF_UNBLOCK:
-                self._unblock_reason = reason
-                with contextlib.suppress(OSError):
-                    self._lane.post(wire.unblock.pack(wire.UNBLOCK, 0, reason))
-                return False
-        self._connection.discard(self._lane)
-        return True
-
-    def _digest(self) -> Optional[Tuple[int, int]]:
-        """Deal with the frames that have arrived; the outcome if the last one is among them."""
-        lane = self._lane
-        while lane.filled >= wire.REPLY_HEADER:
-            kind, _zero, number, status, length = wire.reply.unpack_from(lane.buffer)
-            size = wire.REPLY_HEADER + (0 if lane.window else length)
-            if size > wire.FRAME_MAX:
-                raise failure(ESRCH)  # Nothing that follows the protocol sends that.
-            if lane.filled < size:
-                return None
-            if kind == wire.RECEIVED:
-                self._received = True
-            elif kind == wire.WRITE:
-                self._copy(status, length)
-            elif kind == wire.REPLY:
-                self._copy(0, length)
-                self._give_back(lane)
-                return 0, status
-            elif kind == wire.ERROR:
-                self._give_back(lane)
-                return (self._unblock_reason or EINTR) if number == -1 else number, 0
-            else:
-                self._connection.discard(lane)
-                return EBADF if kind == wire.DETACHED else ESRCH, 0
-            lane.forget_frame(size)
-        return None
-
-    def _give_back(self, lane: Lane) -> None:
-        # First of all: from the moment it is back, another thread may have it.
-        self._lane_is_back = True
-        self._connection.release(lane)
-
-    def _copy(self, offset: int, length: int) -> None:
-        """Put reply data at an offset of the reply buffers; what does not fit is dropped."""
-        lane, position = self._lane, 0
-        for sink in self._sinks:
-            start = max(0, offset - position)
-            done = position + start - offset
-            count = min(len(sink) - start, length - done)
-            if count > 0:
-                with sink[start : start + count] as target:
-                    if lane.window:
-                        lane.window.read_into(self._reply_area + offset + done, target)
-                    else:
-                        target[:] = lane.view[wire.REPLY_HEADER + done : wire.REPLY_HEADER + done + count]
-            position += len(sink)
-
-
-def _limits(timeout: Optional[Timeout]) -> Tuple[Optional[float], Optional[Timeout]]:
-    """When the wait ends, and what limits the wait for the reply once the message was received."""
-    if timeout is None or not timeout.flags & (NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY):
-        return None, None
-    if timeout.flags & NTO_TIMEOUT_SEND:
-        return time.monotonic() + _RECEIVER_GRACE if timeout.immediate else timeout.deadline(), None
-    return None, None if timeout.immediate else timeout

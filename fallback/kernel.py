@@ -24,9 +24,8 @@ from errno import (
     ENXIO,
     EPERM,
     ESRCH,
-    ETIMEDOUT,
 )  # fmt: skip
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional
 
 from ha_qnx import iomessages
 from ha_qnx.buffers import (
@@ -34,6 +33,7 @@ from ha_qnx.buffers import (
     INT_MIN,
     LONG_MAX,
     UINT_MAX,
+    Buffers,
     as_int,
     as_long,
     as_uint,
@@ -75,7 +75,8 @@ from ha_qnx.structures import ClientInfo, MessageInfo
 
 from . import host, wire
 from .channels import Channel, Received, ServerLane, ServerTrunk
-from .connections import Buffers, Connection, Exchange, Lane, forks_wait
+from .connections import Connection, Lane, forks_wait
+from .exchange import Exchange, announce_copy, exchange
 from .numbers import Numbers, Slots
 from .runtime import ChannelAddress, NameClaim, Runtime, valid_name
 from .table import ConnectionTable, is_host_descriptor
@@ -88,7 +89,6 @@ _KNOWN_CHANNEL_FLAGS = (
 _DEATH_FLAGS = NTO_CHF_COID_DISCONNECT | NTO_CHF_THREAD_DEATH
 _KNOWN_CONNECTION_FLAGS = NTO_COF_CLOEXEC | NTO_COF_NOSHARE
 _KNOWN_TIMEOUT_FLAGS = NTO_TIMEOUT_SEND | NTO_TIMEOUT_RECEIVE | NTO_TIMEOUT_REPLY | TIMER_ABSTIME
-_SEND_AND_REPLY = NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY
 
 # Looked up once, for the two paths that every message takes.
 _MESSAGE, _REPLY, _REPLY_HEADER = wire.MESSAGE, wire.REPLY, wire.REPLY_HEADER
@@ -119,7 +119,7 @@ class SocketKernel(Kernel):
         self._channels: Numbers[Channel] = Numbers(slots, 0)
         self._channel_by_id = self._channels.entries
         self._scoids: Numbers[ServerTrunk] = Numbers(slots, NTO_SIDE_CHANNEL)
-        self._table = ConnectionTable(slots, self._channels.entries, self._runtime, self._announce_copy)
+        self._table = ConnectionTable(slots, self._channels.entries, self._runtime, self._threads)
         self._connections = self._table.entries
         self._claims: Dict[Name, NameClaim] = {}
 
@@ -357,8 +357,8 @@ class SocketKernel(Kernel):
     ) -> int:  # fmt: skip
         """Go on with an exchange that turned out to be unusual after its message was sent."""
         with memoryview(rmsg) as sink:
-            exchange = Exchange(connection, lane, self._local.thread, [sink])
-            number, status = exchange.complete(None, count, raised)
+            started = Exchange(connection, lane, self._local.thread, [sink])
+            number, status = started.complete(None, count, raised)
             if number == ERESTART:
                 return self._send(coid, [memoryview(smsg)], [sink])
         if number:
@@ -367,29 +367,17 @@ class SocketKernel(Kernel):
 
     def _send(self, coid: int, sources: Buffers, sinks: Buffers) -> int:
         coid = as_int("coid", coid)
-        size, room = sum(map(len, sources)), sum(map(len, sinks))
-        window = 0 if size <= wire.INLINE_SEND and room <= wire.INLINE_ROOM else wire.reply_area(size) + room
         try:
             connection = self._connection(coid)
         finally:
             timeout = self._threads.take_timeout()
         while True:
-            number, status = self._exchange(connection, window, sources, sinks, timeout)
+            number, status = exchange(connection, self._local.thread, sources, sinks, timeout)
             if not number:
                 return status
             if number != ERESTART:
                 raise failure(number)
             connection = self._connection(coid)
-
-    def _exchange(
-        self, connection: Connection, window: int, sources: Buffers, sinks: Buffers, timeout: Optional[Timeout]
-    ) -> Tuple[int, int]:
-        """Send a message once: (0, status), or (errno, 0)."""
-        kind = _message_kind(timeout)
-        lane = connection.lane(window, _lane_deadline(timeout))
-        exchange = Exchange(connection, lane, self._local.thread, sinks)
-        exchange.post(sources, kind)
-        return exchange.complete(timeout)
 
     def _connection(self, coid: int) -> Connection:
         if not self._table.is_ours(coid) and is_host_descriptor(coid):
@@ -755,7 +743,7 @@ class SocketKernel(Kernel):
     def _copy(self, original: Connection, index: int, exactly: bool = False) -> int:
         connection = self._table.copy(original, index, exactly)
         try:
-            self._announce_copy(connection, original.describe(os.getpid()))
+            announce_copy(connection, original.describe(os.getpid()), self._threads)
         except BaseException:
             with contextlib.suppress(OSError):
                 self._table.detach(connection.coid)
@@ -763,14 +751,6 @@ class SocketKernel(Kernel):
         finally:
             self._threads.take_timeout()
         return connection.coid
-
-    def _announce_copy(self, connection: Connection, original: MessageInfo) -> None:
-        """Tell the server that a connection is the copy of another one (B333, B272)."""
-        # The timeout stays armed: where this comes before the first message of a forked child, it limits that, too.
-        timeout = self._threads.armed_timeout()
-        number, _status = self._exchange(connection, 0, [memoryview(iomessages.dup_message(original))], [], timeout)
-        if number:
-            raise failure(number)
 
     def is_open(self, number: int) -> bool:
         return self._table.is_open(as_int("coid", number))
@@ -799,26 +779,6 @@ class SocketKernel(Kernel):
             channel.close_in_child()
         self._start()
         self._table.inherit(inherited)
-
-
-def _message_kind(timeout: Optional[Timeout]) -> int:
-    """The kind of message that the timeout of its call asks for.
-
-    Raises:
-        OSError: ETIMEDOUT, for a timeout that leaves no time to send anything (B213 to B216).
-    """
-    limited = timeout.flags & _SEND_AND_REPLY if timeout else 0
-    if not limited:
-        return wire.MESSAGE
-    if timeout is not None and timeout.immediate:
-        if limited == _SEND_AND_REPLY:
-            raise failure(ETIMEDOUT)
-        return wire.MESSAGE_EXPIRED if limited == NTO_TIMEOUT_REPLY else wire.MESSAGE_TELL
-    return wire.MESSAGE if limited == _SEND_AND_REPLY else wire.MESSAGE_TELL
-
-
-def _lane_deadline(timeout: Optional[Timeout]) -> Optional[float]:
-    return timeout.deadline() if timeout and timeout.flags & NTO_TIMEOUT_SEND and not timeout.immediate else None
 
 
 def _check_info(info: object) -> None:

@@ -25,8 +25,10 @@ from ha_qnx.structures import MessageInfo
 from . import host
 from .channels import Channel
 from .connections import Connection, Trunk
+from .exchange import announce_copy
 from .numbers import Slots
 from .runtime import ChannelAddress, Runtime, is_zombie
+from .threads import Threads
 
 _BACKLOG_LIMIT = 5.0
 
@@ -100,7 +102,7 @@ class ConnectionTable:
         slots: Slots,
         channels: Dict[int, Channel],
         runtime: Callable[[], Runtime],
-        announce_copy: Callable[[Connection, MessageInfo], None],
+        threads: Threads,
     ) -> None:
         self.lock = threading.RLock()
         self.entries: Dict[int, Connection] = {}
@@ -111,7 +113,7 @@ class ConnectionTable:
         self._slots = slots
         self._channels = channels
         self._runtime = runtime
-        self._announce_copy = announce_copy
+        self._threads = threads
         self._placeholders = _Placeholders()
 
     # Looking up.
@@ -431,7 +433,7 @@ class ConnectionTable:
             connection.coid, connection.cookie, connection.flags = coid, inherited.cookie, inherited.flags
         try:
             if inherited.original is not None:
-                self._announce_copy(connection, inherited.original)
+                announce_copy(connection, inherited.original, self._threads)
         except BaseException:
             connection.detach()
             raise

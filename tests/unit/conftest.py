@@ -140,6 +140,6 @@ def libha(compile_c: Callable[..., str]) -> str:
     """The path of libha for POSIX hosts: that of HA_QNX_LIBHA, or of a platform wheel, or one that is made here."""
     for candidate in libraries._candidates():
         return os.path.abspath(candidate)
-    sources = [str(path) for path in (LIBHA_SOURCES / "src").glob("*.c")]
+    sources = [str(path) for path in (LIBHA_SOURCES / "src").rglob("*.c")]
     includes = [f"-I{LIBHA_SOURCES / name}" for name in ("include", "src")]
     return compile_c("libha_posix.so", *LIBHA_OPTIONS, *includes, *sources, "-Wl,-z,nodelete")

@@ -2,18 +2,18 @@
 #include <pthread.h>
 #include <unistd.h>
 
-#include "channel.h"
-#include "connection.h"
-#include "deaths.h"
-#include "descriptor.h"
-#include "name.h"
+#include "calls/name.h"
+#include "client/connection.h"
+#include "client/recovery.h"
+#include "client/successor.h"
+#include "client/trunk.h"
+#include "host/descriptor.h"
+#include "host/runtime.h"
+#include "host/thread.h"
 #include "number.h"
-#include "rcvid.h"
-#include "recovery.h"
-#include "runtime.h"
-#include "successor.h"
-#include "thread.h"
-#include "trunk.h"
+#include "server/channel.h"
+#include "server/deaths.h"
+#include "server/rcvid.h"
 
 static pid_t process;
 

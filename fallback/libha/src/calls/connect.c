@@ -1,0 +1,227 @@
+#include "calls/connect.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "calls/call.h"
+#include "client/connection.h"
+#include "client/recovery.h"
+#include "client/successor.h"
+#include "client/trunk.h"
+#include "ha_posix.h"
+#include "host/descriptor.h"
+#include "number.h"
+#include "server/client.h"
+
+#define KNOWN_FLAGS (_NTO_COF_CLOEXEC | _NTO_COF_NOSHARE)
+
+static int check(struct address *address, uint32_t nd, int32_t pid, int chid, unsigned flags)
+{
+    if (nd != ND_LOCAL_NODE)
+        return ENOREMOTE; /* D21 */
+    if (flags & ~(unsigned)KNOWN_FLAGS)
+        return EINVAL;
+    *address = (struct address){.pid = pid ? pid : getpid(), .chid = chid};
+    return 0;
+}
+
+int connect_attach(uint32_t nd, int32_t pid, int chid, unsigned index, unsigned flags, int *coid)
+{
+    struct address address;
+    int error = check(&address, nd, pid, chid, flags);
+    *coid = -1;
+    if (!error && index > INT_MAX)
+        error = EINVAL;
+    if (!error)
+        error = connection_attach(&address, index, flags, coid);
+    if (!error)
+        attachment_drop(attachment_take(*coid));
+    return error;
+}
+
+int connect_attach_at(int coid, uint32_t nd, int32_t pid, int chid, unsigned flags)
+{
+    struct address address;
+    int error = check(&address, nd, pid, chid, flags);
+    if (!error && coid < 0)
+        error = EBADF;
+    return error ? error : connection_attach(&address, 0, flags, &coid);
+}
+
+int connect_detach(int coid)
+{
+    if (coid == SYSMGR_COID)
+        return EPERM; /* B62 */
+    int error = client_release(coid);
+    if (error != EBADF)
+        return error;
+    struct attachment *attachment = attachment_take(coid); /* First, for the number may be another's at once. */
+    bool is_ours = connection_is_ours(coid);
+    error = connection_detach(coid) ? EINVAL : 0;
+    if (!is_ours)
+        attachment_give_back(coid, attachment);
+    else
+        attachment_drop(attachment);
+    return error;
+}
+
+/* Only a process itself knows its connections; QNX's kernel knows everybody's (B69). */
+static int check_pid(int32_t pid)
+{
+    if (!pid || pid == getpid())
+        return 0;
+    return pid > 0 && kill(pid, 0) && errno == ESRCH ? ESRCH : pid > 0 ? EPERM : ESRCH;
+}
+
+struct search {
+    int from;
+    bool with_dead;
+    bool is_dead;
+    bool has_found;
+    struct _msg_info64 found;
+};
+
+static void describe(struct search *search, const struct address *address, int coid, int scoid, unsigned flags)
+{
+    search->has_found = true;
+    search->found = (struct _msg_info64){
+        .pid = address->pid,
+        .chid = address->chid,
+        .scoid = scoid,
+        .coid = coid,
+        .flags = (int16_t)(flags | (search->is_dead ? _NTO_COF_DEAD : 0)),
+    };
+}
+
+static void look_at(struct number *number, void *argument)
+{
+    struct search *search = argument;
+    if (search->has_found || number->id < search->from)
+        return;
+    pthread_mutex_lock(&number->lock);
+    struct connection *connection = number->connection;
+    struct inherited *inherited = number->inherited;
+    off_t cookie = connection ? connection->cookie : inherited ? inherited->cookie : 0;
+    bool is_ours = (connection || inherited) && (!cookie || placeholder_is(number->id, cookie));
+    if (is_ours && connection) {
+        search->is_dead = connection->detached || !trunk_is_alive(connection->trunk);
+        if (!search->is_dead || search->with_dead)
+            describe(search, &connection->address, number->id, search->is_dead ? 0 : trunk_scoid(connection->trunk),
+                     connection->flags);
+    } else if (is_ours) {
+        search->is_dead = false; /* As far as it is known before its first use. */
+        describe(search, &inherited->address, number->id, 0, inherited->flags);
+    }
+    pthread_mutex_unlock(&number->lock);
+}
+
+static int server_info(int32_t pid, int coid, struct _msg_info64 *info, int *found)
+{
+    struct search search = {.from = coid, .with_dead = info};
+    int error = check_pid(pid);
+    if (error)
+        return error;
+    number_each(look_at, &search); /* Side channels come after all others (B66). */
+    if (!search.has_found)
+        return EINVAL;
+    *found = search.found.coid;
+    if (info)
+        *info = search.found;
+    return 0;
+}
+
+static int change_flags(int32_t pid, int coid, unsigned mask, unsigned bits, unsigned *before)
+{
+    struct number *number = number_find(coid);
+    int error = check_pid(pid);
+    if (error)
+        return error;
+    if (!number || !connection_is_ours(coid) || !connection_is_open(coid))
+        return EBADF; /* B70 */
+    if (mask & ~(unsigned)_NTO_COF_CLOEXEC)
+        return EINVAL;
+    error = connection_revive(coid);
+    if (error)
+        return error;
+    pthread_mutex_lock(&number->lock);
+    struct connection *connection = number->connection;
+    struct inherited *inherited = number->inherited;
+    unsigned *flags = connection ? &connection->flags : inherited ? &inherited->flags : NULL;
+    off_t cookie = connection ? connection->cookie : inherited ? inherited->cookie : 0;
+    if (flags) {
+        *before = *flags;
+        *flags = (*before & ~mask) | (bits & mask);
+        if (mask && cookie)
+            fcntl(coid, F_SETFD, *flags & _NTO_COF_CLOEXEC ? FD_CLOEXEC : 0);
+    }
+    pthread_mutex_unlock(&number->lock);
+    if (flags && mask) {
+        table_lock();
+        successor_tell();
+        table_unlock();
+    }
+    return flags ? 0 : EBADF;
+}
+
+/* ConnectAttach(), B31 to B52. */
+HA_EXPORT int ConnectAttach(uint32_t nd, int32_t pid, int chid, unsigned index, int flags)
+{
+    struct call call = call_begin();
+    int coid, error = connect_attach(nd, pid, chid, index, (unsigned)flags, &coid);
+    return (int)call_end(&call, error, coid);
+}
+
+HA_EXPORT int ConnectAttach_r(uint32_t nd, int32_t pid, int chid, unsigned index, int flags)
+{
+    struct call call = call_begin();
+    int coid, error = connect_attach(nd, pid, chid, index, (unsigned)flags, &coid);
+    return (int)call_end_negative(&call, error, coid);
+}
+
+/* ConnectDetach(), B53 to B62. */
+HA_EXPORT int ConnectDetach(int coid)
+{
+    struct call call = call_begin();
+    return (int)call_end(&call, connect_detach(coid), 0);
+}
+
+HA_EXPORT int ConnectDetach_r(int coid)
+{
+    struct call call = call_begin();
+    return call_end_positive(&call, connect_detach(coid));
+}
+
+/* ConnectServerInfo(), B63 to B69. */
+HA_EXPORT int ConnectServerInfo(int32_t pid, int coid, struct _msg_info64 *info)
+{
+    struct call call = call_begin();
+    int found = 0, error = server_info(pid, coid, info, &found);
+    return (int)call_end(&call, error, found);
+}
+
+HA_EXPORT int ConnectServerInfo_r(int32_t pid, int coid, struct _msg_info64 *info)
+{
+    struct call call = call_begin();
+    int found = 0, error = server_info(pid, coid, info, &found);
+    return (int)call_end_negative(&call, error, found);
+}
+
+/* ConnectFlags(), B69 to B71. */
+HA_EXPORT int ConnectFlags(int32_t pid, int coid, unsigned mask, unsigned bits)
+{
+    struct call call = call_begin();
+    unsigned before = 0;
+    int error = change_flags(pid, coid, mask, bits, &before);
+    return (int)call_end(&call, error, before);
+}
+
+HA_EXPORT int ConnectFlags_r(int32_t pid, int coid, unsigned mask, unsigned bits)
+{
+    struct call call = call_begin();
+    unsigned before = 0;
+    int error = change_flags(pid, coid, mask, bits, &before);
+    return (int)call_end_negative(&call, error, before);
+}

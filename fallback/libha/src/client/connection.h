@@ -1,0 +1,109 @@
+/* The connections of this process. */
+#ifndef CONNECTION_H
+#define CONNECTION_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "client/recovery.h"
+#include "host/runtime.h"
+#include "host/vector.h"
+
+struct lane;
+struct number;
+struct trunk;
+
+struct connection {
+    struct number *number; /* whose lock guards what follows, as far as it changes */
+    struct trunk *trunk;   /* NULL once it is detached and not in use */
+    struct address address;
+    int coid;
+    unsigned flags; /* _NTO_COF_... */
+    off_t cookie;   /* the position of the placeholder; 0 for a side channel */
+    unsigned users;
+    bool in_table;
+    bool detached; /* for good; a number may still lead here, for then it stays taken (D6) */
+    struct lane *lanes;
+    struct lane *idle;
+    struct lane *idle_windows;
+    unsigned idle_window_count;
+};
+
+/* A connection that this process was left by a fork or an exec and has not used yet (D13, B278). */
+struct inherited {
+    struct inherited *next; /* in the list of all, for ever */
+    struct address address;
+    unsigned flags;
+    off_t cookie;
+    bool is_copy;         /* of one of the parent; an exec copies nothing */
+    int pid, coid, scoid; /* who it was in the parent */
+    pthread_mutex_t reviving;
+};
+
+/* What a thread holds of a connection while it uses it. */
+struct use {
+    struct connection *connection;
+    struct lane *lane; /* NULL if it has none yet */
+};
+
+/*
+ * Finds a connection for use, with an idle lane that has a window of `window` bytes or more, if there is one. Fills in
+ * `ticket`, in any case. 0; EBADF; ENOSYS for an ordinary descriptor (D32); what a server says to the copy of a
+ * connection that a forked child uses for the first time.
+ */
+int connection_begin(int coid, uint64_t window, struct use *use, struct ticket *ticket);
+/* Gives the use a new lane. 0 or an errno; EBADF if the connection was detached meanwhile. */
+int connection_add_lane(struct use *use, uint64_t window, int64_t deadline);
+/* Closes the lane of the use: it does not go back to the connection. */
+void connection_drop_lane(struct use *use);
+void connection_end(struct use *use);
+
+/* Whether another thread has detached the connection. */
+bool connection_is_detached(struct connection *connection);
+
+/*
+ * A new connection under the lowest number from `index` on, which is returned in *coid, or in place of *coid if that is
+ * not negative (D6). 0 or an errno.
+ */
+int connection_attach(struct address *address, unsigned index, unsigned flags, int *coid);
+/* Ends a connection. EBADF if there is none, or something else has its number. */
+int connection_detach(int coid);
+/* The same, but its number stays taken: for one that has failed to come back (D6). */
+void connection_kill(int coid);
+/* The host has given this number to a new descriptor: what had it before was closed behind our back. */
+void connection_give_way(int coid);
+/* Another connection to the same channel, from `index` on, or exactly there. */
+int connection_copy(int coid, int index, bool exactly, int *copy);
+
+/* If it is an inherited connection, makes it anew. 0 or an errno. */
+int connection_revive(int coid);
+
+/* Whether a number is a connection of this library, be it alive or not. */
+bool connection_is_ours(int coid);
+/* Whether a number is a connection, or any other descriptor. */
+bool connection_is_open(int coid);
+/* Whether its server is still there; false if it is no connection. */
+bool connection_is_alive(int coid);
+
+/* The channel and the server's number for this client, of a connection that is alive. EBADF if it is none. */
+int connection_describe(int coid, int *chid, int *scoid);
+
+/*
+ * Before another connection, or a descriptor of the host, is put under a number: whatever connection has it dies, but
+ * keeps it. EBADF if something else has it.
+ */
+int connection_make_room(int coid);
+
+/*
+ * Puts a descriptor of the host under a number, in place of the connection or descriptor that has it. 0, or EBADF if
+ * the number belongs to something else.
+ */
+int connection_replace(int coid, int fd);
+
+/* At the start of a program: a connection that the one before it has left open, if it still has its number. */
+void connection_inherit(int coid, const struct address *address, unsigned flags, off_t cookie);
+void connection_after_fork_in_child(pid_t parent);
+
+#endif

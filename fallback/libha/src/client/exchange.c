@@ -1,0 +1,282 @@
+#include "client/exchange.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "client/lane.h"
+#include "client/trunk.h"
+#include "ha_posix.h"
+#include "host/clock.h"
+#include "host/descriptor.h"
+#include "host/wait.h"
+
+/* A thread that may not wait to be received (B216) gives a server that waits already this long to be scheduled. */
+#define RECEIVER_GRACE (200 * CLOCK_MILLISECOND)
+/* A message in more parts than that is put together before it is written. */
+#define PARTS 16
+/* Not an errno: the exchange goes on. */
+#define GO_ON (-1)
+
+/* A thread that is cancelled gives up by closing the lane (B267). */
+static void abandon(void *argument)
+{
+    struct exchange *exchange = argument;
+    exchange->use->lane->is_spoilt = true;
+    connection_end(exchange->use);
+}
+
+static bool server_is_gone(struct exchange *exchange)
+{
+    return atomic_load(&exchange->use->connection->trunk->dead);
+}
+
+static void lose_server(struct exchange *exchange)
+{
+    atomic_store(&exchange->use->connection->trunk->dead, true);
+    exchange->use->lane->is_spoilt = true;
+}
+
+/* Which kind of message the timeout asks for. ETIMEDOUT if it leaves no time to send anything (B213 to B216). */
+static int choose_kind(struct exchange *exchange, enum frame_kind *kind)
+{
+    const struct patience *patience = &exchange->patience;
+    *kind = FRAME_MESSAGE;
+    exchange->deadline = CLOCK_NEVER;
+    if (patience->flags == _NTO_TIMEOUT_REPLY) {
+        *kind = patience->at_once ? FRAME_MESSAGE_EXPIRED : FRAME_MESSAGE_TELL;
+    } else if (patience->at_once && patience->flags & _NTO_TIMEOUT_REPLY) {
+        return trunk_is_alive(exchange->use->connection->trunk) ? ETIMEDOUT : EBADF;
+    } else if (patience->at_once) {
+        exchange->deadline = clock_now() + RECEIVER_GRACE;
+    } else if (patience->flags) {
+        exchange->deadline = patience->end;
+    }
+    return 0;
+}
+
+static int write_message(struct exchange *exchange, struct message_frame *frame)
+{
+    struct lane *lane = exchange->use->lane;
+    const struct vector *message = exchange->message;
+    struct iovec parts[PARTS];
+    int count = 0;
+    parts[0] = (struct iovec){frame, sizeof *frame};
+    if (lane->window_size) {
+        vector_gather(message, 0, lane->window, message->size);
+    } else if ((count = vector_head(message, message->size, parts + 1, PARTS - 1)) < 0) {
+        parts[1] = (struct iovec){lane->buffer, vector_gather(message, 0, lane->buffer, message->size)};
+        count = 1;
+    }
+    ssize_t length;
+    do
+        length = descriptor_writev(lane->out, parts, count + 1);
+    while (length < 0 && errno == EINTR); /* The lane is empty, so this does not wait. */
+    if (length >= 0)
+        return 0;
+    int error = errno;
+    lane->is_spoilt = true;
+    if (error != EPIPE)
+        return error;
+    lose_server(exchange);
+    return EBADF;
+}
+
+static int post(struct exchange *exchange, enum frame_kind kind)
+{
+    int64_t now = clock_now();
+    struct message_frame frame = {
+        .kind = (uint16_t)kind,
+        .priority = (uint16_t)thread_priority(exchange->thread, now),
+        .tid = exchange->thread->tid,
+        .size = exchange->message->size,
+        .room = exchange->reply->size,
+        .time = (uint64_t)now,
+    };
+    exchange->use->lane->have = 0;
+    exchange->unblock_reason = 0;
+    return write_message(exchange, &frame);
+}
+
+/* Whether the server has already answered: then it is too late to give up. */
+static bool has_answer(const struct lane *lane)
+{
+    int unread = 0;
+    return !ioctl(lane->in, FIONREAD, &unread) && unread > 0;
+}
+
+/*
+ * A signal, the timeout or another thread's ConnectDetach wants the client to be free. Returns the reason if it is, or
+ * GO_ON if it has to wait for the server's answer (B180 to B183, B57, B58).
+ */
+static int give_up(struct exchange *exchange, int reason)
+{
+    struct lane *lane = exchange->use->lane;
+    struct trunk *trunk = exchange->use->connection->trunk;
+    if (exchange->unblock_reason) {
+        exchange->deadline = CLOCK_NEVER;
+        return GO_ON;
+    }
+    if (!lane_is_received(lane)) {
+        lane->is_spoilt = true;
+        return reason;
+    }
+    if (reason == ETIMEDOUT && exchange->patience.flags == _NTO_TIMEOUT_SEND) {
+        exchange->deadline = CLOCK_NEVER; /* The wait for the reply is not limited (B209). */
+        return GO_ON;
+    }
+    if (trunk_channel_flags(trunk) & _NTO_CHF_UNBLOCK) {
+        /* A server that frees the client by MsgError(rcvid, -1) gives it this reason. */
+        const struct unblock_frame frame = {.kind = FRAME_UNBLOCK, .reason = reason == ETIMEDOUT ? ETIMEDOUT : EINTR};
+        exchange->unblock_reason = frame.reason;
+        exchange->deadline = CLOCK_NEVER;
+        descriptor_write(lane->out, &frame, sizeof frame);
+        return GO_ON;
+    }
+    if (has_answer(lane))
+        return GO_ON;
+    lane->is_spoilt = true;
+    return reason;
+}
+
+/* Reads more of what the server says. 0, GO_ON if nothing came, or an errno. */
+static int read_more(struct exchange *exchange)
+{
+    struct lane *lane = exchange->use->lane;
+    const struct rescue rescue = {exchange->cancellable, abandon, exchange};
+    int error = wait_readable(lane->in, exchange->deadline, &rescue);
+    if (error)
+        return give_up(exchange, error);
+    ssize_t length = read(lane->in, lane->buffer + lane->have, sizeof lane->buffer - lane->have);
+    if (length > 0) {
+        lane->have += (size_t)length;
+        return 0;
+    }
+    if (length < 0)
+        return give_up(exchange, errno);
+    lose_server(exchange);
+    return connection_is_detached(exchange->use->connection) ? EBADF : ESRCH;
+}
+
+/* Copies reply data to where the caller wants it. False if it breaks the rules. */
+static bool store(struct exchange *exchange, uint64_t offset, uint64_t length, const unsigned char *data)
+{
+    struct lane *lane = exchange->use->lane;
+    const struct vector *reply = exchange->reply;
+    if (offset > reply->size || length > reply->size - offset)
+        return false;
+    if (lane->window_size)
+        data = lane->window + reply_start(exchange->message->size) + offset;
+    vector_scatter(reply, offset, data, length);
+    return true;
+}
+
+/* The error that the server gave. */
+static int error_of(struct exchange *exchange, int error)
+{
+    exchange->answered = true;
+    exchange->status = 0;
+    if (error == -1)
+        return exchange->unblock_reason ? exchange->unblock_reason : EINTR;
+    return error;
+}
+
+/* Takes one frame out of the lane's buffer. *done: it was the last, and the result is that of the exchange. */
+static int take_frame(struct exchange *exchange, bool *done)
+{
+    struct lane *lane = exchange->use->lane;
+    struct answer_frame frame;
+    size_t size = sizeof frame;
+    if (lane->have < size)
+        return read_more(exchange);
+    memcpy(&frame, lane->buffer, sizeof frame);
+    bool has_data = !lane->window_size && (frame.kind == FRAME_REPLY || frame.kind == FRAME_WRITE);
+    if (has_data) {
+        if (frame.length > INLINE_PIECE)
+            goto broken;
+        size += frame.length;
+        if (lane->have < size)
+            return read_more(exchange);
+    }
+    switch (frame.kind) {
+    case FRAME_REPLY:
+        if (!store(exchange, 0, frame.length, lane->buffer + sizeof frame))
+            goto broken;
+        exchange->status = frame.status;
+        exchange->answered = *done = true;
+        break;
+    case FRAME_WRITE:
+        if (frame.status < 0 || !store(exchange, (uint64_t)frame.status, frame.length, lane->buffer + sizeof frame))
+            goto broken;
+        break;
+    case FRAME_ERROR:
+        *done = true;
+        break;
+    case FRAME_RECEIVED:
+        if (exchange->patience.flags == _NTO_TIMEOUT_REPLY && !exchange->unblock_reason)
+            exchange->deadline = exchange->patience.absolute ? exchange->patience.end
+                                                             : clock_after(clock_now(), exchange->patience.span);
+        break;
+    case FRAME_DETACHED:
+        if (!connection_is_detached(exchange->use->connection))
+            goto broken;
+        break;
+    default:
+        goto broken;
+    }
+    lane->have -= size;
+    if (lane->have)
+        memmove(lane->buffer, lane->buffer + size, lane->have);
+    if (frame.kind == FRAME_ERROR)
+        return error_of(exchange, frame.error);
+    return frame.kind == FRAME_DETACHED ? give_up(exchange, EBADF) : 0;
+broken:
+    lane->is_spoilt = true;
+    return ESRCH;
+}
+
+/* One message, one answer. */
+static int run_once(struct exchange *exchange, enum frame_kind kind)
+{
+    struct lane *lane = exchange->use->lane;
+    bool done = false;
+    int error = post(exchange, kind);
+    while (!error && !done) {
+        error = take_frame(exchange, &done);
+        if (error == GO_ON && !done)
+            error = 0;
+    }
+    /* What is left over, or what the server has yet to ignore, must not meet the next message. */
+    if (lane->have || exchange->unblock_reason)
+        lane->is_spoilt = true;
+    return error;
+}
+
+int exchange_run(struct exchange *exchange)
+{
+    uint64_t window = lane_window_needed(exchange->message->size, exchange->reply->size);
+    for (;;) {
+        enum frame_kind kind;
+        int error = server_is_gone(exchange) ? EBADF : choose_kind(exchange, &kind);
+        if (!error && !exchange->use->lane)
+            error = connection_add_lane(exchange->use, window, exchange->deadline);
+        if (!error)
+            error = run_once(exchange, kind);
+        if (!exchange->answered || error != ERESTART)
+            return error;
+        exchange->answered = false; /* The server wants to have it again (B129). */
+        if (exchange->use->lane->is_spoilt)
+            connection_drop_lane(exchange->use);
+    }
+}
+
+int exchange_bytes(struct use *use, const void *bytes, size_t size)
+{
+    struct iovec part;
+    struct vector message, reply = {NULL, 0, 0};
+    vector_from_buffer(&message, &part, bytes, size);
+    struct exchange exchange = {.use = use, .thread = thread_self(), .message = &message, .reply = &reply};
+    return exchange_run(&exchange);
+}

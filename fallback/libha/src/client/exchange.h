@@ -1,0 +1,35 @@
+/* One message and its answer, from the client's side. */
+#ifndef EXCHANGE_H
+#define EXCHANGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "client/connection.h"
+#include "host/thread.h"
+#include "host/vector.h"
+
+struct exchange {
+    struct use *use;
+    struct thread *thread;
+    const struct vector *message;
+    const struct vector *reply;
+    struct patience patience; /* for SEND and REPLY */
+    bool cancellable;
+    bool answered; /* the server has answered */
+    long status;   /* of the reply */
+    /* How things stand. */
+    int64_t deadline;    /* of the state that it is in */
+    int unblock_reason;  /* what the server was asked to free the client with; 0: it was not */
+};
+
+/*
+ * Sends a message and waits for the answer. 0 and a status, or an errno: EBADF, ESRCH, EINTR, ETIMEDOUT, what the
+ * server gave to MsgError, what the host says.
+ */
+int exchange_run(struct exchange *exchange);
+
+/* The same for a message without reply data, no timeout, no cancellation; the status is not looked at. */
+int exchange_bytes(struct use *use, const void *message, size_t size);
+
+#endif

@@ -1,0 +1,301 @@
+#include "client/trunk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "ha_posix.h"
+#include "host/clock.h"
+#include "host/descriptor.h"
+#include "host/thread.h"
+#include "server/channel.h"
+
+/* How long a lane is offered to a server that does not read. */
+#define PASSING_LIMIT (30 * CLOCK_SECOND)
+#define PASSING_PAUSE (2 * CLOCK_MILLISECOND)
+#define PULSE_PIPE (1 << 20)
+
+static pthread_mutex_t table = PTHREAD_MUTEX_INITIALIZER;
+static struct trunk *trunks;
+
+void table_lock(void)
+{
+    pthread_mutex_lock(&table);
+}
+
+void table_unlock(void)
+{
+    pthread_mutex_unlock(&table);
+}
+
+/* A stream to a channel: handed over inside this process, else through the channel's socket. */
+static int reach(struct address *address, int *sock)
+{
+    if (address->pid != getpid() || !channel_address(address->chid, address))
+        return runtime_connect(address, sock);
+    int ends[2];
+    if (descriptor_socketpair(ends, SOCK_STREAM | SOCK_NONBLOCK))
+        return errno;
+    if (!channel_adopt(address, ends[1])) {
+        descriptor_close(ends[0]);
+        return ESRCH;
+    }
+    *sock = ends[0];
+    return 0;
+}
+
+static bool serves(struct trunk *trunk, const struct address *address)
+{
+    return trunk->shared && trunk->address.pid == address->pid && trunk->address.chid == address->chid &&
+           (!*address->token || !strcmp(trunk->address.token, address->token)) && trunk_is_alive(trunk);
+}
+
+int trunk_open(const struct address *address, bool shared, struct trunk **result)
+{
+    const struct hello_frame hello = {.kind = FRAME_HELLO, .version = WIRE_VERSION, .magic = WIRE_MAGIC};
+    for (struct trunk *trunk = trunks; shared && trunk; trunk = trunk->next) {
+        if (serves(trunk, address)) {
+            trunk_hold(trunk);
+            *result = trunk;
+            return 0;
+        }
+    }
+    struct trunk *trunk = calloc(1, sizeof *trunk);
+    if (!trunk)
+        return ENOMEM;
+    trunk->address = *address;
+    int error = reach(&trunk->address, &trunk->sock);
+    if (error) {
+        free(trunk);
+        return error;
+    }
+    if (send(trunk->sock, &hello, sizeof hello, MSG_NOSIGNAL) != sizeof hello) {
+        descriptor_close(trunk->sock); /* The channel went between. */
+        free(trunk);
+        return ESRCH;
+    }
+    pthread_mutex_init(&trunk->lock, NULL);
+    atomic_init(&trunk->pulses, -1);
+    trunk->shared = shared;
+    trunk->references = 1;
+    trunk->next = trunks;
+    trunks = trunk;
+    channel_watch_trunk(trunk);
+    *result = trunk;
+    return 0;
+}
+
+void trunk_hold(struct trunk *trunk)
+{
+    trunk->references++;
+}
+
+void trunk_release(struct trunk *trunk)
+{
+    table_lock();
+    bool last = --trunk->references == 0;
+    if (last) {
+        struct trunk **link = &trunks;
+        while (*link != trunk)
+            link = &(*link)->next;
+        *link = trunk->next;
+        channel_forget_trunk(trunk);
+    }
+    table_unlock();
+    if (!last)
+        return;
+    descriptor_close(atomic_load(&trunk->pulses));
+    descriptor_close(trunk->sock);
+    pthread_mutex_destroy(&trunk->lock);
+    free(trunk);
+}
+
+/* Takes note of a frame of the server's. Anything but a welcome at first ends the trunk. */
+static void understand(struct trunk *trunk)
+{
+    struct welcome_frame welcome;
+    memcpy(&welcome, trunk->news, sizeof welcome);
+    trunk->news_length = 0;
+    if (trunk->is_welcome || welcome.kind != FRAME_WELCOME || welcome.version != WIRE_VERSION) {
+        atomic_store(&trunk->dead, true);
+        return;
+    }
+    trunk->is_welcome = true;
+    trunk->scoid = welcome.scoid;
+    trunk->channel_flags = welcome.flags;
+}
+
+/* Under the trunk's lock. */
+static void read_news(struct trunk *trunk)
+{
+    while (!atomic_load(&trunk->dead)) {
+        ssize_t length = recv(trunk->sock, trunk->news + trunk->news_length, TRUNK_FRAME - trunk->news_length,
+                              MSG_DONTWAIT);
+        if (length < 0 && errno == EINTR)
+            continue;
+        if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return;
+        if (length <= 0) {
+            atomic_store(&trunk->dead, true);
+            return;
+        }
+        trunk->news_length += (size_t)length;
+        if (trunk->news_length == TRUNK_FRAME)
+            understand(trunk);
+    }
+}
+
+bool trunk_is_alive(struct trunk *trunk)
+{
+    pthread_mutex_lock(&trunk->lock);
+    read_news(trunk);
+    pthread_mutex_unlock(&trunk->lock);
+    return !atomic_load(&trunk->dead);
+}
+
+uint32_t trunk_channel_flags(struct trunk *trunk)
+{
+    pthread_mutex_lock(&trunk->lock);
+    if (!trunk->is_welcome)
+        read_news(trunk);
+    uint32_t flags = trunk->channel_flags;
+    pthread_mutex_unlock(&trunk->lock);
+    return flags;
+}
+
+int trunk_scoid(struct trunk *trunk)
+{
+    pthread_mutex_lock(&trunk->lock);
+    if (!trunk->is_welcome)
+        read_news(trunk);
+    int scoid = trunk->scoid;
+    pthread_mutex_unlock(&trunk->lock);
+    return scoid;
+}
+
+/* One try to pass descriptors; 0 or an errno. */
+static int pass_once(struct trunk *trunk, const struct lane_frame *frame, const int *ends, int count)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(3 * sizeof(int))];
+    } control;
+    struct iovec part = {(void *)(uintptr_t)frame, sizeof *frame};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control};
+    memset(&control, 0, sizeof control);
+    message.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
+    memcpy(CMSG_DATA(&control.header), ends, (size_t)count * sizeof(int));
+    return sendmsg(trunk->sock, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? errno : 0;
+}
+
+int trunk_pass(struct trunk *trunk, const struct lane_frame *frame, const int *ends, int count, int64_t deadline)
+{
+    int64_t limit = clock_now() + PASSING_LIMIT;
+    for (;;) {
+        if (atomic_load(&trunk->dead))
+            return EBADF;
+        int error = pass_once(trunk, frame, ends, count);
+        if (error == EPIPE || error == ECONNRESET || error == ENOTCONN) {
+            atomic_store(&trunk->dead, true);
+            return EBADF;
+        }
+        if (error != EAGAIN && error != EWOULDBLOCK && error != ETOOMANYREFS && error != EINTR)
+            return error;
+        int64_t now = clock_now();
+        if (now >= deadline)
+            return ETIMEDOUT;
+        if (now >= limit)
+            return EAGAIN;
+        /* A socket that is writable again does not tell that the host takes descriptors again: so look often. */
+        struct timespec pause = clock_spec(PASSING_PAUSE < deadline - now ? PASSING_PAUSE : deadline - now);
+        if (nanosleep(&pause, NULL) && errno == EINTR && !thread_goes_on())
+            return EINTR;
+    }
+}
+
+/* Opens the lane that carries this client's pulses, unless there is one. Under the trunk's lock. */
+static int open_pulses(struct trunk *trunk)
+{
+    const struct lane_frame frame = {.kind = FRAME_LANE, .carries = LANE_PULSES};
+    int ends[2];
+    if (atomic_load(&trunk->pulses) >= 0)
+        return 0;
+    if (descriptor_pipe(ends, O_NONBLOCK))
+        return errno;
+    /* A pulse waits for nobody: EAGAIN if the host takes no more. */
+    int error = trunk_pass(trunk, &frame, &ends[0], 1, 0);
+    descriptor_close(ends[0]);
+    if (error)
+        descriptor_close(ends[1]);
+    else
+        atomic_store(&trunk->pulses, ends[1]);
+    return error == ETIMEDOUT ? EAGAIN : error;
+}
+
+/* Makes the pipe that a thread has found full as large as it gets, unless another thread has. */
+static void enlarge(struct trunk *trunk)
+{
+    pthread_mutex_lock(&trunk->lock);
+    if (!trunk->pulses_enlarged)
+        fcntl(atomic_load(&trunk->pulses), F_SETPIPE_SZ, PULSE_PIPE);
+    trunk->pulses_enlarged = true;
+    pthread_mutex_unlock(&trunk->lock);
+}
+
+int trunk_pulse(struct trunk *trunk, const struct pulse_frame *pulse)
+{
+    if (atomic_load(&trunk->pulses) < 0) {
+        pthread_mutex_lock(&trunk->lock);
+        int error = open_pulses(trunk);
+        pthread_mutex_unlock(&trunk->lock);
+        if (error)
+            return error;
+    }
+    for (bool is_large = false;;) {
+        if (atomic_load(&trunk->dead))
+            return EBADF;
+        if (descriptor_write(atomic_load(&trunk->pulses), pulse, sizeof *pulse) == sizeof *pulse)
+            return 0;
+        if (errno == EPIPE) {
+            atomic_store(&trunk->dead, true);
+            return EBADF;
+        }
+        if (errno != EINTR && (errno != EAGAIN || is_large))
+            return errno;
+        if (errno == EAGAIN) {
+            enlarge(trunk);
+            is_large = true;
+        }
+    }
+}
+
+void trunk_each(void (*function)(struct trunk *, void *), void *argument)
+{
+    for (struct trunk *trunk = trunks; trunk; trunk = trunk->next)
+        function(trunk, argument);
+}
+
+void trunk_hear_all(void)
+{
+    for (struct trunk *trunk = trunks; trunk; trunk = trunk->next)
+        trunk_is_alive(trunk);
+}
+
+void trunk_after_fork_in_child(void)
+{
+    static struct trunk *of_parents;
+    /* What the parent's threads may have been using is only put aside. */
+    for (struct trunk *trunk = trunks; trunk; trunk = trunks) {
+        trunks = trunk->next;
+        trunk->next = of_parents;
+        of_parents = trunk;
+    }
+    table_unlock();
+}

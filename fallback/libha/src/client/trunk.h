@@ -1,0 +1,78 @@
+/*
+ * The client's trunks: one stream socket to every channel that this process is connected to.
+ *
+ * To the server, the trunk is the client. All connections to a channel share one; a connection with _NTO_COF_NOSHARE
+ * has its own.
+ */
+#ifndef TRUNK_H
+#define TRUNK_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "host/runtime.h"
+#include "server/source.h"
+#include "wire.h"
+
+struct trunk {
+    struct trunk *next; /* in the list of all; under the table's lock, like the next ones */
+    unsigned references;
+    bool shared;
+    bool watched;        /* by the channel that wants to hear of its end */
+    bool ended;          /* it has heard; under that channel's lock */
+    struct source watch;
+    struct address address;
+    int sock;
+    atomic_bool dead;
+    atomic_int pulses; /* the end that pulses go into; -1 until there is one */
+
+    pthread_mutex_t lock; /* of what follows */
+    bool is_welcome;
+    int scoid;
+    uint32_t channel_flags;
+    unsigned char news[TRUNK_FRAME];
+    size_t news_length;
+    bool pulses_enlarged;
+};
+
+/* The lock of the table of connections: of the list of trunks, and of which number is which connection. */
+void table_lock(void);
+void table_unlock(void);
+
+/*
+ * Under the table's lock: a trunk to a channel, an existing one if `shared`. 0, or an errno; EAGAIN if the server's
+ * backlog is full. `address` may lack its token.
+ */
+int trunk_open(const struct address *address, bool shared, struct trunk **trunk);
+/* Under the table's lock. */
+void trunk_hold(struct trunk *trunk);
+/* Without it: closes the trunk if nobody uses it any more. */
+void trunk_release(struct trunk *trunk);
+
+/* Reads what the server has said, without waiting; whether it is still there. */
+bool trunk_is_alive(struct trunk *trunk);
+/* The flags of the channel, as far as they are known. */
+uint32_t trunk_channel_flags(struct trunk *trunk);
+/* The server's number for this client; 0 until it is known (D28). */
+int trunk_scoid(struct trunk *trunk);
+
+/*
+ * Passes the far ends of a lane to the server, trying until `deadline` if the host takes no more. 0, EBADF if the
+ * server is gone, ETIMEDOUT, EINTR, EAGAIN.
+ */
+int trunk_pass(struct trunk *trunk, const struct lane_frame *frame, const int *ends, int count, int64_t deadline);
+
+/* Sends a pulse. 0, EBADF, EAGAIN and what opening a lane can say. */
+int trunk_pulse(struct trunk *trunk, const struct pulse_frame *pulse);
+
+/* Under the table's lock: calls a function for every trunk. */
+void trunk_each(void (*function)(struct trunk *trunk, void *argument), void *argument);
+
+/* Under the table's lock, before a fork: what servers have said is for the child to know, too. */
+void trunk_hear_all(void);
+void trunk_after_fork_in_child(void);
+
+#endif

@@ -1,0 +1,472 @@
+#include "host/descriptor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "host/clock.h"
+#include "host/registry.h"
+
+#ifndef RWF_NOSIGNAL
+#define RWF_NOSIGNAL 0x100
+#endif
+
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+static struct registry registry;
+/* A sealed memory file, of which every placeholder is a description of its own; -1 until it is needed. */
+static int template = -1;
+/* Given up when a descriptor is needed and there is no other; -1 if there is none. */
+static int reserve = -1;
+
+static void enter(void)
+{
+    pthread_mutex_lock(&gate);
+}
+
+static void leave(void)
+{
+    int error = errno;
+    pthread_mutex_unlock(&gate);
+    errno = error;
+}
+
+static void close_keeping_errno(int fd)
+{
+    int error = errno;
+    close(fd);
+    errno = error;
+}
+
+/* The lowest number for a descriptor of the library. */
+static int floor_number(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur / 2 > 512)
+        return 512;
+    return (int)(limit.rlim_cur / 2);
+}
+
+/* Moves a new descriptor out of the way, if there is room, and registers it. */
+static int keep(int fd)
+{
+    if (fd < 0)
+        return -1;
+    int floor = floor_number();
+    if (fd < floor) {
+        int high = fcntl(fd, F_DUPFD_CLOEXEC, floor);
+        if (high >= 0) {
+            close(fd);
+            fd = high;
+        }
+    }
+    if (!registry_add(&registry, fd)) {
+        close(fd);
+        errno = EMFILE;
+        return -1;
+    }
+    return fd;
+}
+
+/* A socket that somebody has passed must not hold up its close. (Anything else refuses this.) */
+static void do_not_linger(int fd)
+{
+    const struct linger none = {0, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+}
+
+static void discard(int fd)
+{
+    int error = errno;
+    registry_remove(&registry, fd);
+    do_not_linger(fd);
+    close(fd);
+    errno = error;
+}
+
+static int keep_pair(int ends[2])
+{
+    ends[0] = keep(ends[0]);
+    if (ends[0] < 0) {
+        close_keeping_errno(ends[1]);
+        return -1;
+    }
+    ends[1] = keep(ends[1]);
+    if (ends[1] < 0) {
+        discard(ends[0]);
+        return -1;
+    }
+    return 0;
+}
+
+int descriptor_socket(int type)
+{
+    enter();
+    int fd = keep(socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
+    leave();
+    return fd;
+}
+
+int descriptor_accept(int listener)
+{
+    enter();
+    int fd = keep(accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    leave();
+    return fd;
+}
+
+int descriptor_eventfd(void)
+{
+    enter();
+    int fd = keep(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    leave();
+    return fd;
+}
+
+int descriptor_epoll(void)
+{
+    enter();
+    int fd = keep(epoll_create1(EPOLL_CLOEXEC));
+    leave();
+    return fd;
+}
+
+int descriptor_open(int directory, const char *path, int flags, mode_t mode)
+{
+    enter();
+    int fd = keep(openat(directory, path, flags | O_CLOEXEC, mode));
+    leave();
+    return fd;
+}
+
+static int sealed_file(const char *name, uint64_t size, int seals)
+{
+    int fd = keep(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (fd < 0)
+        return -1;
+    if (size > INT64_MAX || ftruncate(fd, (off_t)size) || fcntl(fd, F_ADD_SEALS, seals)) {
+        if (size > INT64_MAX)
+            errno = ENOMEM;
+        discard(fd);
+        return -1;
+    }
+    return fd;
+}
+
+int descriptor_window(uint64_t size)
+{
+    enter();
+    int fd = sealed_file("ha_qnx window", size, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    leave();
+    return fd;
+}
+
+int descriptor_pipe(int ends[2], int flags)
+{
+    enter();
+    int result = pipe2(ends, flags | O_CLOEXEC) ? -1 : keep_pair(ends);
+    leave();
+    return result;
+}
+
+int descriptor_socketpair(int ends[2], int type)
+{
+    enter();
+    int result = socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) ? -1 : keep_pair(ends);
+    leave();
+    return result;
+}
+
+/*
+ * Pipes, files, and sockets that do not lead to a channel: who passes its end of a trunk would otherwise never be seen
+ * to leave.
+ */
+static bool is_acceptable(int fd)
+{
+    struct stat status;
+    struct sockaddr_un peer;
+    socklen_t size = sizeof peer;
+    if (fstat(fd, &status))
+        return false;
+    if (S_ISSOCK(status.st_mode))
+        return !getpeername(fd, (struct sockaddr *)&peer, &size) && peer.sun_family == AF_UNIX &&
+               size <= offsetof(struct sockaddr_un, sun_path);
+    return S_ISFIFO(status.st_mode) || S_ISREG(status.st_mode);
+}
+
+ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t *count, bool *lost)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(8 * sizeof(int))];
+    } control;
+    struct iovec part = {bytes, size};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    size_t room = *count;
+    *count = 0;
+    *lost = false;
+    enter();
+    ssize_t length = recvmsg(sock, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (length >= 0) {
+        *lost = message.msg_flags & MSG_CTRUNC;
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
+            if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+                continue;
+            size_t got = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+            for (size_t i = 0; i < got; i++) {
+                int fd;
+                memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+                if (*count == room || !is_acceptable(fd)) {
+                    do_not_linger(fd);
+                    close(fd);
+                    *lost = true;
+                } else if ((fd = keep(fd)) < 0) {
+                    *lost = true;
+                } else {
+                    fds[(*count)++] = fd;
+                }
+            }
+        }
+    }
+    leave();
+    return length;
+}
+
+void descriptor_fill_reserve(void)
+{
+    enter();
+    if (reserve < 0)
+        reserve = keep(eventfd(0, EFD_CLOEXEC));
+    leave();
+}
+
+int descriptor_open_surely(const char *path, int flags)
+{
+    int fd = descriptor_open(AT_FDCWD, path, flags, 0);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+        enter();
+        if (reserve >= 0)
+            discard(reserve);
+        reserve = -1;
+        leave();
+        fd = descriptor_open(AT_FDCWD, path, flags, 0);
+    }
+    return fd;
+}
+
+void descriptor_close(int fd)
+{
+    if (fd < 0)
+        return;
+    enter();
+    discard(fd);
+    leave();
+}
+
+bool descriptor_is_stream(int fd, int direction)
+{
+    struct stat status;
+    int flags = fcntl(fd, F_GETFL);
+    /* A description of its own: who has passed a pipe shares the other, and could make it blocking again. */
+    if (flags >= 0 && !fstat(fd, &status) && S_ISFIFO(status.st_mode)) {
+        if ((flags & O_ACCMODE) != direction)
+            return false;
+        char path[32];
+        format_descriptor_path(path, sizeof path, fd);
+        enter();
+        int own = open(path, direction | O_NONBLOCK | O_CLOEXEC);
+        bool is_own = own >= 0 && dup3(own, fd, O_CLOEXEC) == fd;
+        close_keeping_errno(own);
+        leave();
+        /* If nobody reads from it any more, it cannot be opened, and does not block either. */
+        return is_own || !fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    }
+    return flags >= 0 && !fstat(fd, &status) && S_ISSOCK(status.st_mode) && !fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
+bool descriptor_is_file(int fd)
+{
+    struct stat status;
+    int flags = fcntl(fd, F_GETFL);
+    return !fstat(fd, &status) && S_ISREG(status.st_mode) && flags >= 0 && (flags & O_ACCMODE) == O_RDWR;
+}
+
+void descriptor_surrender(int fd)
+{
+    enter();
+    registry_remove(&registry, fd);
+    leave();
+}
+
+/* writev with SIGPIPE held back, for kernels that cannot leave it out. */
+static ssize_t write_quietly(int fd, const struct iovec *parts, int count)
+{
+    sigset_t pipe_signal, before, pending;
+    sigemptyset(&pipe_signal);
+    sigaddset(&pipe_signal, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
+    sigemptyset(&pending);
+    sigpending(&pending);
+    ssize_t length = writev(fd, parts, count);
+    int error = errno;
+    if (length < 0 && error == EPIPE && !sigismember(&pending, SIGPIPE)) {
+        const struct timespec now = {0, 0};
+        while (sigtimedwait(&pipe_signal, NULL, &now) < 0 && errno == EINTR)
+            ;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = error;
+    return length;
+}
+
+ssize_t descriptor_writev(int fd, const struct iovec *parts, int count)
+{
+#ifdef SYS_pwritev2
+    static atomic_bool lacks_nosignal;
+    if (!atomic_load_explicit(&lacks_nosignal, memory_order_relaxed)) {
+        /* Since Linux 6.18. Where it is refused, nothing was written. */
+        ssize_t length = syscall(SYS_pwritev2, fd, parts, (long)count, -1L, -1L, RWF_NOSIGNAL);
+        if (length >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL))
+            return length;
+        if (errno != EINVAL)
+            atomic_store_explicit(&lacks_nosignal, true, memory_order_relaxed);
+    }
+#endif
+    return write_quietly(fd, parts, count);
+}
+
+ssize_t descriptor_write(int fd, const void *bytes, size_t size)
+{
+    struct iovec part = {(void *)(uintptr_t)bytes, size};
+    return descriptor_writev(fd, &part, 1);
+}
+
+/* A description of its own of the sealed file, for writing only, at the position `cookie`; not registered. */
+static int placeholder_make(off_t cookie)
+{
+    char path[32];
+    if (template < 0)
+        template = sealed_file("ha_qnx placeholder", 0, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+    if (template < 0)
+        return -1;
+    format_descriptor_path(path, sizeof path, template);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    /* Out of the way, or it would itself take the number that is looked for. */
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, floor_number());
+    if (high >= 0) {
+        close(fd);
+        fd = high;
+    }
+    if (lseek(fd, cookie, SEEK_SET) != cookie) {
+        close_keeping_errno(fd);
+        return -1;
+    }
+    return fd;
+}
+
+int placeholder_place(int index, off_t cookie)
+{
+    int number = -1;
+    enter();
+    int fd = placeholder_make(cookie);
+    if (fd >= 0) {
+        number = fcntl(fd, F_DUPFD_CLOEXEC, index);
+        close_keeping_errno(fd);
+    }
+    leave();
+    return number;
+}
+
+int placeholder_replace(int number, off_t cookie)
+{
+    int result = -1;
+    enter();
+    int fd = placeholder_make(cookie);
+    if (fd >= 0) {
+        result = dup3(fd, number, O_CLOEXEC);
+        close_keeping_errno(fd);
+    }
+    leave();
+    return result;
+}
+
+bool placeholder_is(int number, off_t cookie)
+{
+    return lseek(number, 0, SEEK_CUR) == cookie;
+}
+
+bool descriptor_is_foreign(int number)
+{
+    struct stat ours, other;
+    enter();
+    bool is_open = !fstat(number, &other);
+    bool is_placeholder = is_open && template >= 0 && !fstat(template, &ours) && ours.st_dev == other.st_dev &&
+                          ours.st_ino == other.st_ino;
+    leave();
+    return is_open && !is_placeholder;
+}
+
+void placeholder_close(int number)
+{
+    enter();
+    close(number);
+    leave();
+}
+
+off_t placeholder_cookie(void)
+{
+    uint64_t cookie;
+    random_bytes(&cookie, sizeof cookie);
+    return (off_t)(cookie >> 2 | (uint64_t)1 << 40);
+}
+
+void random_bytes(void *bytes, size_t size)
+{
+    size_t done = 0;
+    while (done < size) {
+        ssize_t got = getrandom((char *)bytes + done, size - done, 0);
+        if (got > 0)
+            done += (size_t)got;
+        else if (errno != EINTR)
+            break;
+    }
+    if (done < size) { /* A kernel without getrandom. Names must differ, no more: no secret hangs on them. */
+        uint64_t mixed = (uint64_t)clock_now() * 0x9e3779b97f4a7c15 + (uint64_t)getpid();
+        for (; done < size; done++, mixed = mixed * 6364136223846793005 + 1)
+            ((unsigned char *)bytes)[done] = (unsigned char)(mixed >> 56);
+    }
+}
+
+void descriptor_before_fork(void)
+{
+    enter();
+}
+
+void descriptor_after_fork_in_parent(void)
+{
+    leave();
+}
+
+void descriptor_after_fork_in_child(void)
+{
+    for (int fd; (fd = registry_take_any(&registry)) >= 0;)
+        close(fd);
+    template = reserve = -1;
+    leave();
+}

@@ -1,0 +1,176 @@
+#include "host/thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "calls/call.h"
+#include "ha_posix.h"
+#include "host/clock.h"
+#include "server/channel.h"
+
+#define KNOWN_STATES (_NTO_TIMEOUT_SEND | _NTO_TIMEOUT_RECEIVE | _NTO_TIMEOUT_REPLY)
+/* How long a priority that the host gave counts as current: asking for it costs a system call. */
+#define PRIORITY_AGE CLOCK_MILLISECOND
+#define TID_WORDS 1024
+#define MAIN_TID 1
+
+static _Thread_local struct thread self;
+static pthread_key_t at_exit;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool interrupts_main_only;
+/* The numbers in use. 1 is the main thread's, as on QNX. */
+static uint64_t taken[TID_WORDS] = {3};
+
+static void thread_leave(void *argument)
+{
+    struct thread *thread = argument;
+    int tid = thread->tid;
+    thread->tid = 0;
+    if (tid > MAIN_TID && tid < TID_WORDS * 64) {
+        pthread_mutex_lock(&lock);
+        taken[tid / 64] &= ~((uint64_t)1 << (tid % 64));
+        pthread_mutex_unlock(&lock);
+    }
+    channel_thread_ended(tid);
+}
+
+static void make_key(void)
+{
+    pthread_key_create(&at_exit, thread_leave);
+}
+
+static int new_tid(void)
+{
+    if (syscall(SYS_gettid) == getpid())
+        return MAIN_TID;
+    int tid = TID_WORDS * 64; /* All numbers are taken: the others share one. */
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < TID_WORDS; i++) {
+        if (~taken[i]) {
+            int bit = __builtin_ctzll(~taken[i]);
+            taken[i] |= (uint64_t)1 << bit;
+            tid = i * 64 + bit;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return tid;
+}
+
+struct thread *thread_self(void)
+{
+    struct thread *thread = &self;
+    if (!thread->tid) {
+        pthread_once(&once, make_key);
+        thread->tid = new_tid();
+        thread->priority = thread->host_priority = DEFAULT_PRIORITY;
+        thread->looked_at = 0;
+        thread->timeout_flags = 0;
+        pthread_setspecific(at_exit, thread);
+    }
+    return thread;
+}
+
+bool thread_goes_on(void)
+{
+    return atomic_load(&interrupts_main_only) && thread_self()->tid != MAIN_TID;
+}
+
+int thread_priority(struct thread *thread, int64_t now)
+{
+    if (now - thread->looked_at > PRIORITY_AGE) {
+        struct sched_param parameters = {0};
+        thread->looked_at = now;
+        sched_getparam(0, &parameters); /* Of the calling thread; 0 if it is no real-time one. */
+        int priority = parameters.sched_priority > 0 ? parameters.sched_priority : DEFAULT_PRIORITY;
+        if (priority != thread->host_priority)
+            thread->priority = thread->host_priority = priority;
+    }
+    return thread->priority;
+}
+
+struct patience thread_take_timeout(struct thread *thread, int states)
+{
+    struct patience patience = {.end = CLOCK_NEVER};
+    int flags = thread->timeout_flags;
+    if (!flags)
+        return patience;
+    thread->timeout_flags = 0;
+    patience.flags = flags & states;
+    if (!patience.flags)
+        return patience;
+    int64_t now = clock_now();
+    patience.absolute = thread->timeout_absolute;
+    patience.span = thread->timeout;
+    if (patience.absolute)
+        patience.end = patience.span > INT64_MAX ? CLOCK_NEVER : (int64_t)patience.span;
+    else
+        patience.end = clock_after(now, patience.span);
+    patience.at_once = patience.end <= now;
+    return patience;
+}
+
+void thread_after_fork_in_child(void)
+{
+    pthread_mutex_init(&lock, NULL);
+    memset(taken, 0, sizeof taken);
+    taken[0] = 3;
+    if (self.tid)
+        self.tid = MAIN_TID;
+}
+
+/* Sets the timeout; stores the flags of the one before. */
+static int timer_timeout(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime,
+                         int *before)
+{
+    struct thread *thread = thread_self();
+    bool absolute = flags & HA_POSIX_TIMER_ABSTIME;
+    int states = flags & ~HA_POSIX_TIMER_ABSTIME;
+    if (id != CLOCK_MONOTONIC && id != CLOCK_REALTIME)
+        return EINVAL;
+    if (states & ~KNOWN_STATES)
+        return EINVAL;
+    if (notify && notify->sigev_notify != HA_POSIX_SIGEV_UNBLOCK && notify->sigev_notify != 5)
+        return ENOTSUP; /* 5 is SIGEV_UNBLOCK of 6.x and 8.0. Other events would not end the call (B220). */
+    *before = thread->timeout_flags;
+    thread->timeout_flags = states;
+    thread->timeout = ntime ? *ntime : 0;
+    thread->timeout_absolute = absolute && ntime && *ntime;
+    if (thread->timeout_absolute && id == CLOCK_REALTIME) {
+        int64_t late = clock_read(CLOCK_REALTIME) - clock_now();
+        thread->timeout = *ntime > (uint64_t)late ? *ntime - (uint64_t)late : 1;
+    }
+    return 0;
+}
+
+HA_EXPORT int ha_posix_interrupt_main_only(int main_only)
+{
+    return atomic_exchange(&interrupts_main_only, main_only);
+}
+
+/* TimerTimeout(), B208 to B227, D20. otime would matter for _NTO_TIMEOUT_NANOSLEEP only (B224). */
+HA_EXPORT int TimerTimeout(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime,
+                           uint64_t *otime)
+{
+    struct call call = call_begin();
+    int before = 0;
+    (void)otime;
+    int error = timer_timeout(id, flags, notify, ntime, &before);
+    return (int)call_end(&call, error, before);
+}
+
+HA_EXPORT int TimerTimeout_r(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime,
+                             uint64_t *otime)
+{
+    struct call call = call_begin();
+    int before = 0;
+    (void)otime;
+    int error = timer_timeout(id, flags, notify, ntime, &before);
+    return (int)call_end_negative(&call, error, before);
+}

@@ -1,0 +1,29 @@
+/* Where threads wait. They can be cancelled here, if the call is a cancellation point. */
+#ifndef WAIT_H
+#define WAIT_H
+
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "host/clock.h"
+
+/* What a cancelled thread does before it ends. */
+struct rescue {
+    bool cancellable;
+    void (*function)(void *argument);
+    void *argument;
+};
+
+/*
+ * Waits until a descriptor is ready. 0; ETIMEDOUT at the deadline; EINTR if a signal handler ran, with SA_RESTART or
+ * without (B230), unless thread_goes_on. poll starts again by itself if the process was only stopped and continued.
+ */
+int wait_readable(int fd, int64_t deadline, const struct rescue *rescue);
+
+/* The same for a semaphore. */
+int wait_semaphore(sem_t *semaphore, int64_t deadline, const struct rescue *rescue);
+
+#endif

@@ -1,0 +1,289 @@
+#include "server/channel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "calls/call.h"
+#include "client/trunk.h"
+#include "ha_posix.h"
+#include "host/clock.h"
+#include "host/descriptor.h"
+#include "number.h"
+#include "server/client.h"
+#include "server/deaths.h"
+#include "server/server_lane.h"
+
+#define KNOWN_FLAGS                                                                                      \
+    (_NTO_CHF_FIXED_PRIORITY | _NTO_CHF_UNBLOCK | _NTO_CHF_THREAD_DEATH | _NTO_CHF_DISCONNECT |          \
+     _NTO_CHF_SENDER_LEN | _NTO_CHF_COID_DISCONNECT | _NTO_CHF_REPLY_LEN | _NTO_CHF_PRIVATE)
+/* What disconnect pulses are queued by (B200). */
+#define BEFORE_EVERYTHING 1000
+#define DEATH_FLAGS (_NTO_CHF_COID_DISCONNECT | _NTO_CHF_THREAD_DEATH)
+
+/* Finding. */
+
+void channel_lock(struct channel *channel)
+{
+    pthread_mutex_lock(&channel->number->channel_lock);
+}
+
+void channel_unlock(struct channel *channel)
+{
+    pthread_mutex_unlock(&channel->number->channel_lock);
+}
+
+struct channel *channel_enter(int chid)
+{
+    struct number *number = chid > 0 && !(chid & _NTO_SIDE_CHANNEL) ? number_find(chid | _NTO_SIDE_CHANNEL) : NULL;
+    if (!number)
+        return NULL;
+    pthread_mutex_lock(&number->channel_lock);
+    if (!number->channel)
+        pthread_mutex_unlock(&number->channel_lock);
+    return number->channel;
+}
+
+/* Pulses. */
+
+void channel_add_pulse(struct channel *channel, int code, int value, int scoid, int priority)
+{
+    struct pulse *pulse = channel->destroyed ? NULL : calloc(1, sizeof *pulse);
+    if (!pulse)
+        return;
+    pulse->queued.priority = code == _PULSE_CODE_DISCONNECT ? BEFORE_EVERYTHING : priority;
+    pulse->priority = priority;
+    pulse->queued.time = (uint64_t)clock_now();
+    pulse->queued.arrival = channel->arrivals++;
+    pulse->code = (int8_t)code;
+    pulse->value = value;
+    pulse->scoid = scoid;
+    if (!queue_add(&channel->pulses, &pulse->queued))
+        free(pulse);
+}
+
+void channel_send_pulse(struct channel *channel, int code, int value, int scoid, int priority)
+{
+    channel_lock(channel);
+    channel_add_pulse(channel, code, value, scoid, priority);
+    channel_dispatch(channel, NULL);
+    channel_unlock(channel);
+}
+
+void channel_withdraw_unblock(struct channel *channel, int rcvid)
+{
+    for (size_t i = 1; i <= channel->pulses.count; i++) {
+        struct pulse *pulse = SOURCE_OF(channel->pulses.heap[i], struct pulse, queued);
+        if (pulse->code == _PULSE_CODE_UNBLOCK && pulse->value == rcvid) {
+            queue_remove(&channel->pulses, &pulse->queued);
+            free(pulse);
+            return;
+        }
+    }
+}
+
+/* Making and ending. */
+
+static void free_channel(struct channel *channel)
+{
+    for (struct server_lane *lane; (lane = channel->touched);) {
+        channel->touched = lane->next_touched;
+        server_lane_drop(lane);
+    }
+    for (struct queued *first; (first = queue_first(&channel->pulses));) {
+        queue_remove(&channel->pulses, first);
+        free(SOURCE_OF(first, struct pulse, queued));
+    }
+    queue_end(&channel->pulses);
+    queue_end(&channel->messages);
+    descriptor_close(channel->epoll);
+    descriptor_close(channel->bell);
+    descriptor_close(channel->listener);
+    descriptor_close(channel->peek[0]);
+    descriptor_close(channel->peek[1]);
+    free(channel);
+}
+
+void channel_leave(struct channel *channel)
+{
+    struct number *number = channel->number;
+    bool last = --channel->users == 0;
+    pthread_mutex_unlock(&number->channel_lock);
+    if (last)
+        free_channel(channel);
+}
+
+bool channel_watch(struct channel *channel, int fd, struct source *source, uint32_t events)
+{
+    struct epoll_event event = {.events = events | EPOLLET, .data.ptr = source};
+    return !epoll_ctl(channel->epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+/* Descriptors of a new channel. 0 or an errno. */
+static int open_channel(struct channel *channel)
+{
+    channel->bell_source.kind = SOURCE_BELL;
+    channel->listener_source.kind = SOURCE_LISTENER;
+    if ((channel->epoll = descriptor_epoll()) < 0 || (channel->bell = descriptor_eventfd()) < 0 ||
+        descriptor_pipe(channel->peek, O_NONBLOCK))
+        return errno;
+    if (!channel_watch(channel, channel->bell, &channel->bell_source, EPOLLIN))
+        return errno;
+    if (channel->flags & _NTO_CHF_PRIVATE)
+        return 0;
+    int error = runtime_listen(&channel->address, &channel->listener);
+    if (!error && !channel_watch(channel, channel->listener, &channel->listener_source, EPOLLIN))
+        error = errno;
+    return error;
+}
+
+/* Under the table's lock. */
+static int create(unsigned flags, int *chid)
+{
+    int error = 0, slot = slot_take();
+    struct number *number = slot < 0 ? NULL : number_make(slot | _NTO_SIDE_CHANNEL);
+    struct channel *channel = number ? calloc(1, sizeof *channel) : NULL;
+    if (!channel) {
+        error = slot < 0 ? EAGAIN : ENOMEM; /* B27 */
+        goto fail;
+    }
+    channel->epoll = channel->bell = channel->listener = channel->peek[0] = channel->peek[1] = -1;
+    channel->number = number;
+    channel->chid = slot;
+    channel->flags = flags;
+    channel->users = 1;
+    address_make(&channel->address, slot);
+    error = open_channel(channel);
+    if (error)
+        goto fail;
+    pthread_mutex_lock(&number->channel_lock);
+    number->channel = channel;
+    pthread_mutex_unlock(&number->channel_lock);
+    *chid = slot;
+    return 0;
+fail:
+    if (channel) {
+        if (channel->listener >= 0)
+            runtime_remove_channel(&channel->address);
+        free_channel(channel);
+    }
+    if (slot >= 0)
+        slot_release(slot);
+    return error;
+}
+
+int channel_create(unsigned flags, int *chid)
+{
+    if (flags & _NTO_CHF_NET_MSG)
+        return EPERM; /* B26 */
+    if (flags & ~(unsigned)KNOWN_FLAGS)
+        return EINVAL;
+    table_lock();
+    int error = flags & DEATH_FLAGS && deaths_reported_to() ? EBUSY : create(flags, chid);
+    if (!error && flags & DEATH_FLAGS)
+        deaths_report_to(*chid);
+    table_unlock();
+    return error;
+}
+
+int channel_destroy(int chid)
+{
+    table_lock();
+    if (deaths_reported_to() == chid)
+        deaths_report_to(0);
+    struct channel *channel = channel_enter(chid);
+    if (!channel) {
+        table_unlock();
+        return EINVAL;
+    }
+    channel->number->channel = NULL;
+    channel->destroyed = true;
+    if (channel->listener >= 0)
+        runtime_remove_channel(&channel->address);
+    descriptor_close(channel->listener);
+    channel->listener = -1;
+    client_end_all(channel);
+    channel_dispatch(channel, NULL);
+    client_release_all(channel);
+    channel_leave(channel);
+    slot_release(chid);
+    table_unlock();
+    return 0;
+}
+
+/* Connections of this process. */
+
+bool channel_address(int chid, struct address *address)
+{
+    struct channel *channel = channel_enter(chid);
+    if (!channel)
+        return false;
+    bool same = !*address->token || !strcmp(address->token, channel->address.token);
+    if (same)
+        *address = channel->address;
+    channel_unlock(channel);
+    return same;
+}
+
+bool channel_adopt(const struct address *address, int sock)
+{
+    struct channel *channel = channel_enter(address->chid);
+    bool same = channel && address_equal(&channel->address, address);
+    if (same)
+        client_add(channel, sock);
+    else
+        descriptor_close(sock);
+    if (channel)
+        channel_unlock(channel);
+    return same;
+}
+
+/* The calls. */
+
+/* ChannelCreate(), B11 to B30. */
+HA_EXPORT int ChannelCreate(unsigned flags)
+{
+    struct call call = call_begin();
+    int chid = 0, error = channel_create(flags, &chid);
+    return (int)call_end(&call, error, chid);
+}
+
+HA_EXPORT int ChannelCreate_r(unsigned flags)
+{
+    struct call call = call_begin();
+    int chid = 0, error = channel_create(flags, &chid);
+    return (int)call_end_negative(&call, error, chid);
+}
+
+/* ChannelDestroy(), B16 to B25. */
+HA_EXPORT int ChannelDestroy(int chid)
+{
+    struct call call = call_begin();
+    return (int)call_end(&call, channel_destroy(chid), 0);
+}
+
+HA_EXPORT int ChannelDestroy_r(int chid)
+{
+    struct call call = call_begin();
+    return call_end_positive(&call, channel_destroy(chid));
+}
+
+/* The end of the process, and forks. */
+
+static void remove_socket(struct number *number, void *argument)
+{
+    (void)argument;
+    if (pthread_mutex_trylock(&number->channel_lock))
+        return; /* Some thread is in it; whoever finds the socket finds nobody behind it. */
+    if (number->channel && number->channel->listener >= 0)
+        runtime_remove_channel(&number->channel->address);
+    pthread_mutex_unlock(&number->channel_lock);
+}
+
+void channel_at_exit(void)
+{
+    number_each(remove_socket, NULL);
+}

@@ -1,0 +1,131 @@
+/* Channels: what is queued on them, and the threads that wait for it. */
+#ifndef CHANNEL_H
+#define CHANNEL_H
+
+#include <semaphore.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "host/runtime.h"
+#include "host/thread.h"
+#include "server/queue.h"
+#include "server/source.h"
+
+struct client;
+struct number;
+struct server_lane;
+struct trunk;
+
+struct pulse {
+    struct queued queued;
+    int priority; /* which its receiver takes over; it is queued by another if it comes before everything else */
+    int8_t code;
+    int32_t value;
+    int32_t scoid;
+};
+
+/* A thread in MsgReceive or MsgReceivePulse that waits for another thread, the leader, to take in what arrives. */
+struct receiver {
+    struct receiver *newer, *older;
+    bool pulses_only;
+    bool is_waiting;
+    bool is_called; /* something is there for it */
+    sem_t wake;
+};
+
+/* From the first to the last thread that began to wait. */
+struct receivers {
+    struct receiver *oldest, *newest;
+};
+
+/* All members are under the channel's lock, that of its number. */
+struct channel {
+    struct number *number;
+    int chid;
+    unsigned flags;
+    struct address address;
+    unsigned users; /* threads inside, and the table */
+    bool destroyed;
+
+    int epoll;
+    int bell;
+    int listener; /* -1: private */
+    int peek[2];  /* a pipe, to look at messages in lanes */
+    struct source bell_source;
+    struct source listener_source;
+
+    struct client *clients;
+    bool must_accept;           /* processes wait that the host had no descriptors for */
+    struct queue messages;      /* of lanes, whose message was looked at */
+    struct server_lane *fresh;  /* lanes with something that was not */
+    unsigned fresh_count;
+    struct queue pulses;
+    uint64_t arrivals;
+    unsigned paused; /* lanes whose pulses are left unread for now */
+
+    /* What the intake leaves to be done without the lock. */
+    struct server_lane *touched;
+    struct client *leaving;
+    bool has_deaths;
+
+    struct receiver *leader; /* waits in poll for something to arrive */
+    struct receivers receivers;
+    struct receivers pulse_receivers;
+    unsigned called; /* receivers that are awake, but did not yet look */
+};
+
+/* Finds a channel of this process and takes its lock; NULL if there is none. */
+struct channel *channel_enter(int chid);
+void channel_lock(struct channel *channel);
+void channel_unlock(struct channel *channel);
+
+/* Queues a pulse of the library's own, under the lock. */
+void channel_add_pulse(struct channel *channel, int code, int value, int scoid, int priority);
+/* The same without it. */
+void channel_send_pulse(struct channel *channel, int code, int value, int scoid, int priority);
+/* Takes an unblock pulse that nobody has received out of the queue (B135, B189). Under the lock. */
+void channel_withdraw_unblock(struct channel *channel, int rcvid);
+/*
+ * Under the lock: calls the threads that something is there for, and sees to it that one of those that wait is the
+ * leader. `self` is the thread that calls this, if it waits itself.
+ */
+void channel_dispatch(struct channel *channel, const struct receiver *self);
+/* Under the lock: takes in what has arrived. */
+void channel_take_in(struct channel *channel);
+/* Under the lock: lets epoll report on a descriptor. */
+bool channel_watch(struct channel *channel, int fd, struct source *source, uint32_t events);
+/* Under the lock, which it lets go of: ends the use of a channel, for which `users` was increased. */
+void channel_leave(struct channel *channel);
+
+/* What MsgReceive or MsgReceivePulse gets: one of the two. The lane is held. */
+struct arrival {
+    struct pulse *pulse;
+    struct server_lane *lane;
+    bool takes_priority; /* the thread takes over the priority of what it receives (B30) */
+};
+
+/*
+ * Waits for a message or a pulse, or for a pulse only. 0; ESRCH if there is no such channel, or none any more; EINTR;
+ * ETIMEDOUT.
+ */
+int channel_wait(int chid, bool pulses_only, const struct patience *patience, bool cancellable,
+                 struct arrival *arrival);
+
+/* 0 or an errno. */
+int channel_create(unsigned flags, int *chid);
+int channel_destroy(int chid);
+/* Completes the address of a channel of this process; false if there is none like that. */
+bool channel_address(int chid, struct address *address);
+/* Hands a trunk over inside the process; false if the channel is gone, and the socket is closed. */
+bool channel_adopt(const struct address *address, int sock);
+
+/* Under the table's lock: a trunk of this process has been opened, is about to be closed. */
+void channel_watch_trunk(struct trunk *trunk);
+void channel_forget_trunk(struct trunk *trunk);
+/* A thread of this process has ended (B207). */
+void channel_thread_ended(int tid);
+
+/* At the end of the process, removes what others could find. */
+void channel_at_exit(void);
+
+#endif

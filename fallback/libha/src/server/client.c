@@ -1,0 +1,481 @@
+#include "server/client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "calls/call.h"
+#include "ha_posix.h"
+#include "host/descriptor.h"
+#include "number.h"
+#include "server/channel.h"
+#include "server/server_lane.h"
+
+/* Pulses beyond that are left in their pipes, where they hold up their senders. */
+#define PULSES_MAX 65536
+#define PULSES_AT_ONCE 128
+
+void client_add(struct channel *channel, int sock)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
+    struct ucred who;
+    socklen_t size = sizeof who;
+    struct client *client = calloc(1, sizeof *client);
+    if (!client || getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &who, &size))
+        goto refuse;
+    client->source.kind = SOURCE_CLIENT;
+    client->channel = channel;
+    client->sock = sock;
+    client->pid = who.pid;
+    client->uid = who.uid;
+    client->gid = who.gid;
+    event.data.ptr = &client->source;
+    if (epoll_ctl(channel->epoll, EPOLL_CTL_ADD, sock, &event))
+        goto refuse;
+    client->next = channel->clients;
+    channel->clients = client;
+    return;
+refuse:
+    descriptor_close(sock);
+    free(client);
+}
+
+static void take_off(struct client *client)
+{
+    struct client **link = &client->channel->clients;
+    while (*link != client)
+        link = &(*link)->next;
+    *link = client->next;
+}
+
+static void close_pulse_lane(struct pulse_lane *lane)
+{
+    struct client *client = lane->client;
+    struct pulse_lane **link = &client->pulse_lanes;
+    while (*link != lane)
+        link = &(*link)->next;
+    *link = lane->next;
+    if (lane->is_paused)
+        client->channel->paused--;
+    epoll_ctl(client->channel->epoll, EPOLL_CTL_DEL, lane->fd, NULL);
+    descriptor_close(lane->fd);
+    free(lane);
+}
+
+/* The trunk has ended, or breaks the rules. */
+static void start_leaving(struct client *client)
+{
+    struct channel *channel = client->channel;
+    if (client->is_leaving)
+        return;
+    client->is_leaving = client->is_ending = true;
+    epoll_ctl(channel->epoll, EPOLL_CTL_DEL, client->sock, NULL);
+    client->next_leaving = channel->leaving;
+    channel->leaving = client;
+}
+
+static void close_fds(struct client *client)
+{
+    for (size_t i = 0; i < client->fd_count; i++)
+        descriptor_close(client->fds[i]);
+    client->fd_count = 0;
+}
+
+/* Frees the client, but not its number. */
+static void free_client(struct client *client)
+{
+    close_fds(client);
+    while (client->pulse_lanes)
+        close_pulse_lane(client->pulse_lanes);
+    descriptor_close(client->sock);
+    free(client);
+}
+
+static void forget_number(int scoid)
+{
+    struct number *number = number_find(scoid);
+    pthread_mutex_lock(&number->lock);
+    number->client = NULL;
+    pthread_mutex_unlock(&number->lock);
+    slot_release(scoid & ~_NTO_SIDE_CHANNEL);
+}
+
+/* The client is gone for good: its pulse, if the channel wants one (B196 to B202). */
+static void leave(struct client *client)
+{
+    struct channel *channel = client->channel;
+    int scoid = client->scoid;
+    take_off(client);
+    if (!scoid) {
+        free_client(client);
+    } else if (!(channel->flags & _NTO_CHF_DISCONNECT)) {
+        forget_number(scoid);
+        free_client(client);
+    } else {
+        struct number *number = number_find(scoid);
+        close_fds(client);
+        while (client->pulse_lanes)
+            close_pulse_lane(client->pulse_lanes);
+        descriptor_close(client->sock);
+        client->sock = -1;
+        pthread_mutex_lock(&number->lock);
+        client->has_left = true; /* From now on, the number owns it. */
+        pthread_mutex_unlock(&number->lock);
+        channel_add_pulse(channel, _PULSE_CODE_DISCONNECT, 0, scoid, DEFAULT_PRIORITY);
+    }
+}
+
+void client_lane_ended(struct client *client)
+{
+    if (client->is_leaving && !client->is_ending && !client->lanes && !client->channel->destroyed)
+        leave(client);
+}
+
+/* Frees the client of a channel that is destroyed. */
+static void end(struct client *client)
+{
+    take_off(client);
+    if (client->scoid)
+        forget_number(client->scoid);
+    free_client(client);
+}
+
+void client_leave(struct client *client)
+{
+    struct channel *channel = client->channel;
+    struct server_lane *lane;
+    channel_lock(channel);
+    for (struct pulse_lane *pulses = client->pulse_lanes, *next; pulses; pulses = next) {
+        next = pulses->next;
+        pulse_lane_read(pulses, false); /* What it sent before it went is still received (B261). */
+    }
+    for (;;) {
+        for (lane = client->lanes; lane && lane->was_told; lane = lane->next)
+            ;
+        if (!lane)
+            break;
+        lane->was_told = true;
+        server_lane_hold(lane);
+        channel_unlock(channel);
+        server_lane_lose(lane);
+        server_lane_drop(lane);
+        channel_lock(channel);
+    }
+    client->is_ending = false;
+    if (channel->destroyed && !client->lanes)
+        end(client);
+    else
+        client_lane_ended(client);
+    channel_dispatch(channel, NULL);
+    channel_unlock(channel);
+}
+
+/* A client that is to be ended, or one of its lanes; not one that a thread is seeing to. */
+static struct client *next_to_end(struct channel *channel)
+{
+    struct client *client = channel->clients;
+    while (client && client->is_ending && !client->lanes)
+        client = client->next;
+    return client;
+}
+
+void client_end_all(struct channel *channel)
+{
+    for (struct client *client; (client = channel->leaving);) {
+        channel->leaving = client->next_leaving;
+        client->is_ending = false;
+    }
+    for (struct client *client; (client = next_to_end(channel));) {
+        struct server_lane *lane = client->lanes;
+        if (!lane) {
+            end(client);
+            continue;
+        }
+        server_lane_hold(lane);
+        channel_unlock(channel);
+        server_lane_end(lane);
+        server_lane_drop(lane);
+        channel_lock(channel);
+    }
+}
+
+/* What a client says. */
+
+/* A client that has gone already does not hear it, but what it sent before is still received (B261). */
+static void answer(struct client *client, const void *frame)
+{
+    send(client->sock, frame, TRUNK_FRAME, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Gives the client its number and welcomes it. False ends it. */
+static bool welcome(struct client *client)
+{
+    struct hello_frame hello;
+    memcpy(&hello, client->frame, sizeof hello);
+    if (hello.kind != FRAME_HELLO || memcmp(hello.magic, WIRE_MAGIC, sizeof hello.magic) || client->fd_count)
+        return false;
+    if (hello.version != WIRE_VERSION) {
+        const struct hello_frame refused = {.kind = FRAME_REFUSED, .version = WIRE_VERSION};
+        answer(client, &refused);
+        return false;
+    }
+    int slot = slot_take();
+    struct number *number = slot < 0 ? NULL : number_make(slot | _NTO_SIDE_CHANNEL);
+    if (!number) {
+        if (slot >= 0)
+            slot_release(slot);
+        return false;
+    }
+    client->scoid = slot | _NTO_SIDE_CHANNEL;
+    pthread_mutex_lock(&number->lock);
+    number->client = client;
+    pthread_mutex_unlock(&number->lock);
+    const struct welcome_frame frame = {
+        .kind = FRAME_WELCOME, .version = WIRE_VERSION, .scoid = client->scoid, .flags = client->channel->flags};
+    answer(client, &frame);
+    return true;
+}
+
+static bool add_pulse_lane(struct client *client)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
+    struct pulse_lane *lane;
+    if (client->fd_count != 1 || !descriptor_is_stream(client->fds[0], O_RDONLY) || !(lane = calloc(1, sizeof *lane)))
+        return false;
+    lane->source.kind = SOURCE_PULSES;
+    lane->client = client;
+    lane->fd = client->fds[0];
+    event.data.ptr = &lane->source;
+    if (epoll_ctl(client->channel->epoll, EPOLL_CTL_ADD, lane->fd, &event)) {
+        free(lane);
+        return false;
+    }
+    client->fd_count = 0;
+    lane->next = client->pulse_lanes;
+    client->pulse_lanes = lane;
+    return true;
+}
+
+static bool add_lane(struct client *client)
+{
+    struct lane_frame frame;
+    memcpy(&frame, client->frame, sizeof frame);
+    if (frame.kind != FRAME_LANE)
+        return false;
+    if (frame.carries == LANE_PULSES)
+        return add_pulse_lane(client);
+    if (frame.carries != LANE_MESSAGES)
+        return false;
+    size_t count = client->fd_count;
+    client->fd_count = 0; /* They are the lane's, or closed. */
+    return server_lane_add(client, &frame, client->fds, count);
+}
+
+void client_read(struct client *client)
+{
+    while (!client->is_leaving) {
+        bool lost;
+        size_t room = sizeof client->fds / sizeof *client->fds - client->fd_count;
+        ssize_t length = descriptor_receive(client->sock, client->frame + client->frame_length,
+                                            TRUNK_FRAME - client->frame_length, client->fds + client->fd_count, &room,
+                                            &lost);
+        if (length < 0 && errno == EINTR)
+            continue;
+        if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return;
+        if (length > 0) {
+            client->frame_length += (size_t)length;
+            client->fd_count += room;
+        }
+        bool is_split = client->fd_count && client->frame_length < TRUNK_FRAME; /* They come in one piece. */
+        if (length <= 0 || lost || is_split) {
+            start_leaving(client);
+        } else if (client->frame_length == TRUNK_FRAME) {
+            client->frame_length = 0;
+            if (client->scoid ? !add_lane(client) : !welcome(client))
+                start_leaving(client);
+        }
+    }
+}
+
+/* Pulses. */
+
+static bool queue_pulse(struct client *client, const struct pulse_frame *frame)
+{
+    struct channel *channel = client->channel;
+    if (frame->kind != FRAME_PULSE || frame->priority < 1 || frame->priority > 255)
+        return false;
+    struct pulse *pulse = calloc(1, sizeof *pulse);
+    if (!pulse)
+        return false;
+    pulse->queued.priority = pulse->priority = frame->priority;
+    pulse->queued.time = frame->time;
+    pulse->queued.arrival = channel->arrivals++;
+    pulse->code = (int8_t)(uint32_t)frame->code;
+    pulse->value = frame->value;
+    pulse->scoid = client->scoid;
+    if (queue_add(&channel->pulses, &pulse->queued))
+        return true;
+    free(pulse);
+    return false;
+}
+
+void pulse_lane_read(struct pulse_lane *lane, bool bounded)
+{
+    struct channel *channel = lane->client->channel;
+    struct pulse_frame frames[PULSES_AT_ONCE];
+    bool is_fine = true;
+    int unread = INT_MAX;
+    if (!bounded && ioctl(lane->fd, FIONREAD, &unread))
+        unread = 0; /* What comes after the end of the client's trunk is no pulse of its. */
+    while (bounded || unread > 0) {
+        if (bounded && channel->pulses.count >= PULSES_MAX) {
+            if (!lane->is_paused)
+                channel->paused++;
+            lane->is_paused = true;
+            return;
+        }
+        ssize_t length = read(lane->fd, frames, sizeof frames);
+        if (length < 0 && errno == EINTR)
+            continue;
+        if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            break;
+        unread -= bounded ? 0 : (int)length;
+        is_fine = length > 0 && length % (ssize_t)sizeof *frames == 0;
+        for (ssize_t i = 0; is_fine && i < length / (ssize_t)sizeof *frames; i++)
+            is_fine = queue_pulse(lane->client, &frames[i]);
+        if (!is_fine)
+            break;
+    }
+    if (lane->is_paused)
+        channel->paused--;
+    lane->is_paused = false;
+    if (!is_fine)
+        close_pulse_lane(lane);
+}
+
+void client_resume_pulses(struct channel *channel)
+{
+    if (!channel->paused || channel->pulses.count > PULSES_MAX / 2)
+        return;
+    for (struct client *client = channel->clients; client; client = client->next) {
+        for (struct pulse_lane *lane = client->pulse_lanes, *next; lane; lane = next) {
+            next = lane->next;
+            if (lane->is_paused)
+                pulse_lane_read(lane, true);
+        }
+    }
+}
+
+/* By scoid. */
+
+int client_release(int scoid)
+{
+    struct number *number = number_find(scoid);
+    int error = EBADF;
+    if (!number || !(scoid & _NTO_SIDE_CHANNEL))
+        return error;
+    pthread_mutex_lock(&number->lock);
+    struct client *client = number->client;
+    if (client)
+        error = client->has_left ? 0 : EINVAL; /* B60 */
+    if (!error)
+        number->client = NULL;
+    pthread_mutex_unlock(&number->lock);
+    if (!error) {
+        free(client);
+        slot_release(scoid & ~_NTO_SIDE_CHANNEL);
+    }
+    return error;
+}
+
+static void release_one(struct number *number, void *channel)
+{
+    pthread_mutex_lock(&number->lock);
+    struct client *client = number->client;
+    bool release = client && client->has_left && client->channel == channel;
+    if (release)
+        number->client = NULL;
+    pthread_mutex_unlock(&number->lock);
+    if (release) {
+        free(client);
+        slot_release(number->id & ~_NTO_SIDE_CHANNEL);
+    }
+}
+
+void client_release_all(struct channel *channel)
+{
+    number_each(release_one, channel);
+}
+
+/* What this process is, where nobody else vouches for it. */
+static void describe_self(struct _client_info *info, int ngroups)
+{
+    gid_t groups[1024];
+    uid_t user[3];
+    gid_t group[3];
+    getresuid(&user[0], &user[1], &user[2]);
+    getresgid(&group[0], &group[1], &group[2]);
+    int count = getgroups(0, NULL);
+    int listed = getgroups(sizeof groups / sizeof *groups, groups);
+    *info = (struct _client_info){
+        .pid = getpid(),
+        .cred = {.ruid = (int32_t)user[0],
+                 .euid = (int32_t)user[1],
+                 .suid = (int32_t)user[2],
+                 .rgid = (int32_t)group[0],
+                 .egid = (int32_t)group[1],
+                 .sgid = (int32_t)group[2],
+                 .ngroups = count > 0 ? (uint32_t)count : 0},
+    };
+    int room = sizeof info->cred.grouplist / sizeof *info->cred.grouplist;
+    for (int i = 0; i < listed && i < ngroups && i < room; i++)
+        info->cred.grouplist[i] = (int32_t)groups[i];
+}
+
+static int client_info(int scoid, struct _client_info *info, int ngroups)
+{
+    struct number *number = scoid & _NTO_SIDE_CHANNEL ? number_find(scoid) : NULL;
+    bool found = scoid == -1;
+    if (!info)
+        return EFAULT;
+    if (found) {
+        describe_self(info, ngroups);
+    } else if (number) {
+        pthread_mutex_lock(&number->lock);
+        struct client *client = number->client;
+        found = client;
+        if (found) {
+            int32_t uid = (int32_t)client->uid, gid = (int32_t)client->gid;
+            *info = (struct _client_info){
+                .pid = client->pid,
+                .cred = {.ruid = uid, .euid = uid, .suid = uid, .rgid = gid, .egid = gid, .sgid = gid},
+            };
+        }
+        pthread_mutex_unlock(&number->lock);
+    }
+    if (!found)
+        return EINVAL;
+    pid_t session = getsid(info->pid);
+    info->sid = session > 0 ? session : 0;
+    return 0;
+}
+
+/* ConnectClientInfo(), B72. */
+HA_EXPORT int ConnectClientInfo(int scoid, struct _client_info *info, int ngroups)
+{
+    struct call call = call_begin();
+    return (int)call_end(&call, client_info(scoid, info, ngroups), 0);
+}
+
+HA_EXPORT int ConnectClientInfo_r(int scoid, struct _client_info *info, int ngroups)
+{
+    struct call call = call_begin();
+    return call_end_positive(&call, client_info(scoid, info, ngroups));
+}

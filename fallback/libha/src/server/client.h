@@ -1,0 +1,67 @@
+/* A client of a channel: its trunk, from the server's side. */
+#ifndef CLIENT_H
+#define CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "server/source.h"
+#include "wire.h"
+
+struct channel;
+struct server_lane;
+
+/* A pipe with pulses. */
+struct pulse_lane {
+    struct pulse_lane *next;
+    struct source source;
+    struct client *client;
+    int fd;
+    bool is_paused;
+};
+
+/* Under its channel's lock; once it has left, under that of its scoid's number. */
+struct client {
+    struct client *next; /* among the clients of the channel */
+    struct client *next_leaving;
+    struct source source;
+    struct channel *channel;
+    int sock;
+    int scoid; /* 0 until it has said HELLO */
+    pid_t pid;
+    uid_t uid;
+    gid_t gid;
+    bool is_leaving; /* its trunk has ended */
+    bool is_ending;  /* a thread is seeing to its lanes */
+    bool has_left;
+    struct server_lane *lanes;
+    struct pulse_lane *pulse_lanes;
+    unsigned char frame[TRUNK_FRAME];
+    size_t frame_length;
+    int fds[3]; /* that came with it */
+    size_t fd_count;
+};
+
+/* Under the channel's lock. A new client; the socket is closed if that fails. */
+void client_add(struct channel *channel, int sock);
+/* Under the lock: reads what the client says on its trunk. */
+void client_read(struct client *client);
+/* Under the lock: queues the client's pulses, up to a limit if `bounded`. */
+void pulse_lane_read(struct pulse_lane *lane, bool bounded);
+/* Under the lock: reads pulses that were left unread, if there is room again. */
+void client_resume_pulses(struct channel *channel);
+
+/* Without any lock: ends what is left of a client whose trunk has ended. */
+void client_leave(struct client *client);
+/* Under the lock: a lane of the client's has ended. */
+void client_lane_ended(struct client *client);
+/* Under the lock, which it lets go of in between: ends all clients and their lanes when the channel is destroyed. */
+void client_end_all(struct channel *channel);
+
+/* ConnectDetach of a client that has left (B61). 0, EINVAL if it has not, or EBADF if it is no client. */
+int client_release(int scoid);
+/* When a channel is destroyed: forgets all of its clients that have left. */
+void client_release_all(struct channel *channel);
+
+#endif

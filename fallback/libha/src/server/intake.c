@@ -1,0 +1,68 @@
+/* What arrives at a channel. */
+#include <errno.h>
+#include <sys/epoll.h>
+
+#include "client/trunk.h"
+#include "host/descriptor.h"
+#include "server/channel.h"
+#include "server/client.h"
+#include "server/server_lane.h"
+
+#define EVENTS 64
+
+static void accept_all(struct channel *channel)
+{
+    channel->must_accept = false;
+    for (;;) {
+        int sock = descriptor_accept(channel->listener);
+        if (sock >= 0) {
+            client_add(channel, sock);
+        } else if (errno != EINTR && errno != ECONNABORTED) {
+            /* Without descriptors for now; epoll will not speak of those that wait again. */
+            channel->must_accept = errno != EAGAIN && errno != EWOULDBLOCK;
+            return;
+        }
+    }
+}
+
+/* Takes note of an event. Whether it may have brought new sources of events with it. */
+static bool take_note(struct channel *channel, struct source *source, uint32_t events)
+{
+    struct trunk *trunk;
+    switch (source->kind) {
+    case SOURCE_BELL:
+        return false;
+    case SOURCE_LISTENER:
+        accept_all(channel);
+        return true;
+    case SOURCE_CLIENT:
+        client_read(SOURCE_OF(source, struct client, source));
+        return true;
+    case SOURCE_LANE:
+        server_lane_event(SOURCE_OF(source, struct server_lane, source), events);
+        return false;
+    case SOURCE_PULSES:
+        pulse_lane_read(SOURCE_OF(source, struct pulse_lane, source), true);
+        return false;
+    case SOURCE_TRUNK:
+        trunk = SOURCE_OF(source, struct trunk, watch);
+        epoll_ctl(channel->epoll, EPOLL_CTL_DEL, trunk->sock, NULL);
+        trunk->ended = channel->has_deaths = true;
+        return false;
+    }
+    return false;
+}
+
+void channel_take_in(struct channel *channel)
+{
+    struct epoll_event events[EVENTS];
+    bool has_more = true;
+    if (channel->must_accept)
+        accept_all(channel);
+    while (has_more) {
+        int count = epoll_wait(channel->epoll, events, EVENTS, 0);
+        has_more = count == EVENTS;
+        for (int i = 0; i < count; i++)
+            has_more |= take_note(channel, events[i].data.ptr, events[i].events);
+    }
+}

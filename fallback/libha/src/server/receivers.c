@@ -1,0 +1,264 @@
+/*
+ * The threads that receive on a channel.
+ *
+ * One of them, the leader, waits in poll for something to arrive, and takes it in. The others wait to be called by it,
+ * or to take its place when it leaves with a message. So a server with one thread pays for none of this, and with
+ * several the one that began to wait last is served first (B263).
+ */
+#include <errno.h>
+
+#include "ha_posix.h"
+#include "host/descriptor.h"
+#include "host/wait.h"
+#include "server/channel.h"
+#include "server/client.h"
+#include "server/deaths.h"
+#include "server/server_lane.h"
+
+static void append(struct receivers *list, struct receiver *receiver)
+{
+    receiver->older = list->newest;
+    receiver->newer = NULL;
+    *(list->newest ? &list->newest->newer : &list->oldest) = receiver;
+    list->newest = receiver;
+    receiver->is_waiting = true;
+}
+
+static void take_out(struct receivers *list, struct receiver *receiver)
+{
+    *(receiver->newer ? &receiver->newer->older : &list->newest) = receiver->older;
+    *(receiver->older ? &receiver->older->newer : &list->oldest) = receiver->newer;
+    receiver->is_waiting = false;
+}
+
+static struct receivers *list_of(struct channel *channel, const struct receiver *receiver)
+{
+    return receiver->pulses_only ? &channel->pulse_receivers : &channel->receivers;
+}
+
+static void wake(struct receivers *list, struct receiver *receiver)
+{
+    take_out(list, receiver);
+    sem_post(&receiver->wake);
+}
+
+static void ring(struct channel *channel)
+{
+    const uint64_t one = 1;
+    descriptor_write(channel->bell, &one, sizeof one);
+}
+
+/* The channel is no more: all have to hear of it. */
+static void wake_all(struct channel *channel)
+{
+    while (channel->receivers.oldest)
+        wake(&channel->receivers, channel->receivers.oldest);
+    while (channel->pulse_receivers.oldest)
+        wake(&channel->pulse_receivers, channel->pulse_receivers.oldest);
+    if (channel->leader)
+        ring(channel);
+}
+
+/* Messages and pulses that no thread was called for. */
+static size_t uncalled(const struct channel *channel, bool pulses_only)
+{
+    size_t items = channel->pulses.count + (pulses_only ? 0 : channel->messages.count + channel->fresh_count);
+    return items > channel->called ? items - channel->called : 0;
+}
+
+static void call(struct channel *channel, struct receivers *list, struct receiver *receiver)
+{
+    receiver->is_called = true;
+    channel->called++;
+    wake(list, receiver);
+}
+
+/* Whether pulses are for threads in MsgReceivePulse: those in MsgReceive are served first (B259). */
+static bool pulses_are_left(const struct channel *channel)
+{
+    return uncalled(channel, true) && !(channel->leader && !channel->leader->pulses_only);
+}
+
+void channel_dispatch(struct channel *channel, const struct receiver *self)
+{
+    struct receivers *all = &channel->receivers, *pulses_only = &channel->pulse_receivers;
+    if (channel->destroyed) {
+        wake_all(channel);
+        return;
+    }
+    while (all->newest && uncalled(channel, false))
+        call(channel, all, all->newest); /* B263 */
+    while (pulses_only->oldest && pulses_are_left(channel))
+        call(channel, pulses_only, pulses_only->oldest);
+    if (channel->leader && channel->leader != self && uncalled(channel, channel->leader->pulses_only))
+        ring(channel);
+    if (!channel->leader && (all->oldest || pulses_only->oldest)) {
+        struct receivers *list = all->oldest ? all : pulses_only;
+        channel->leader = list->oldest;
+        wake(list, list->oldest);
+    }
+}
+
+/* What is to be received first, if anything is there for the caller. */
+static bool choose(struct channel *channel, bool pulses_only, struct arrival *arrival)
+{
+    struct queued *pulse = queue_first(&channel->pulses), *message = NULL;
+    *arrival = (struct arrival){.takes_priority = !(channel->flags & _NTO_CHF_FIXED_PRIORITY)};
+    if (!pulses_only) {
+        if (channel->fresh_count == 1 && !channel->messages.count && !pulse) {
+            arrival->lane = channel->fresh; /* There is no choice, so no need to look. */
+        } else {
+            server_lane_look_at_fresh(channel);
+            message = queue_first(&channel->messages);
+        }
+    }
+    if (message && !(pulse && queued_before(pulse, message)))
+        arrival->lane = SOURCE_OF(message, struct server_lane, queued);
+    if (arrival->lane) {
+        server_lane_unqueue(arrival->lane);
+        server_lane_hold(arrival->lane);
+    } else if (pulse) {
+        queue_remove(&channel->pulses, pulse);
+        arrival->pulse = SOURCE_OF(pulse, struct pulse, queued);
+        client_resume_pulses(channel);
+    }
+    return arrival->lane || arrival->pulse;
+}
+
+struct rescued {
+    struct channel *channel;
+    struct receiver *receiver;
+};
+
+/* Ends a thread's wait, under the lock. */
+static void stop_waiting(struct channel *channel, struct receiver *receiver)
+{
+    if (channel->leader == receiver)
+        channel->leader = NULL;
+    if (receiver->is_waiting)
+        take_out(list_of(channel, receiver), receiver);
+    channel->called -= receiver->is_called;
+    receiver->is_called = false;
+}
+
+static void rescue_receiver(void *argument)
+{
+    struct rescued *rescued = argument;
+    channel_lock(rescued->channel);
+    stop_waiting(rescued->channel, rescued->receiver);
+    channel_dispatch(rescued->channel, NULL);
+    channel_leave(rescued->channel);
+}
+
+/* Waits, without the lock in between, until there may be something. 0, EINTR or ETIMEDOUT. */
+static int wait_once(struct channel *channel, struct receiver *receiver, int64_t deadline, bool cancellable)
+{
+    struct rescued rescued = {channel, receiver};
+    const struct rescue rescue = {cancellable, rescue_receiver, &rescued};
+    bool leads = channel->leader == receiver;
+    int epoll = channel->epoll;
+    if (!leads)
+        append(list_of(channel, receiver), receiver);
+    channel_unlock(channel);
+    int error = leads ? wait_readable(epoll, deadline, &rescue) : wait_semaphore(&receiver->wake, deadline, &rescue);
+    channel_lock(channel);
+    if (receiver->is_waiting)
+        take_out(list_of(channel, receiver), receiver);
+    return error;
+}
+
+/* Under the lock, which it lets go of in between: does what the intake has left to be done without it. */
+static void see_to_rest(struct channel *channel)
+{
+    struct server_lane *lane = channel->touched;
+    struct client *client = channel->leaving;
+    if (lane) {
+        channel->touched = lane->next_touched;
+        lane->is_touched = false;
+        channel_unlock(channel);
+        server_lane_see_to(lane);
+        server_lane_drop(lane);
+    } else if (client) {
+        channel->leaving = client->next_leaving;
+        channel_unlock(channel);
+        client_leave(client);
+    } else {
+        channel->has_deaths = false;
+        channel_unlock(channel);
+        deaths_report();
+    }
+    channel_lock(channel);
+}
+
+static bool has_rest(const struct channel *channel)
+{
+    return !channel->destroyed && (channel->touched || channel->leaving || channel->has_deaths);
+}
+
+static bool has_anything(const struct channel *channel)
+{
+    return channel->messages.count || channel->fresh_count || channel->pulses.count || has_rest(channel);
+}
+
+/* Under the lock: what is to be received, taken; false if nothing is there for this thread. */
+static bool take(struct channel *channel, struct receiver *receiver, bool is_called, struct arrival *arrival)
+{
+    if (!is_called) {
+        channel_dispatch(channel, receiver); /* Others wait already. */
+        if (!uncalled(channel, receiver->pulses_only))
+            return false;
+        if (receiver->pulses_only && channel->leader != receiver && !pulses_are_left(channel))
+            return false;
+    }
+    return choose(channel, receiver->pulses_only, arrival);
+}
+
+/* Under the lock. */
+static int wait_in(struct channel *channel, struct receiver *receiver, const struct patience *patience,
+                   bool cancellable, struct arrival *arrival)
+{
+    /* What is queued may not be all that has arrived, and not the most urgent. */
+    bool must_take_in = patience->at_once || has_anything(channel), is_called = false;
+    for (;;) {
+        if (!channel->leader)
+            channel->leader = receiver;
+        if (must_take_in && !channel->destroyed)
+            channel_take_in(channel);
+        while (has_rest(channel))
+            see_to_rest(channel);
+        if (channel->destroyed)
+            return ESRCH;
+        if (take(channel, receiver, is_called, arrival))
+            return 0;
+        must_take_in = false;
+        if (has_rest(channel))
+            continue; /* Lanes that break the rules, as it turned out. */
+        if (patience->at_once)
+            return ETIMEDOUT;
+        int error = wait_once(channel, receiver, patience->end, cancellable);
+        is_called = receiver->is_called;
+        if (is_called)
+            channel->called--;
+        receiver->is_called = false;
+        if (error && !is_called)
+            return channel->destroyed ? ESRCH : error;
+        must_take_in = is_called || channel->leader == receiver;
+    }
+}
+
+int channel_wait(int chid, bool pulses_only, const struct patience *patience, bool cancellable,
+                 struct arrival *arrival)
+{
+    struct receiver receiver = {.pulses_only = pulses_only};
+    struct channel *channel = channel_enter(chid);
+    if (!channel)
+        return ESRCH;
+    sem_init(&receiver.wake, 0, 0);
+    channel->users++;
+    int error = wait_in(channel, &receiver, patience, cancellable, arrival);
+    stop_waiting(channel, &receiver);
+    channel_dispatch(channel, NULL);
+    channel_leave(channel);
+    sem_destroy(&receiver.wake);
+    return error;
+}

@@ -180,8 +180,8 @@ MUTANTS = (
         "does not report the death of a server",
         "disconnect",
         INTAKE,
-        "        trunk->ended = channel->has_deaths = true;\n",
-        "        trunk->ended = true;\n",
+        "        watch->has_ended = channel->has_deaths = true;\n",
+        "        watch->has_ended = true;\n",
     ),
     Mutant(
         "sends no disconnect pulse",

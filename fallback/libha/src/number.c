@@ -19,10 +19,21 @@ struct page {
 static _Atomic(struct page *) descriptors[DESCRIPTOR_PAGES];
 static _Atomic(struct page *) slots[SLOT_PAGES];
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t table = PTHREAD_MUTEX_INITIALIZER;
 
 /* Slot 0 is the connection to QNX's process manager (B36), which no host has. */
 static uint64_t taken[SLOT_LIMIT / 64 + 1] = {1};
 static pthread_mutex_t taking = PTHREAD_MUTEX_INITIALIZER;
+
+void table_lock(void)
+{
+    pthread_mutex_lock(&table);
+}
+
+void table_unlock(void)
+{
+    pthread_mutex_unlock(&table);
+}
 
 static _Atomic(struct page *) *place_of(int id)
 {

@@ -31,6 +31,10 @@ struct number {
     struct channel *channel;
 };
 
+/* The lock of the table of connections: of the list of trunks, and of which number is which connection. */
+void table_lock(void);
+void table_unlock(void);
+
 /* The record of an ID; NULL if nothing was ever there. A channel ID is found as _NTO_SIDE_CHANNEL | chid. */
 struct number *number_find(int id);
 

@@ -49,6 +49,7 @@ static void after_fork_in_child(void)
     connection_after_fork_in_child(parent);
     deaths_after_fork_in_child();
     trunk_after_fork_in_child();
+    table_unlock();
     name_after_fork_in_child();
 }
 
@@ -56,6 +57,7 @@ __attribute__((constructor)) static void start(void)
 {
     process = getpid();
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    thread_on_exit(deaths_of_thread);
     successor_is_told();
 }
 

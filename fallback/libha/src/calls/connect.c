@@ -166,6 +166,59 @@ static int change_flags(int32_t pid, int coid, unsigned mask, unsigned bits, uns
     return flags ? 0 : EBADF;
 }
 
+/* What this process is, where nobody else vouches for it. */
+static void describe_self(struct _client_info *info, int ngroups)
+{
+    gid_t groups[1024];
+    uid_t user[3];
+    gid_t group[3];
+    getresuid(&user[0], &user[1], &user[2]);
+    getresgid(&group[0], &group[1], &group[2]);
+    int count = getgroups(0, NULL);
+    int listed = getgroups(sizeof groups / sizeof *groups, groups);
+    *info = (struct _client_info){
+        .pid = getpid(),
+        .cred = {.ruid = (int32_t)user[0],
+                 .euid = (int32_t)user[1],
+                 .suid = (int32_t)user[2],
+                 .rgid = (int32_t)group[0],
+                 .egid = (int32_t)group[1],
+                 .sgid = (int32_t)group[2],
+                 .ngroups = count > 0 ? (uint32_t)count : 0},
+    };
+    int room = sizeof info->cred.grouplist / sizeof *info->cred.grouplist;
+    for (int i = 0; i < listed && i < ngroups && i < room; i++)
+        info->cred.grouplist[i] = (int32_t)groups[i];
+}
+
+static int client_info(int scoid, struct _client_info *info, int ngroups)
+{
+    struct number *number = scoid & _NTO_SIDE_CHANNEL ? number_find(scoid) : NULL;
+    bool found = scoid == -1;
+    if (!info)
+        return EFAULT;
+    if (found) {
+        describe_self(info, ngroups);
+    } else if (number) {
+        pthread_mutex_lock(&number->lock);
+        struct client *client = number->client;
+        found = client;
+        if (found) {
+            int32_t uid = (int32_t)client->uid, gid = (int32_t)client->gid;
+            *info = (struct _client_info){
+                .pid = client->pid,
+                .cred = {.ruid = uid, .euid = uid, .suid = uid, .rgid = gid, .egid = gid, .sgid = gid},
+            };
+        }
+        pthread_mutex_unlock(&number->lock);
+    }
+    if (!found)
+        return EINVAL;
+    pid_t session = getsid(info->pid);
+    info->sid = session > 0 ? session : 0;
+    return 0;
+}
+
 /* ConnectAttach(), B31 to B52. */
 HA_EXPORT int ConnectAttach(uint32_t nd, int32_t pid, int chid, unsigned index, int flags)
 {
@@ -224,4 +277,17 @@ HA_EXPORT int ConnectFlags_r(int32_t pid, int coid, unsigned mask, unsigned bits
     unsigned before = 0;
     int error = change_flags(pid, coid, mask, bits, &before);
     return (int)call_end_negative(&call, error, before);
+}
+
+/* ConnectClientInfo(), B72. */
+HA_EXPORT int ConnectClientInfo(int scoid, struct _client_info *info, int ngroups)
+{
+    struct call call = call_begin();
+    return (int)call_end(&call, client_info(scoid, info, ngroups), 0);
+}
+
+HA_EXPORT int ConnectClientInfo_r(int scoid, struct _client_info *info, int ngroups)
+{
+    struct call call = call_begin();
+    return call_end_positive(&call, client_info(scoid, info, ngroups));
 }

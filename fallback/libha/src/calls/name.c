@@ -8,6 +8,7 @@
 
 #include "calls/call.h"
 #include "calls/connect.h"
+#include "calls/create.h"
 #include "calls/send.h"
 #include "client/connection.h"
 #include "client/io_message.h"
@@ -29,11 +30,11 @@ static struct claim *claims;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* A channel for a name: it hears of deaths, unless another one of this process does already (B287, B288). */
-static int create_channel(int *chid)
+static int channel_for_name(int *chid)
 {
     const unsigned flags = _NTO_CHF_DISCONNECT | _NTO_CHF_UNBLOCK;
-    int error = deaths_reported_to() ? EBUSY : channel_create(flags | _NTO_CHF_COID_DISCONNECT, chid);
-    return error == EBUSY ? channel_create(flags, chid) : error;
+    int error = deaths_reported_to() ? EBUSY : create_channel(flags | _NTO_CHF_COID_DISCONNECT, chid);
+    return error == EBUSY ? create_channel(flags, chid) : error;
 }
 
 static int attach(const void *dpp, const char *path, unsigned flags, struct claim **result)
@@ -47,11 +48,11 @@ static int attach(const void *dpp, const char *path, unsigned flags, struct clai
     struct claim *claim = calloc(1, sizeof *claim + strlen(path) + 1);
     if (!claim)
         return ENOMEM;
-    int error = create_channel(&chid);
+    int error = channel_for_name(&chid);
     if (!error) {
         error = channel_address(chid, &address) ? runtime_claim_name(path, &address, &claim->fd) : ESRCH;
         if (error)
-            channel_destroy(chid); /* B294 */
+            destroy_channel(chid); /* B294 */
     }
     if (error) {
         free(claim);
@@ -83,7 +84,7 @@ static int detach(const name_attach_t *record, unsigned flags)
         return EINVAL;
     runtime_release_name(claim->name, claim->fd);
     if (!(flags & NAME_FLAG_DETACH_SAVEDPP))
-        channel_destroy(claim->record.chid);
+        destroy_channel(claim->record.chid);
     free(claim);
     return 0;
 }

@@ -17,6 +17,7 @@
 #include "host/clock.h"
 #include "host/descriptor.h"
 #include "number.h"
+#include "server/deaths.h"
 
 /* How long a connection waits for room in a server's backlog. */
 #define BACKLOG_LIMIT (5 * CLOCK_SECOND)
@@ -586,6 +587,32 @@ int connection_describe(int coid, int *chid, int *scoid)
     *scoid = trunk_scoid(use.connection->trunk);
     connection_end(&use);
     return 0;
+}
+
+/* Reporting the deaths of servers. */
+
+static void report_connection(struct number *number, void *trunk)
+{
+    pthread_mutex_lock(&number->lock);
+    struct connection *connection = number->connection;
+    bool is_hit = connection && connection->trunk == trunk && !connection->detached;
+    pthread_mutex_unlock(&number->lock);
+    if (is_hit)
+        deaths_of_connection(number->id);
+}
+
+static void report_trunk(struct trunk *trunk, void *argument)
+{
+    (void)argument;
+    if (deaths_heard_of(&trunk->watch))
+        number_each(report_connection, trunk);
+}
+
+void connection_report_deaths(void)
+{
+    table_lock();
+    trunk_each(report_trunk, NULL);
+    table_unlock();
 }
 
 /* Forks, and programs that another has become. */

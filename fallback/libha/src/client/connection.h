@@ -102,6 +102,9 @@ int connection_make_room(int coid);
  */
 int connection_replace(int coid, int fd);
 
+/* Without any lock: pulses for the connections on trunks whose end the channel has heard of that wants to (B203). */
+void connection_report_deaths(void);
+
 /* At the start of a program: a connection that the one before it has left open, if it still has its number. */
 void connection_inherit(int coid, const struct address *address, unsigned flags, off_t cookie);
 void connection_after_fork_in_child(pid_t parent);

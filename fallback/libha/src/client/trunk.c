@@ -12,25 +12,16 @@
 #include "host/clock.h"
 #include "host/descriptor.h"
 #include "host/thread.h"
+#include "number.h"
 #include "server/channel.h"
+#include "server/deaths.h"
 
 /* How long a lane is offered to a server that does not read. */
 #define PASSING_LIMIT (30 * CLOCK_SECOND)
 #define PASSING_PAUSE (2 * CLOCK_MILLISECOND)
 #define PULSE_PIPE (1 << 20)
 
-static pthread_mutex_t table = PTHREAD_MUTEX_INITIALIZER;
 static struct trunk *trunks;
-
-void table_lock(void)
-{
-    pthread_mutex_lock(&table);
-}
-
-void table_unlock(void)
-{
-    pthread_mutex_unlock(&table);
-}
 
 /* A stream to a channel: handed over inside this process, else through the channel's socket. */
 static int reach(struct address *address, int *sock)
@@ -84,7 +75,7 @@ int trunk_open(const struct address *address, bool shared, struct trunk **result
     trunk->references = 1;
     trunk->next = trunks;
     trunks = trunk;
-    channel_watch_trunk(trunk);
+    deaths_watch(&trunk->watch, trunk->sock);
     *result = trunk;
     return 0;
 }
@@ -103,7 +94,7 @@ void trunk_release(struct trunk *trunk)
         while (*link != trunk)
             link = &(*link)->next;
         *link = trunk->next;
-        channel_forget_trunk(trunk);
+        deaths_forget(&trunk->watch);
     }
     table_unlock();
     if (!last)
@@ -282,6 +273,19 @@ void trunk_each(void (*function)(struct trunk *, void *), void *argument)
         function(trunk, argument);
 }
 
+void trunk_watch_all(void)
+{
+    for (struct trunk *trunk = trunks; trunk; trunk = trunk->next)
+        if (trunk_is_alive(trunk))
+            deaths_watch(&trunk->watch, trunk->sock);
+}
+
+void trunk_forget_all(void)
+{
+    for (struct trunk *trunk = trunks; trunk; trunk = trunk->next)
+        deaths_forget(&trunk->watch);
+}
+
 void trunk_hear_all(void)
 {
     for (struct trunk *trunk = trunks; trunk; trunk = trunk->next)
@@ -297,5 +301,4 @@ void trunk_after_fork_in_child(void)
         trunk->next = of_parents;
         of_parents = trunk;
     }
-    table_unlock();
 }

@@ -21,9 +21,7 @@ struct trunk {
     struct trunk *next; /* in the list of all; under the table's lock, like the next ones */
     unsigned references;
     bool shared;
-    bool watched;        /* by the channel that wants to hear of its end */
-    bool ended;          /* it has heard; under that channel's lock */
-    struct source watch;
+    struct watch watch; /* by the channel that wants to hear of its end */
     struct address address;
     int sock;
     atomic_bool dead;
@@ -37,10 +35,6 @@ struct trunk {
     size_t news_length;
     bool pulses_enlarged;
 };
-
-/* The lock of the table of connections: of the list of trunks, and of which number is which connection. */
-void table_lock(void);
-void table_unlock(void);
 
 /*
  * Under the table's lock: a trunk to a channel, an existing one if `shared`. 0, or an errno; EAGAIN if the server's
@@ -70,6 +64,10 @@ int trunk_pulse(struct trunk *trunk, const struct pulse_frame *pulse);
 
 /* Under the table's lock: calls a function for every trunk. */
 void trunk_each(void (*function)(struct trunk *trunk, void *argument), void *argument);
+
+/* Under the table's lock: there is a channel now that wants to hear of the end of each; there will be none. */
+void trunk_watch_all(void);
+void trunk_forget_all(void);
 
 /* Under the table's lock, before a fork: what servers have said is for the child to know, too. */
 void trunk_hear_all(void);

@@ -1,6 +1,5 @@
 #include "host/thread.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -8,12 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "calls/call.h"
-#include "ha_posix.h"
 #include "host/clock.h"
-#include "server/channel.h"
 
-#define KNOWN_STATES (_NTO_TIMEOUT_SEND | _NTO_TIMEOUT_RECEIVE | _NTO_TIMEOUT_REPLY)
 /* How long a priority that the host gave counts as current: asking for it costs a system call. */
 #define PRIORITY_AGE CLOCK_MILLISECOND
 #define TID_WORDS 1024
@@ -24,6 +19,7 @@ static pthread_key_t at_exit;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool interrupts_main_only;
+static void (*report_exit)(int tid);
 /* The numbers in use. 1 is the main thread's, as on QNX. */
 static uint64_t taken[TID_WORDS] = {3};
 
@@ -37,7 +33,13 @@ static void thread_leave(void *argument)
         taken[tid / 64] &= ~((uint64_t)1 << (tid % 64));
         pthread_mutex_unlock(&lock);
     }
-    channel_thread_ended(tid);
+    if (report_exit)
+        report_exit(tid);
+}
+
+void thread_on_exit(void (*function)(int tid))
+{
+    report_exit = function;
 }
 
 static void make_key(void)
@@ -75,6 +77,11 @@ struct thread *thread_self(void)
         pthread_setspecific(at_exit, thread);
     }
     return thread;
+}
+
+bool thread_interrupt_main_only(bool main_only)
+{
+    return atomic_exchange(&interrupts_main_only, main_only);
 }
 
 bool thread_goes_on(void)
@@ -123,54 +130,4 @@ void thread_after_fork_in_child(void)
     taken[0] = 3;
     if (self.tid)
         self.tid = MAIN_TID;
-}
-
-/* Sets the timeout; stores the flags of the one before. */
-static int timer_timeout(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime,
-                         int *before)
-{
-    struct thread *thread = thread_self();
-    bool absolute = flags & HA_POSIX_TIMER_ABSTIME;
-    int states = flags & ~HA_POSIX_TIMER_ABSTIME;
-    if (id != CLOCK_MONOTONIC && id != CLOCK_REALTIME)
-        return EINVAL;
-    if (states & ~KNOWN_STATES)
-        return EINVAL;
-    if (notify && notify->sigev_notify != HA_POSIX_SIGEV_UNBLOCK && notify->sigev_notify != 5)
-        return ENOTSUP; /* 5 is SIGEV_UNBLOCK of 6.x and 8.0. Other events would not end the call (B220). */
-    *before = thread->timeout_flags;
-    thread->timeout_flags = states;
-    thread->timeout = ntime ? *ntime : 0;
-    thread->timeout_absolute = absolute && ntime && *ntime;
-    if (thread->timeout_absolute && id == CLOCK_REALTIME) {
-        int64_t late = clock_read(CLOCK_REALTIME) - clock_now();
-        thread->timeout = *ntime > (uint64_t)late ? *ntime - (uint64_t)late : 1;
-    }
-    return 0;
-}
-
-HA_EXPORT int ha_posix_interrupt_main_only(int main_only)
-{
-    return atomic_exchange(&interrupts_main_only, main_only);
-}
-
-/* TimerTimeout(), B208 to B227, D20. otime would matter for _NTO_TIMEOUT_NANOSLEEP only (B224). */
-HA_EXPORT int TimerTimeout(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime,
-                           uint64_t *otime)
-{
-    struct call call = call_begin();
-    int before = 0;
-    (void)otime;
-    int error = timer_timeout(id, flags, notify, ntime, &before);
-    return (int)call_end(&call, error, before);
-}
-
-HA_EXPORT int TimerTimeout_r(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime,
-                             uint64_t *otime)
-{
-    struct call call = call_begin();
-    int before = 0;
-    (void)otime;
-    int error = timer_timeout(id, flags, notify, ntime, &before);
-    return (int)call_end_negative(&call, error, before);
 }

@@ -21,6 +21,11 @@ struct thread {
 /* The calling thread. */
 struct thread *thread_self(void);
 
+/* At the start of a program: what is called when a thread with a number ends. */
+void thread_on_exit(void (*function)(int tid));
+
+/* Whether signal handlers end the calls of the main thread only; returns whether they did so before. */
+bool thread_interrupt_main_only(bool main_only);
 /* Whether its calls go on after a signal handler. */
 bool thread_goes_on(void);
 

@@ -7,22 +7,15 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "calls/call.h"
-#include "client/trunk.h"
 #include "ha_posix.h"
 #include "host/clock.h"
 #include "host/descriptor.h"
 #include "number.h"
 #include "server/client.h"
-#include "server/deaths.h"
 #include "server/server_lane.h"
 
-#define KNOWN_FLAGS                                                                                      \
-    (_NTO_CHF_FIXED_PRIORITY | _NTO_CHF_UNBLOCK | _NTO_CHF_THREAD_DEATH | _NTO_CHF_DISCONNECT |          \
-     _NTO_CHF_SENDER_LEN | _NTO_CHF_COID_DISCONNECT | _NTO_CHF_REPLY_LEN | _NTO_CHF_PRIVATE)
 /* What disconnect pulses are queued by (B200). */
 #define BEFORE_EVERYTHING 1000
-#define DEATH_FLAGS (_NTO_CHF_COID_DISCONNECT | _NTO_CHF_THREAD_DEATH)
 
 /* Finding. */
 
@@ -140,8 +133,7 @@ static int open_channel(struct channel *channel)
     return error;
 }
 
-/* Under the table's lock. */
-static int create(unsigned flags, int *chid)
+int channel_create(unsigned flags, int *chid)
 {
     int error = 0, slot = slot_take();
     struct number *number = slot < 0 ? NULL : number_make(slot | _NTO_SIDE_CHANNEL);
@@ -175,30 +167,11 @@ fail:
     return error;
 }
 
-int channel_create(unsigned flags, int *chid)
-{
-    if (flags & _NTO_CHF_NET_MSG)
-        return EPERM; /* B26 */
-    if (flags & ~(unsigned)KNOWN_FLAGS)
-        return EINVAL;
-    table_lock();
-    int error = flags & DEATH_FLAGS && deaths_reported_to() ? EBUSY : create(flags, chid);
-    if (!error && flags & DEATH_FLAGS)
-        deaths_report_to(*chid);
-    table_unlock();
-    return error;
-}
-
 int channel_destroy(int chid)
 {
-    table_lock();
-    if (deaths_reported_to() == chid)
-        deaths_report_to(0);
     struct channel *channel = channel_enter(chid);
-    if (!channel) {
-        table_unlock();
+    if (!channel)
         return EINVAL;
-    }
     channel->number->channel = NULL;
     channel->destroyed = true;
     if (channel->listener >= 0)
@@ -210,7 +183,6 @@ int channel_destroy(int chid)
     client_release_all(channel);
     channel_leave(channel);
     slot_release(chid);
-    table_unlock();
     return 0;
 }
 
@@ -239,36 +211,6 @@ bool channel_adopt(const struct address *address, int sock)
     if (channel)
         channel_unlock(channel);
     return same;
-}
-
-/* The calls. */
-
-/* ChannelCreate(), B11 to B30. */
-HA_EXPORT int ChannelCreate(unsigned flags)
-{
-    struct call call = call_begin();
-    int chid = 0, error = channel_create(flags, &chid);
-    return (int)call_end(&call, error, chid);
-}
-
-HA_EXPORT int ChannelCreate_r(unsigned flags)
-{
-    struct call call = call_begin();
-    int chid = 0, error = channel_create(flags, &chid);
-    return (int)call_end_negative(&call, error, chid);
-}
-
-/* ChannelDestroy(), B16 to B25. */
-HA_EXPORT int ChannelDestroy(int chid)
-{
-    struct call call = call_begin();
-    return (int)call_end(&call, channel_destroy(chid), 0);
-}
-
-HA_EXPORT int ChannelDestroy_r(int chid)
-{
-    struct call call = call_begin();
-    return call_end_positive(&call, channel_destroy(chid));
 }
 
 /* The end of the process, and forks. */

@@ -14,7 +14,6 @@
 struct client;
 struct number;
 struct server_lane;
-struct trunk;
 
 struct pulse {
     struct queued queued;
@@ -67,6 +66,7 @@ struct channel {
     struct server_lane *touched;
     struct client *leaving;
     bool has_deaths;
+    void (*report_deaths)(void); /* set before it can have any */
 
     struct receiver *leader; /* waits in poll for something to arrive */
     struct receivers receivers;
@@ -111,19 +111,13 @@ struct arrival {
 int channel_wait(int chid, bool pulses_only, const struct patience *patience, bool cancellable,
                  struct arrival *arrival);
 
-/* 0 or an errno. */
+/* Under the table's lock. 0 or an errno. */
 int channel_create(unsigned flags, int *chid);
 int channel_destroy(int chid);
 /* Completes the address of a channel of this process; false if there is none like that. */
 bool channel_address(int chid, struct address *address);
 /* Hands a trunk over inside the process; false if the channel is gone, and the socket is closed. */
 bool channel_adopt(const struct address *address, int sock);
-
-/* Under the table's lock: a trunk of this process has been opened, is about to be closed. */
-void channel_watch_trunk(struct trunk *trunk);
-void channel_forget_trunk(struct trunk *trunk);
-/* A thread of this process has ended (B207). */
-void channel_thread_ended(int tid);
 
 /* At the end of the process, removes what others could find. */
 void channel_at_exit(void);

@@ -3,121 +3,91 @@
 #include <stdatomic.h>
 #include <sys/epoll.h>
 
-#include "client/connection.h"
-#include "client/trunk.h"
 #include "ha_posix.h"
-#include "number.h"
+#include "host/thread.h"
 #include "server/channel.h"
 
 /* 0: none. Changes under the table's lock. */
 static atomic_int death_chid;
+
+void deaths_report_to(int chid, void (*report)(void))
+{
+    struct channel *channel = channel_enter(chid);
+    if (channel) {
+        channel->report_deaths = report;
+        channel_unlock(channel);
+    }
+    atomic_store(&death_chid, chid);
+}
 
 int deaths_reported_to(void)
 {
     return atomic_load(&death_chid);
 }
 
-/* The channel with _NTO_CHF_COID_DISCONNECT, locked; NULL if there is none. */
-static struct channel *enter_death_channel(void)
+/* The channel, locked, if it wants to hear of what this flag says; NULL if there is none. */
+static struct channel *enter_death_channel(unsigned flag)
 {
     struct channel *channel = channel_enter(atomic_load(&death_chid));
-    if (channel && !(channel->flags & _NTO_CHF_COID_DISCONNECT)) {
+    if (channel && !(channel->flags & flag)) {
         channel_unlock(channel);
         channel = NULL;
     }
     return channel;
 }
 
-void channel_watch_trunk(struct trunk *trunk)
+void deaths_watch(struct watch *watch, int sock)
 {
-    struct channel *channel = enter_death_channel();
+    struct channel *channel = enter_death_channel(_NTO_CHF_COID_DISCONNECT);
     if (!channel)
         return;
-    trunk->watch.kind = SOURCE_TRUNK;
-    trunk->watched = channel_watch(channel, trunk->sock, &trunk->watch, EPOLLRDHUP);
+    watch->source.kind = SOURCE_WATCH;
+    watch->sock = sock;
+    watch->is_on = channel_watch(channel, sock, &watch->source, EPOLLRDHUP);
     channel_unlock(channel);
 }
 
-void channel_forget_trunk(struct trunk *trunk)
+void deaths_forget(struct watch *watch)
 {
-    struct channel *channel = trunk->watched ? enter_death_channel() : NULL;
-    trunk->watched = false;
+    struct channel *channel = watch->is_on ? enter_death_channel(_NTO_CHF_COID_DISCONNECT) : NULL;
+    watch->is_on = false;
     if (!channel)
         return;
-    epoll_ctl(channel->epoll, EPOLL_CTL_DEL, trunk->sock, NULL);
-    trunk->ended = false;
+    epoll_ctl(channel->epoll, EPOLL_CTL_DEL, watch->sock, NULL);
+    watch->has_ended = false;
     channel_unlock(channel);
 }
 
-void channel_thread_ended(int tid)
+bool deaths_heard_of(struct watch *watch)
 {
-    struct channel *channel = deaths_reported_to() ? channel_enter(atomic_load(&death_chid)) : NULL;
+    struct channel *channel = watch->is_on ? enter_death_channel(_NTO_CHF_COID_DISCONNECT) : NULL;
     if (!channel)
-        return;
-    if (channel->flags & _NTO_CHF_THREAD_DEATH) {
-        channel_add_pulse(channel, _PULSE_CODE_THREADDEATH, tid, -1, DEFAULT_PRIORITY);
-        channel_dispatch(channel, NULL);
-    }
+        return false;
+    bool has_ended = watch->has_ended;
+    if (has_ended)
+        watch->is_on = watch->has_ended = false;
     channel_unlock(channel);
+    return has_ended;
 }
 
-static void watch_if_alive(struct trunk *trunk, void *argument)
+static void report(unsigned flag, int code, int value)
 {
-    (void)argument;
-    if (trunk_is_alive(trunk))
-        channel_watch_trunk(trunk);
-}
-
-static void forget(struct trunk *trunk, void *argument)
-{
-    (void)argument;
-    channel_forget_trunk(trunk);
-}
-
-void deaths_report_to(int chid)
-{
-    if (!chid)
-        trunk_each(forget, NULL);
-    atomic_store(&death_chid, chid);
-    if (chid)
-        trunk_each(watch_if_alive, NULL);
-}
-
-/* One pulse for each connection to the server that has gone (B203, B204). */
-static void report_connection(struct number *number, void *trunk)
-{
-    pthread_mutex_lock(&number->lock);
-    struct connection *connection = number->connection;
-    bool is_hit = connection && connection->trunk == trunk && !connection->detached;
-    pthread_mutex_unlock(&number->lock);
-    struct channel *channel = is_hit ? enter_death_channel() : NULL;
+    struct channel *channel = enter_death_channel(flag);
     if (!channel)
         return;
-    channel_add_pulse(channel, _PULSE_CODE_COIDDEATH, number->id, -1, DEFAULT_PRIORITY);
+    channel_add_pulse(channel, code, value, -1, DEFAULT_PRIORITY);
     channel_dispatch(channel, NULL);
     channel_unlock(channel);
 }
 
-static void report_trunk(struct trunk *trunk, void *argument)
+void deaths_of_connection(int coid)
 {
-    (void)argument;
-    struct channel *channel = trunk->watched ? enter_death_channel() : NULL;
-    bool has_ended = false;
-    if (channel) {
-        has_ended = trunk->ended;
-        if (has_ended)
-            trunk->watched = trunk->ended = false;
-        channel_unlock(channel);
-    }
-    if (has_ended)
-        number_each(report_connection, trunk);
+    report(_NTO_CHF_COID_DISCONNECT, _PULSE_CODE_COIDDEATH, coid);
 }
 
-void deaths_report(void)
+void deaths_of_thread(int tid)
 {
-    table_lock();
-    trunk_each(report_trunk, NULL);
-    table_unlock();
+    report(_NTO_CHF_THREAD_DEATH, _PULSE_CODE_THREADDEATH, tid);
 }
 
 void deaths_after_fork_in_child(void)

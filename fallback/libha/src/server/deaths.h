@@ -5,12 +5,27 @@
 #ifndef DEATHS_H
 #define DEATHS_H
 
-/* Under the table's lock: which channel it is; 0 for none. */
-void deaths_report_to(int chid);
+#include <stdbool.h>
+
+#include "server/source.h"
+
+/*
+ * Under the table's lock: which channel it is; 0 for none. When it has heard of ends, it calls the function, without any
+ * lock, which is to say whose they are.
+ */
+void deaths_report_to(int chid, void (*report)(void));
 int deaths_reported_to(void);
 
-/* Without any lock: queues pulses for the trunks whose end the channel has seen. */
-void deaths_report(void);
+/* Under the table's lock: watches a socket, or no longer, if the channel wants to hear of servers that go. */
+void deaths_watch(struct watch *watch, int sock);
+void deaths_forget(struct watch *watch);
+/* Under the table's lock: whether it has heard of the end of this one. It tells so once. */
+bool deaths_heard_of(struct watch *watch);
+
+/* Without any channel's lock: queues the pulse for a connection whose server has gone (B203, B204). */
+void deaths_of_connection(int coid);
+/* The same for a thread that has ended (B207). */
+void deaths_of_thread(int tid);
 
 void deaths_after_fork_in_child(void);
 

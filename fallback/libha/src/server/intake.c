@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <sys/epoll.h>
 
-#include "client/trunk.h"
 #include "host/descriptor.h"
 #include "server/channel.h"
 #include "server/client.h"
@@ -28,7 +27,7 @@ static void accept_all(struct channel *channel)
 /* Takes note of an event. Whether it may have brought new sources of events with it. */
 static bool take_note(struct channel *channel, struct source *source, uint32_t events)
 {
-    struct trunk *trunk;
+    struct watch *watch;
     switch (source->kind) {
     case SOURCE_BELL:
         return false;
@@ -44,10 +43,10 @@ static bool take_note(struct channel *channel, struct source *source, uint32_t e
     case SOURCE_PULSES:
         pulse_lane_read(SOURCE_OF(source, struct pulse_lane, source), true);
         return false;
-    case SOURCE_TRUNK:
-        trunk = SOURCE_OF(source, struct trunk, watch);
-        epoll_ctl(channel->epoll, EPOLL_CTL_DEL, trunk->sock, NULL);
-        trunk->ended = channel->has_deaths = true;
+    case SOURCE_WATCH:
+        watch = SOURCE_OF(source, struct watch, source);
+        epoll_ctl(channel->epoll, EPOLL_CTL_DEL, watch->sock, NULL);
+        watch->has_ended = channel->has_deaths = true;
         return false;
     }
     return false;

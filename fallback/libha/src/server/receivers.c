@@ -12,7 +12,6 @@
 #include "host/wait.h"
 #include "server/channel.h"
 #include "server/client.h"
-#include "server/deaths.h"
 #include "server/server_lane.h"
 
 static void append(struct receivers *list, struct receiver *receiver)
@@ -185,7 +184,7 @@ static void see_to_rest(struct channel *channel)
     } else {
         channel->has_deaths = false;
         channel_unlock(channel);
-        deaths_report();
+        channel->report_deaths();
     }
     channel_lock(channel);
 }

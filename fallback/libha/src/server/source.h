@@ -2,6 +2,7 @@
 #ifndef SOURCE_H
 #define SOURCE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum source_kind {
@@ -10,11 +11,18 @@ enum source_kind {
     SOURCE_CLIENT,   /* the trunk of a client */
     SOURCE_LANE,     /* a lane that carries messages */
     SOURCE_PULSES,   /* a lane that carries pulses */
-    SOURCE_TRUNK     /* a trunk of this process, whose end the channel wants to hear of */
+    SOURCE_WATCH     /* a socket of this process, whose end the channel wants to hear of */
 };
 
 struct source {
     enum source_kind kind;
+};
+
+struct watch {
+    struct source source;
+    int sock;
+    bool is_on;     /* under the table's lock */
+    bool has_ended; /* and was heard of; under the lock of the channel that it is on */
 };
 
 #define SOURCE_OF(SOURCE, TYPE, MEMBER) ((TYPE *)(void *)((char *)(SOURCE) - offsetof(TYPE, MEMBER)))

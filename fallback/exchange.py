@@ -155,16 +155,15 @@ class Exchange:
             count = None
         return outcome, raised
 
-    def _is_received(self) -> bool:
-        return self._received or host.unread(self._lane.write_fd) == 0
-
     def _give_up(self, reason: int, timeout: Optional[Timeout]) -> bool:
         """Leave the call for a signal or a timeout; whether it ends now, rather than when the server says so."""
         if self._unblock_reason:
             return False
-        if reason == ETIMEDOUT and timeout and not timeout.flags & NTO_TIMEOUT_REPLY and self._is_received():
-            return False  # Only the wait for a receiver was limited (B209).
-        if not host.unread(self._lane.write_fd):
+        is_back = host.take_back(self._lane.write_fd)
+        if not is_back:
+            known = self._received or is_back is not None
+            if known and reason == ETIMEDOUT and timeout and not timeout.flags & NTO_TIMEOUT_REPLY:
+                return False  # Only the wait for a receiver was limited (B209).
             flags = self._connection.trunk.channel_flags()
             if flags is not None and flags & NTO_CHF_UNBLOCK:
                 self._unblock_reason = reason

@@ -231,6 +231,27 @@ def unread(client_write: int) -> Optional[int]:
     return count
 
 
+def take_back(client_write: int) -> Optional[bool]:
+    """Read a message back out of its lane, so that the server cannot receive it any more.
+
+    Returns:
+        Whether it was still there; None where the host cannot tell. Where it was and cannot be read, closing the lane
+        has to do.
+    """
+    if not unread(client_write):
+        return None if PORTABLE else False
+    try:
+        fd = os.open(f"/proc/self/fd/{client_write}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        return bool(os.read(fd, 1 << 16))  # All that a pipe holds.
+    except BlockingIOError:
+        return False  # The server was faster.
+    finally:
+        os.close(fd)
+
+
 def widen_pipe(fd: int) -> None:
     """Let a pipe hold as much as a user may have it hold, where the host can do that."""
     if not PORTABLE:

@@ -18,10 +18,12 @@ from ha_qnx.fallback import host, wire
 from ha_qnx.fallback.kernel import SocketKernel
 from ha_qnx.fallback.runtime import Runtime
 
+import ha_qnx
 from ha_qnx.constants import (
     NTO_CHF_UNBLOCK,
     NTO_MI_UNBLOCK_REQ,
     NTO_TIMEOUT_RECEIVE,
+    NTO_TIMEOUT_SEND,
 )
 from ha_qnx.structures import MessageInfo
 
@@ -843,6 +845,22 @@ def test_a_server_that_answers_rubbish_is_lost(raw_server: RawServer, rubbish: b
 def test_a_server_that_stops_in_the_middle_of_a_reply_is_lost(raw_server: RawServer) -> None:
     """A client does not take half a reply for a whole one."""
     assert exchange(raw_server, frames(REPLY[:25])) == (ESRCH, bytearray(b"." * 8))
+
+
+@pytest.mark.skipif(host.PORTABLE, reason="only a pipe can be read from the side where it is written")
+@pytest.mark.parametrize("backend", ["fallback", "native"])
+def test_a_message_that_was_given_up_cannot_be_received_late(raw_server: RawServer, backend: str) -> None:
+    """Its client was told that nobody has it: a server that has heard of it and comes to read it finds nothing."""
+    kernel = ha_qnx.backend(backend)
+    coid = kernel.ConnectAttach(0, os.getpid(), 77)
+    kernel.TimerTimeout(NTO_TIMEOUT_SEND, 1_000_000)
+    with pytest.raises(TimeoutError):
+        kernel.MsgSend(coid, b"message")
+    read, write = raw_server.accept()
+    assert os.read(read, 4096) == b""
+    kernel.ConnectDetach(coid)
+    for fd in (read, write):
+        os.close(fd)
 
 
 def test_a_server_that_refuses_the_version_is_no_server(raw_server: RawServer) -> None:

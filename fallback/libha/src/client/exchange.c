@@ -119,7 +119,7 @@ static int give_up(struct exchange *exchange, int reason)
         exchange->deadline = CLOCK_NEVER;
         return GO_ON;
     }
-    if (!lane_is_received(lane)) {
+    if (lane_take_back(lane)) {
         lane->is_spoilt = true;
         return reason;
     }

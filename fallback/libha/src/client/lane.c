@@ -87,10 +87,20 @@ void lane_close(struct lane *lane)
     free(lane);
 }
 
-bool lane_is_received(const struct lane *lane)
+bool lane_take_back(const struct lane *lane)
 {
+    char path[32], message[2 * FRAME_MAX];
     int unread = 0;
-    return !ioctl(lane->out, FIONREAD, &unread) && unread == 0;
+    if (!ioctl(lane->out, FIONREAD, &unread) && unread == 0)
+        return false;
+    format_descriptor_path(path, sizeof path, lane->out);
+    int fd = descriptor_open_surely(path, O_RDONLY | O_NONBLOCK);
+    if (fd < 0)
+        return true;
+    bool was_received = read(fd, message, sizeof message) < 0 && errno == EAGAIN;
+    descriptor_close(fd);
+    descriptor_fill_reserve();
+    return !was_received;
 }
 
 void lane_poke(const struct lane *lane)

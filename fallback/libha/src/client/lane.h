@@ -29,8 +29,11 @@ uint64_t lane_window_needed(uint64_t size, uint64_t room);
 int lane_open(struct trunk *trunk, int coid, uint64_t window, int64_t deadline, struct lane **lane);
 void lane_close(struct lane *lane);
 
-/* Whether the server has taken everything out of the lane, so the client is REPLY-blocked. */
-bool lane_is_received(const struct lane *lane);
+/*
+ * Reads a message back out of its lane, so that the server cannot receive it any more. False if the server was faster: the
+ * client is REPLY-blocked. Where the lane cannot be read from this side, closing it has to do.
+ */
+bool lane_take_back(const struct lane *lane);
 /* Wakes the thread that waits for a reply on the lane. */
 void lane_poke(const struct lane *lane);
 

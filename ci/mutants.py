@@ -29,7 +29,9 @@ RULES = "rules.py"
 RECOVERY = "recovery.py"
 KERNEL = "fallback/kernel.py"
 EXCHANGE = "fallback/exchange.py"
-SERVER = "fallback/channels.py"
+CHANNEL = "fallback/channels.py"
+SERVER_LANE = "fallback/server_lane.py"
+QUEUE = "fallback/queue.py"
 TABLE = "fallback/table.py"
 THREADS = "fallback/threads.py"
 RUNTIME = "fallback/runtime.py"
@@ -299,14 +301,14 @@ MUTANTS = (
     Mutant(
         "lets a child keep the lanes of its parent",
         "lost",
-        SERVER,
-        "        _end_now({*self._lanes.values(),",
+        CHANNEL,
+        "        end_now({*self._lanes.values(),",
         "        list({*self._lanes.values(),",
     ),
     Mutant(
         "tells of the death of servers that it is detached from",
         "disconnect",
-        SERVER,
+        CHANNEL,
         "                    if not connection.detached:",
         "                    if True:",
     ),
@@ -384,7 +386,7 @@ MUTANTS = (
     Mutant(
         "does not report the death of a server",
         "disconnect",
-        SERVER,
+        CHANNEL,
         "                    self._queue_pulse(Pulse(PULSE_CODE_COIDDEATH, connection.coid, -1, DEFAULT_PRIORITY))\n",
         "                    pass\n",
     ),
@@ -392,63 +394,64 @@ MUTANTS = (
     Mutant(
         "receives without regard to priority",
         "exchange pulses",
-        SERVER,
-        "heapq.heappush(self._messages, (-priority, sent_at,",
-        "heapq.heappush(self._messages, (0, sent_at,",
+        QUEUE,
+        "heapq.heappush(self.messages, (-priority, sent_at,",
+        "heapq.heappush(self.messages, (0, sent_at,",
     ),
     Mutant(
         "receives without regard to time",
         "exchange pulses",
-        SERVER,
-        "heapq.heappush(self._messages, (-priority, sent_at,",
-        "heapq.heappush(self._messages, (-priority, -sent_at,",
+        QUEUE,
+        "heapq.heappush(self.messages, (-priority, sent_at,",
+        "heapq.heappush(self.messages, (-priority, -sent_at,",
     ),
     Mutant(
         "receives pulses before messages",
         "pulses",
-        SERVER,
-        "if self._messages and not (self._pulses and self._pulses[0][:3] < self._messages[0][:3]):",
-        "if self._messages and not self._pulses:",
+        QUEUE,
+        "if self.messages and not (self.pulses and self.pulses[0][:3] < self.messages[0][:3]):",
+        "if self.messages and not self.pulses:",
     ),
     Mutant(
         "keeps the receiver's priority",
         "pulses channels exchange",
-        SERVER,
-        "        if not self._fixed_priority:\n            thread.priority = priority\n        return rcvid",
+        SERVER_LANE,
+        "        if not self.channel.flags & NTO_CHF_FIXED_PRIORITY:\n            thread.priority = priority\n"
+        "        return rcvid",
         "        return rcvid",
     ),
     Mutant(
         "answers twice",
         "rcvid",
         KERNEL,
-        "        if self._lanes_received.pop(rcvid, None) is None:",
-        "        if self._lanes_received.get(rcvid, None) is None:",
+        "        if self._lane_by_rcvid.pop(rcvid, None) is None:",
+        "        if self._lane_by_rcvid.get(rcvid, None) is None:",
     ),
     Mutant(
         "gives the rcvid of an answered message to the next",
         "rcvid",
-        SERVER,
-        "self._next_rcvid = received.lanes, received.next_rcvid",
-        "self._next_rcvid = received.lanes, lambda: min({*range(1, len(received.lanes) + 2)} - {*received.lanes})",
+        SERVER_LANE,
+        "itertools.chain(range(start, _RCVID_MAX), itertools.chain.from_iterable(again)).__next__",
+        "lambda: min({*range(1, len(self.lanes) + 2)} - {*self.lanes})",
     ),
     Mutant(
         "forgets the parts that MsgWrite wrote",
         "answers",
-        KERNEL,
-        'frames = lane.written.frames() if lane.written else b""',
+        SERVER_LANE,
+        'frames = self.written.frames() if self.written else b""',
         'frames = b""',
     ),
     Mutant(
         "loses what is left of a long reply behind its whole pieces",
         "exchange",
-        SERVER,
+        SERVER_LANE,
         "range(start, end, step)",
         "range(start, max(start + 1, end - step + 1), step)",
     ),
     Mutant(
         "reads a message from its beginning only",
         "answers",
-        SERVER,
+        SERVER_LANE,
         "                    start = wire.MESSAGE_HEADER + offset\n",
         "                    start = wire.MESSAGE_HEADER\n",
     ),
@@ -456,24 +459,24 @@ MUTANTS = (
     Mutant(
         "takes as much as was sent for what was received",
         "exchange",
-        SERVER,
-        "        lane.received = count\n        if info is not None:",
-        "        lane.received = lane.sent\n        if info is not None:",
+        SERVER_LANE,
+        "        self.received = count\n        if info is not None:",
+        "        self.received = self.sent\n        if info is not None:",
     ),
     # Blocked clients, and clients that leave.
     Mutant(
         "sends no unblock pulse",
         "unblock",
-        SERVER,
-        "            self._queue_pulse(lane.unblock_pulse)\n",
+        SERVER_LANE,
+        "            self.channel.queue.add_pulse(self.unblock_pulse, time.monotonic_ns())\n",
         "",
     ),
     Mutant(
         "sends an unblock pulse that says nothing",
         "unblock",
-        SERVER,
-        "Pulse(PULSE_CODE_UNBLOCK, rcvid, lane.trunk.scoid, lane.priority)",
-        "Pulse(PULSE_CODE_UNBLOCK, 0, lane.trunk.scoid, lane.priority)",
+        SERVER_LANE,
+        "Pulse(PULSE_CODE_UNBLOCK, rcvid, self.client.scoid, self.priority)",
+        "Pulse(PULSE_CODE_UNBLOCK, 0, self.client.scoid, self.priority)",
     ),
     Mutant(
         "sends a second unblock pulse",
@@ -485,22 +488,22 @@ MUTANTS = (
     Mutant(
         "delivers an unblock pulse after the answer",
         "answers",
-        SERVER,
-        "            lane.unblock_pulse.withdrawn = True\n",
+        SERVER_LANE,
+        "            self.unblock_pulse.withdrawn = True\n",
         "",
     ),
     Mutant(
         "takes the next message for a request, too",
         "unblock",
-        SERVER,
-        "            lane.unblock_pulse.withdrawn = True\n            lane.unblock_pulse = None\n",
-        "            lane.unblock_pulse.withdrawn = True\n",
+        SERVER_LANE,
+        "            self.unblock_pulse.withdrawn = True\n            self.unblock_pulse = None\n",
+        "            self.unblock_pulse.withdrawn = True\n",
     ),
     Mutant(
         "does not mark a client that wants to be freed",
         "unblock",
-        SERVER,
-        "(NTO_MI_UNBLOCK_REQ if lane.unblock_pulse is not None else 0)",
+        SERVER_LANE,
+        "(NTO_MI_UNBLOCK_REQ if self.unblock_pulse is not None else 0)",
         "0",
     ),
     Mutant(
@@ -520,30 +523,30 @@ MUTANTS = (
     Mutant(
         "sends no disconnect pulse",
         "disconnect",
-        SERVER,
+        CHANNEL,
         "if self.flags & NTO_CHF_DISCONNECT and not self.destroyed:",
         "if not self.flags:",
     ),
     Mutant(
         "sends disconnect pulses unasked",
         "disconnect",
-        SERVER,
+        CHANNEL,
         "if self.flags & NTO_CHF_DISCONNECT and not self.destroyed:",
         "if not self.destroyed:",
     ),
     Mutant(
         "disconnects before blocked sends have ended",
         "disconnect unblock",
-        SERVER,
-        "if not trunk.gone or trunk.lanes or not trunk.scoid:",
-        "if not trunk.gone or not trunk.scoid:",
+        CHANNEL,
+        "if not client.gone or client.lanes or not client.scoid:",
+        "if not client.gone or not client.scoid:",
     ),
     Mutant(
         "gives the number of a client that has left to the next",
         "disconnect",
-        SERVER,
-        "            self._departed.add(trunk.scoid)\n            self._leave_queue()\n",
-        "            self._scoids.remove(trunk.scoid)\n            self._leave_queue()\n",
+        CHANNEL,
+        "            self._departed.add(client.scoid)\n            self.leave_queue()\n",
+        "            self._scoids.remove(client.scoid)\n            self.leave_queue()\n",
     ),
     # Timeouts and signals.
     Mutant(
@@ -585,7 +588,7 @@ MUTANTS = (
     Mutant(
         "keeps a pulse for which there was no room",
         "pulses",
-        SERVER,
+        CHANNEL,
         "            pulse.withdrawn = True  # It is lost (B252, B254).\n",
         "",
     ),

@@ -25,7 +25,7 @@ from errno import (
     EPERM,
     ESRCH,
 )  # fmt: skip
-from typing import Callable, Dict, Iterator, List, Optional
+from typing import Callable, Dict, Iterator, Optional
 
 from ha_qnx import iomessages
 from ha_qnx.buffers import (
@@ -74,11 +74,12 @@ from ha_qnx.kernel import NAME_PREFIX, BytesLike, Kernel, Name, Vector
 from ha_qnx.structures import ClientInfo, MessageInfo
 
 from . import host, wire
-from .channels import Channel, Received, ServerLane, ServerTrunk
+from .channels import Channel
 from .connections import Connection, Lane, forks_wait
 from .exchange import Exchange, announce_copy, exchange
 from .numbers import Numbers, Slots
 from .runtime import ChannelAddress, NameClaim, Runtime, valid_name
+from .server_lane import Client, Rcvids, ServerLane
 from .table import ConnectionTable, is_host_descriptor
 from .threads import Threads, Timeout
 
@@ -93,7 +94,7 @@ _KNOWN_TIMEOUT_FLAGS = NTO_TIMEOUT_SEND | NTO_TIMEOUT_RECEIVE | NTO_TIMEOUT_REPL
 # Looked up once, for the two paths that every message takes.
 _MESSAGE, _REPLY, _REPLY_HEADER = wire.MESSAGE, wire.REPLY, wire.REPLY_HEADER
 _INLINE_SEND, _INLINE_REPLY, _INLINE_ROOM = wire.INLINE_SEND, wire.INLINE_REPLY, wire.INLINE_ROOM
-_pack_message, _pack_reply = wire.message.pack, wire.reply.pack
+_pack_message = wire.message.pack
 _pack_plain_reply, _unpack_plain_reply = wire.plain_reply.pack, wire.plain_reply.unpack_from
 _lseek, _now = os.lseek, time.monotonic_ns
 _c_read, _FRAME_SIZE = host.c_read, ctypes.c_size_t.from_param(wire.FRAME_MAX)
@@ -114,11 +115,11 @@ class SocketKernel(Kernel):
         self._threads = Threads()
         self._threads.on_exit = self._thread_ended
         self._local, self._timeouts = self._threads.local, self._threads.timeouts
-        self._received = Received()
-        self._lanes_received = self._received.lanes
+        self._rcvids = Rcvids()
+        self._lane_by_rcvid = self._rcvids.lanes
         self._channels: Numbers[Channel] = Numbers(slots, 0)
         self._channel_by_id = self._channels.entries
-        self._scoids: Numbers[ServerTrunk] = Numbers(slots, NTO_SIDE_CHANNEL)
+        self._scoids: Numbers[Client] = Numbers(slots, NTO_SIDE_CHANNEL)
         self._table = ConnectionTable(slots, self._channels.entries, self._runtime, self._threads)
         self._connections = self._table.entries
         self._claims: Dict[Name, NameClaim] = {}
@@ -163,7 +164,7 @@ class SocketKernel(Kernel):
                 listener.close()
                 raise
         try:
-            return Channel(address, flags, listener, self._received, self._scoids, self._threads)
+            return Channel(address, flags, listener, self._rcvids, self._scoids, self._threads)
         except BaseException:
             if listener is not None:
                 listener.close()
@@ -451,7 +452,7 @@ class SocketKernel(Kernel):
         return channel
 
     def MsgReply(self, rcvid: int, status: int, msg: Optional[BytesLike] = None) -> int:
-        lane = self._lanes_received.get(rcvid)
+        lane = self._lane_by_rcvid.get(rcvid)
         if lane is None or type(msg) is not bytes or type(rcvid) is not int or _getsignal(_SIGPIPE) is not _IGNORED:
             return self._reply(rcvid, status, [readable(msg)])
         size = len(msg)
@@ -462,12 +463,12 @@ class SocketKernel(Kernel):
         unusual = lane.unusual
         if unusual or size > lane.room or size > _INLINE_REPLY:
             return self._reply(rcvid, status, [readable(msg)])
-        if self._lanes_received.pop(rcvid, None) is None:
+        if self._lane_by_rcvid.pop(rcvid, None) is None:
             raise failure(ESRCH)  # Another thread has answered it.
         lane.rcvid = 0
         if lane.unusual:  # Its client wants to be freed, as another thread has just heard.
             with lane.lock:
-                lane.channel.forget(lane)
+                lane.forget()
         lane.idle = True
         write = lane.write
         try:
@@ -475,33 +476,15 @@ class SocketKernel(Kernel):
                 return 0
         except BrokenPipeError:
             pass
-        if lane.channel.client_lost(lane):
+        if lane.client_lost():
             return 0
         raise failure(ESRCH)
 
     def _reply(self, rcvid: int, status: int, sources: Buffers) -> int:
         status = as_long("status", status)
         with self._answering(rcvid) as lane:
-            parts: List[memoryview] = []
-            room = lane.room
-            for source in sources:
-                parts.append(source[:room])
-                room -= len(parts[-1])
-            size = lane.room - room
-            if lane.window:
-                offset = 0
-                for part in parts:
-                    lane.write_window(offset, part)
-                    offset += len(part)
-                parts = []
-            elif size > wire.INLINE_REPLY:
-                offset = 0
-                for part in parts:
-                    offset += lane.write_reply(offset, part)
-                parts, size = [], 0
-            frames = lane.written.frames() if lane.written else b""
-            header = _pack_plain_reply(_REPLY, status, size)
-            return lane.channel.answer(lane, b"".join((frames, header, *parts)))
+            lane.reply(status, sources)
+        return 0
 
     def MsgReplyv(self, rcvid: int, status: int, iov: Optional[Vector]) -> int:
         return self._reply(rcvid, status, readable_parts(iov))
@@ -509,13 +492,14 @@ class SocketKernel(Kernel):
     def MsgError(self, rcvid: int, error: int) -> int:
         error = as_int("error", error)
         with self._answering(rcvid) as lane:
-            return lane.channel.answer(lane, _pack_reply(wire.ERROR, 0, error, 0, 0))
+            lane.reply_error(error)
+        return 0
 
     @contextlib.contextmanager
     def _looking_at(self, rcvid: int) -> Iterator[ServerLane]:
         """The same, once it is known whether the client is still there and still wants to wait (B150, B153)."""
         with self._answering(rcvid) as lane:
-            lane.channel.hear_client(lane)
+            lane.hear_client()
             if lane.rcvid != rcvid:
                 raise failure(ESRCH)
             yield lane
@@ -527,7 +511,7 @@ class SocketKernel(Kernel):
         Raises:
             OSError: ESRCH, there is no such message.
         """
-        lane = self._lanes_received.get(as_long("rcvid", rcvid))
+        lane = self._lane_by_rcvid.get(as_long("rcvid", rcvid))
         if lane is None:
             raise failure(ESRCH)
         with lane.lock:
@@ -564,7 +548,7 @@ class SocketKernel(Kernel):
     def MsgInfo(self, rcvid: int) -> MessageInfo:
         info = MessageInfo()
         with self._looking_at(rcvid) as lane:
-            lane.channel.describe(lane, info)
+            lane.describe(info)
         return info
 
     # Names.

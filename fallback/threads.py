@@ -60,7 +60,7 @@ class Thread:
     def __init__(self, tid: int) -> None:
         self.tid = tid
         self.priority = _host_priority()
-        self.receives_on: object = None  # The channel that it waits on in MsgReceive.
+        self.receives_on: object = None  # The receivers of the channel that it waits on in MsgReceive.
         # Where Python runs signal handlers (D19). Not current_thread(), which makes a record of a foreign thread.
         self.is_main = get_ident() == threading.main_thread().ident
 

@@ -431,7 +431,7 @@ MUTANTS = (
         "gives the rcvid of an answered message to the next",
         "rcvid",
         SERVER_LANE,
-        "itertools.chain(range(start, _RCVID_MAX), itertools.chain.from_iterable(again)).__next__",
+        "itertools.chain(range(start, limits.RCVID_MAX), itertools.chain.from_iterable(again)).__next__",
         "lambda: min({*range(1, len(self.lanes) + 2)} - {*self.lanes})",
     ),
     Mutant(

@@ -39,7 +39,7 @@ from ha_qnx.constants import (
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
-from . import host, wire
+from . import host, limits, wire
 from .connections import Trunk
 from .numbers import Numbers
 from .queue import Pulse, Queue
@@ -51,13 +51,6 @@ from .threads import DEFAULT_PRIORITY, Thread, Threads, Timeout
 _IS_64 = ctypes.sizeof(ctypes.c_void_p) == 8
 _pulse_record = struct.Struct("=HHb3xi4xi4x" if _IS_64 else "=HHb3xii")  # struct _pulse
 PULSE_SIZE = _pulse_record.size
-
-_BACKLOG = 4096
-_ACCEPTED_AT_ONCE = 64
-# Pulses beyond this stay with the host, and their senders get EAGAIN when it holds no more either.
-_PULSES_MAX = 1 << 17
-_TRUNK_READS_MAX = 64
-_PULSE_READS_MAX = 64
 
 # Looked up once, for the path that every message takes.
 _READABLE, _MESSAGE, _MESSAGE_HEADER, _INLINE_ROOM = (
@@ -114,7 +107,7 @@ class Channel:
         self._parked, self._bell = self._receivers.parked, self._receivers.bell
         self._poller.register(self._bell.fd)
         if listener is not None:
-            listener.listen(_BACKLOG)
+            listener.listen(limits.BACKLOG)
             listener.setblocking(False)
             self._poller.register(listener.fileno())
 
@@ -223,8 +216,6 @@ class Channel:
                     rcvid = item.receive(thread) if isinstance(item, ServerLane) else 0
                     if isinstance(item, Pulse) or rcvid:
                         thread.receives_on = None
-                    if isinstance(item, Pulse):
-                        self._unmute()
                     self.leave_queue()
                 if isinstance(item, Pulse):
                     return self._deliver_pulse(item, thread, sinks)
@@ -282,8 +273,6 @@ class Channel:
                     self._take_in(news)
                     # A thread in MsgReceive is served first (B259).
                     pulse = None if self._receivers.has_receiver() else self.queue.take_pulse()
-                    if pulse is not None:
-                        self._unmute()
                     self.leave_queue()
                 if pulse is not None:
                     return self._deliver_pulse(pulse, thread, [sink])
@@ -310,12 +299,6 @@ class Channel:
         finally:
             waiters.remove(thread)
 
-    def _unmute(self) -> None:
-        """A pulse was taken out of the queue, so there is room for those that lie unread."""
-        for fd in self._muted:
-            self._poller.unmute(fd)
-        self._muted.clear()
-
     # Taking in what has arrived.
 
     def _take_in(self, news: host.News) -> None:
@@ -327,7 +310,7 @@ class Channel:
                 if lane.filled and not lane.rcvid:
                     lane.look()
         # A new trunk brings lanes and a lane brings messages, which count as arrived, too.
-        for _round in range(4):
+        for _round in range(limits.ROUNDS):
             again = False
             fresh = list(self._fresh)
             for fd, event in news or self._poller.news():
@@ -371,7 +354,7 @@ class Channel:
         return False
 
     def _accept(self, listener: socket.socket) -> None:
-        for _attempt in range(_ACCEPTED_AT_ONCE):
+        for _attempt in range(limits.ACCEPTS):
             try:
                 accepted, _address = listener.accept()
             except OSError:
@@ -389,7 +372,7 @@ class Channel:
             self._poller.register(client.fd, once=True)
 
     def _read_client(self, client: Client) -> None:
-        for _read in range(_TRUNK_READS_MAX):
+        for _read in range(limits.TRUNK_READS):
             if client.gone or not self._read_frames(client):
                 return
         self._unsettled = True
@@ -397,7 +380,8 @@ class Channel:
     def _read_frames(self, client: Client) -> bool:
         """Do what the next frames on a trunk ask; whether there may be more."""
         try:
-            data, descriptors = host.receive_with_descriptors(client.sock, 64 * wire.TRUNK_FRAME, 64 * 3)
+            most = limits.TRUNK_FRAMES
+            data, descriptors = host.receive_with_descriptors(client.sock, most * wire.TRUNK_FRAME, most * 3)
         except BlockingIOError:
             return False
         except OSError:
@@ -423,7 +407,10 @@ class Channel:
                 with contextlib.suppress(OSError):
                     host.send_with_descriptors(client.sock, wire.refused.pack(wire.REFUSED, wire.VERSION), ())
                 return False
-            client.scoid = self._scoids.add(client)
+            try:
+                client.scoid = self._scoids.add(client)
+            except BlockingIOError:
+                return False  # There is no number for it.
             with contextlib.suppress(OSError):
                 welcome = wire.welcome.pack(wire.WELCOME, wire.VERSION, client.scoid, self.flags)
                 host.send_with_descriptors(client.sock, welcome, ())
@@ -462,12 +449,12 @@ class Channel:
 
     def _read_pulses(self, fd: int, event: int) -> None:
         client = self._pulse_fds[fd]
-        if len(self.queue.pulses) >= _PULSES_MAX and not event & host.GONE:
+        if len(self.queue.pulses) >= limits.QUEUED_PULSES and not event & host.GONE:
             self._poller.mute(fd)
             self._muted.add(fd)
             return
         try:
-            data = os.read(fd, 1024 * wire.PULSE_FRAME)
+            data = os.read(fd, limits.PULSES_READ * wire.PULSE_FRAME)
         except BlockingIOError:
             return
         if not data:
@@ -496,6 +483,10 @@ class Channel:
         for fd in self._fresh:
             self._poller.register(fd, once=True)
         self._fresh.clear()
+        if self._muted and len(self.queue.pulses) <= limits.QUEUED_PULSES // 2:
+            for fd in self._muted:
+                self._poller.unmute(fd)
+            self._muted.clear()
         self._look_first = bool(self.queue.messages or self.queue.pulses or self._unsettled or self.destroyed)
         self._receivers.nudge(self.queue)
 
@@ -538,7 +529,7 @@ class Channel:
             return
         client.gone = True
         for fd in list(client.pulse_fds):
-            for _read in range(_PULSE_READS_MAX):
+            for _read in range(limits.LAST_PULSE_READS):
                 if fd in client.pulse_fds:
                     self._read_pulses(fd, host.GONE)
             if fd in client.pulse_fds:

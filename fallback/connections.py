@@ -13,6 +13,7 @@ This module knows no numbers of connections and no recovery; the kernel's table 
 
 import contextlib
 import io
+import mmap
 import os
 import socket
 import threading
@@ -24,14 +25,9 @@ from ha_qnx.constants import NTO_CHF_UNBLOCK
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
-from . import host, wire
+from . import host, limits, wire
 from .runtime import ChannelAddress
 from .threads import Thread
-
-_WINDOW_MIN = 1 << 18
-# A lane whose window is larger than this is closed after use rather than kept: memory is not held for rare giants.
-_WINDOW_KEPT = 1 << 24
-_SERVER_BUSY_LIMIT = 30.0
 
 # Held while a pipe has ends here that are to be passed on, and before a fork: a child that had them, too, would keep a
 # lane open whose client or server is dead.
@@ -291,7 +287,7 @@ class Connection:
         except IndexError:
             pass
         self.reads_are_restarted = host.restarts_reads()
-        window = host.Window.create(max(_WINDOW_MIN, 1 << (size - 1).bit_length())) if size else None
+        window = host.Window.create(_window_size(size)) if size else None
         try:
             return self._open_lane(window, deadline)
         except BaseException:
@@ -300,8 +296,8 @@ class Connection:
             raise
 
     def _open_lane(self, window: Optional[host.Window], deadline: Optional[float]) -> Lane:
-        limit = time.monotonic() + _SERVER_BUSY_LIMIT
-        pause = 0.001
+        limit = time.monotonic() + limits.LANE_WAIT
+        pause = limits.RETRY_MIN
         while True:
             try:
                 with forks_wait:
@@ -317,7 +313,7 @@ class Connection:
                 if now >= limit:
                     raise
             time.sleep(pause)
-            pause = min(pause * 2, 0.05)
+            pause = min(2 * pause, limits.RETRY_MAX)
 
     def _keep(self, lane: Lane) -> bool:
         """Take a new lane among ours, unless another thread has detached the connection meanwhile."""
@@ -332,7 +328,7 @@ class Connection:
         lane.filled = 0
         if lane.window is None:
             self.idle.append(lane)
-        elif self.detached or lane.window.size > _WINDOW_KEPT:
+        elif self.detached or lane.window.size > limits.WINDOW_KEPT or len(self._idle_windows) >= limits.WINDOWS_KEPT:
             self.discard(lane)
         else:
             self._idle_windows.append(lane)
@@ -392,3 +388,10 @@ class Connection:
         """Close what a forked child has inherited; nothing is said to the server, whose client is the parent."""
         for lane in self._lanes:
             lane.close()
+
+
+def _window_size(needed: int) -> int:
+    """The size of a new window: a power of two, so that it can be used again, or so many pages if it will not be."""
+    if needed > limits.WINDOW_KEPT:
+        return (needed + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
+    return max(limits.WINDOW_MIN, 1 << (needed - 1).bit_length())

@@ -16,12 +16,10 @@ from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEN
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
-from . import host, wire
+from . import host, limits, wire
 from .connections import Connection, Lane
 from .threads import Thread, Threads, Timeout
 
-# How long a receiver that is already waiting may take to say that it has the message (B216).
-_RECEIVER_GRACE = 0.2
 _SEND_AND_REPLY = NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY
 
 
@@ -246,5 +244,5 @@ def _limits(timeout: Optional[Timeout]) -> Tuple[Optional[float], Optional[Timeo
     if timeout is None or not timeout.flags & (NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY):
         return None, None
     if timeout.flags & NTO_TIMEOUT_SEND:
-        return time.monotonic() + _RECEIVER_GRACE if timeout.immediate else timeout.deadline(), None
+        return time.monotonic() + limits.RECEIVER_GRACE if timeout.immediate else timeout.deadline(), None
     return None, None if timeout.immediate else timeout

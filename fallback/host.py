@@ -31,6 +31,8 @@ import time
 from errno import EINTR, EPIPE
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
+from . import limits
+
 PORTABLE = bool(os.environ.get("HA_QNX_PORTABLE")) or not sys.platform.startswith("linux")
 
 READABLE = 0x001  # EPOLLIN and POLLIN
@@ -69,7 +71,9 @@ def out_of_the_way(fd: int) -> int:
     one is also unlikely to be taken over by something else.
     """
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    base = 512 if soft == resource.RLIM_INFINITY else min(soft // 2, 512)
+    base = limits.OUR_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY:
+        base = min(soft // 2, base)
     try:
         moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, base)
     except OSError:
@@ -253,10 +257,10 @@ def take_back(client_write: int) -> Optional[bool]:
 
 
 def widen_pipe(fd: int) -> None:
-    """Let a pipe hold as much as a user may have it hold, where the host can do that."""
+    """Let a pipe for pulses hold as much as a user may have it hold, where the host can do that."""
     if not PORTABLE:
         with contextlib.suppress(OSError):
-            fcntl.fcntl(fd, 1031, 1 << 20)  # F_SETPIPE_SZ
+            fcntl.fcntl(fd, 1031, limits.PULSE_PIPE)  # F_SETPIPE_SZ
 
 
 class Peek:

@@ -2,12 +2,14 @@
 
 import heapq
 import threading
+from errno import EAGAIN
 from typing import Dict, Generic, List, TypeVar
 
-T = TypeVar("T")
+from ha_qnx.errors import failure
 
-# A table of QNX's kernel has no more entries (B354).
-_HIGHEST = 65534
+from . import limits
+
+T = TypeVar("T")
 
 
 class Slots:
@@ -19,16 +21,22 @@ class Slots:
         self._highest = 0
 
     def take(self) -> int:
-        """The lowest free slot."""
+        """The lowest free slot.
+
+        Raises:
+            OSError: EAGAIN, all are taken.
+        """
         with self._lock:
             if self._free:
                 return heapq.heappop(self._free)
+            if self._highest == limits.SLOTS:
+                raise failure(EAGAIN)
             self._highest += 1
             return self._highest
 
     def take_exactly(self, slot: int) -> bool:
         """Take a certain slot; whether it was free."""
-        if slot > _HIGHEST:
+        if slot > limits.SLOTS:
             return False
         with self._lock:
             while self._highest < slot:
@@ -55,7 +63,11 @@ class Numbers(Generic[T]):
         self.entries: Dict[int, T] = {}
 
     def reserve(self) -> int:
-        """Take the lowest free number for something that is yet to be made."""
+        """Take the lowest free number for something that is yet to be made.
+
+        Raises:
+            OSError: EAGAIN, all are taken.
+        """
         return self._slots.take() | self._bit
 
     def release(self, number: int) -> None:
@@ -63,13 +75,17 @@ class Numbers(Generic[T]):
         self._slots.give_back(number & ~self._bit)
 
     def add(self, entry: T) -> int:
-        """Enter something under the lowest free number."""
+        """Enter something under the lowest free number.
+
+        Raises:
+            OSError: EAGAIN, all are taken.
+        """
         number = self.reserve()
         self.entries[number] = entry
         return number
 
     def remove(self, number: int) -> T:
-        """Take it out; KeyError if there is no such number."""
+        """Take out what a number stands for; KeyError if that is nothing."""
         entry = self.entries.pop(number)
         self.release(number)
         return entry

@@ -29,7 +29,7 @@ from ha_qnx.constants import (
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
-from . import host, wire
+from . import host, limits, wire
 from .queue import Pulse, Queue
 from .runtime import ChannelAddress
 from .threads import Thread
@@ -38,10 +38,6 @@ _IS_64 = ctypes.sizeof(ctypes.c_void_p) == 8
 _info_record = struct.Struct("=IIiiiiihhqqqII" if _IS_64 else "=IIiiiiiiiihhI")  # struct _msg_info
 _ENDIAN_FLAG = NTO_MI_ENDIAN_BIG if sys.byteorder == "big" else 0
 _INT_MAX = 2**31 - 1
-
-_RCVID_MAX = 0x7FFF_FFFF
-# How long a client may leave a reply of more than one frame unread before it is given up.
-_SLOW_READER_LIMIT = 1.0
 
 _MESSAGE_KINDS = (wire.MESSAGE, wire.MESSAGE_TELL, wire.MESSAGE_EXPIRED)
 
@@ -54,8 +50,8 @@ class Rcvids:
         # A random start, so that a rcvid of one process is nothing in another (B124). A number is not used again
         # before two thousand million messages have come and gone (D16).
         start = secrets.randbelow(1 << 30) + 1
-        again = itertools.repeat(range(1, _RCVID_MAX))  # Not cycle, which would keep every number it has given.
-        self.next = itertools.chain(range(start, _RCVID_MAX), itertools.chain.from_iterable(again)).__next__
+        again = itertools.repeat(range(1, limits.RCVID_MAX))  # Not cycle, which would keep every number it has given.
+        self.next = itertools.chain(range(start, limits.RCVID_MAX), itertools.chain.from_iterable(again)).__next__
 
 
 class LaneChannel(Protocol):
@@ -431,7 +427,7 @@ class ServerLane:
         """Send frames to the client; whether it is still there. A client that never reads loses its lane."""
         try:
             sent = host.quiet_write(self.write_fd, frames)
-            limit = time.monotonic() + _SLOW_READER_LIMIT
+            limit = time.monotonic() + limits.ANSWER_WAIT
             while sent < len(frames):
                 poll = select.poll()
                 poll.register(self.write_fd, select.POLLOUT)

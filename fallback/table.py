@@ -22,15 +22,13 @@ from ha_qnx.constants import NTO_COF_CLOEXEC, NTO_COF_NOSHARE, NTO_SIDE_CHANNEL
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
-from . import host
+from . import host, limits
 from .channels import Channel
 from .connections import Connection, Trunk
 from .exchange import announce_copy
 from .numbers import Slots
 from .runtime import ChannelAddress, Runtime, is_zombie
 from .threads import Threads
-
-_BACKLOG_LIMIT = 5.0
 
 
 class _Placeholders:
@@ -207,22 +205,26 @@ class ConnectionTable:
             return connection
 
     def _add(self, address: ChannelAddress, flags: int, give_number: Callable[[Connection], None]) -> Connection:
-        limit = time.monotonic() + _BACKLOG_LIMIT
-        pause = 0.001
+        limit = time.monotonic() + limits.BACKLOG_WAIT
+        pause = limits.RETRY_MIN
         while True:
-            with self.lock, contextlib.suppress(BlockingIOError):
-                connection = Connection(self._trunk(address, flags), flags | NTO_COF_CLOEXEC)
+            with self.lock:
                 try:
-                    give_number(connection)
-                except BaseException:
-                    connection.detach()
-                    raise
-                return connection
-            # So many clients wait for the server to notice them that the host takes no more.
-            if time.monotonic() >= limit:
-                raise failure(EAGAIN)
+                    trunk = self._trunk(address, flags)
+                except BlockingIOError:
+                    # So many clients wait for the server to notice them that the host takes no more.
+                    if time.monotonic() >= limit:
+                        raise failure(EAGAIN) from None
+                else:
+                    connection = Connection(trunk, flags | NTO_COF_CLOEXEC)
+                    try:
+                        give_number(connection)
+                    except BaseException:
+                        connection.detach()
+                        raise
+                    return connection
             time.sleep(pause)
-            pause = min(2 * pause, 0.05)
+            pause = min(2 * pause, limits.RETRY_MAX)
 
     def _number(self, connection: Connection, index: int, exactly: bool = False) -> None:
         """Enter a connection under the lowest free number from ``index`` on."""

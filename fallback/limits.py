@@ -1,0 +1,72 @@
+"""What is bounded here, by how much, and why.
+
+Where libha, the twin in C, has the same limit, its file is named; a number that both sides of the wire need is in
+PROTOCOL.md, too. The sizes of frames are in wire.py, those of paths in runtime.py. Times are in seconds.
+"""
+
+from typing import Final
+
+# Numbers.
+
+# Channels, side channels and clients of a process together: a table of QNX's kernel has no more entries (B354).
+# libha: number.c.
+SLOTS: Final = 65534
+# Descriptors of ours lie from here on, or from the middle of what the process may have if that is less: it is usually
+# 1024, so that the program has the lower half for itself.
+OUR_DESCRIPTORS: Final = 512
+
+# The client's side.
+
+# The smallest window, in bytes. It holds the least that needs one, and twice that. Larger ones are powers of two, so
+# that they can be used again, up to the largest that is kept; beyond that, memory is not held for rare giants.
+# libha: client/lane.c.
+WINDOW_MIN: Final = 1 << 16
+WINDOW_KEPT: Final = 1 << 24
+# So many windows are kept for one connection, since no more threads than that are likely to send large messages at
+# once, again and again. Lanes without a window cost little, and are all kept. libha: client/connection.c.
+WINDOWS_KEPT: Final = 4
+# How long a new client waits for room in the backlog of a server that does not accept. libha: client/connection.c.
+BACKLOG_WAIT: Final = 5.0
+# How long a lane is offered to a server that takes no notice, when the host holds no more for it.
+# libha: client/trunk.c.
+LANE_WAIT: Final = 30.0
+# Waiting for either, a client tries again after the first of these, then after twice that, and so on up to the other:
+# the host does not say when it holds more.
+RETRY_MIN: Final = 0.001
+RETRY_MAX: Final = 0.05
+# How long a server that waits in MsgReceive already may take to be scheduled, where a client may not wait for a
+# receiver at all (B216). libha: client/exchange.c.
+RECEIVER_GRACE: Final = 0.2
+# What a pipe for pulses is enlarged to, in bytes: Linux allows no user more (fs.pipe-max-size).
+# libha: client/trunk.c.
+PULSE_PIPE: Final = 1 << 20
+
+# The server's side.
+
+# As deep as the host allows: it takes what it has for what is asked beyond that. libha: host/runtime.c.
+BACKLOG: Final = 2**31 - 1
+# Pulses in a channel's queue, which take 16 megabytes here and 4 in libha. Those beyond them are left with the host
+# until half of these are received, and when it holds no more, their senders get EAGAIN (B250). libha: server/client.c.
+QUEUED_PULSES: Final = 65536
+# How long a client may leave a reply of several frames unread, which does not fit into a pipe that somebody has made
+# smaller, before it is given up: the thread that answers waits meanwhile. libha: server/server_lane.c.
+ANSWER_WAIT: Final = 1.0
+# A rcvid is positive, since 0 and -1 mean something else.
+RCVID_MAX: Final = 2**31 - 1
+
+# One turn of a thread that takes in what has arrived, so that no client, and no flood of new ones, keeps it from the
+# others. What is left is taken in the next time.
+
+# New clients.
+ACCEPTS: Final = 64
+# Reads from the trunk of one client, each of so many frames: one frame brings a lane, with at most three descriptors,
+# and Linux passes up to 253 at once.
+TRUNK_READS: Final = 64
+TRUNK_FRAMES: Final = 64
+# Pulses in one read.
+PULSES_READ: Final = 1024
+# Reads of the pulses that a client has left behind: twice as many as a pipe of PULSE_PIPE bytes holds, since somebody
+# else may have its other end, too, and go on writing.
+LAST_PULSE_READS: Final = 64
+# Rounds of looking for news: a new client, its trunk with a lane, the lane with a message, and nothing more.
+ROUNDS: Final = 4

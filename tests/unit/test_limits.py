@@ -1,0 +1,186 @@
+"""What is bounded: numbers, windows that are kept, pulses in a queue."""
+
+import os
+import time
+from errno import EAGAIN, EBADF
+from typing import Iterator, List, Tuple
+
+import pytest
+from ha_qnx.fallback import limits, wire
+from ha_qnx.fallback.connections import Connection, Lane
+from ha_qnx.fallback.kernel import SocketKernel
+from ha_qnx.fallback.numbers import Slots
+
+from ha_qnx.constants import NTO_SIDE_CHANNEL, NTO_TIMEOUT_RECEIVE
+from ha_qnx.structures import Pulse
+
+Served = Tuple[SocketKernel, int, int]
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """A kernel, a channel of it, and a side channel to that."""
+    kernel = SocketKernel()
+    chid = kernel.ChannelCreate(0)
+    yield kernel, chid, kernel.ConnectAttach(0, 0, chid)
+    kernel.ChannelDestroy(chid)
+
+
+def fill(slots: Slots) -> List[int]:
+    """Take all slots that are left."""
+    taken = []
+    while True:
+        try:
+            taken.append(slots.take())
+        except BlockingIOError:
+            return taken
+
+
+# Numbers.
+
+
+def test_the_lowest_free_slot_is_taken() -> None:
+    """Slots begin with 1, and one that was given back is the next if it is the lowest."""
+    slots = Slots()
+    assert [slots.take() for _ in range(4)] == [1, 2, 3, 4]
+    for slot in (3, 2):
+        slots.give_back(slot)
+    assert [slots.take() for _ in range(3)] == [2, 3, 5]
+
+
+def test_no_slot_beyond_the_last_is_taken() -> None:
+    """When all are taken, the next is EAGAIN, until one was given back."""
+    slots = Slots()
+    assert fill(slots) == list(range(1, limits.SLOTS + 1))
+    slots.give_back(7)
+    assert not slots.take_exactly(8)
+    assert not slots.take_exactly(limits.SLOTS + 1)
+    assert slots.take() == 7
+    with pytest.raises(BlockingIOError) as raised:
+        slots.take()
+    assert raised.value.errno == EAGAIN
+
+
+def test_a_certain_slot_is_taken_if_it_is_free() -> None:
+    """Those below it stay free."""
+    slots = Slots()
+    assert slots.take_exactly(3)
+    assert not slots.take_exactly(3)
+    assert [slots.take() for _ in range(3)] == [1, 2, 4]
+
+
+def test_nothing_is_numbered_beyond_the_last_slot(served: Served) -> None:
+    """A channel or a side channel is EAGAIN at once, a new client is turned away; a slot that is given back is used."""
+    kernel, chid, coid = served
+    client = SocketKernel()
+    late = client.ConnectAttach(0, os.getpid(), chid)
+    slots = kernel._channels._slots
+    fill(slots)
+    started = time.monotonic()
+    with pytest.raises(BlockingIOError):
+        kernel.ChannelCreate(0)
+    with pytest.raises(BlockingIOError):
+        kernel.ConnectAttach(0, 0, chid)
+    assert time.monotonic() - started < limits.BACKLOG_WAIT
+    kernel.TimerTimeout(NTO_TIMEOUT_RECEIVE, None)
+    with pytest.raises(TimeoutError):
+        kernel.MsgReceive(chid, bytearray(1))
+    with pytest.raises(OSError) as raised:  # noqa: PT011  # the errno is looked at
+        client.MsgSend(late, b"message")
+    assert raised.value.errno == EBADF
+    client.ConnectDetach(late)
+    slots.give_back(5)
+    assert kernel.ConnectAttach(0, 0, chid) == 5 | NTO_SIDE_CHANNEL
+    kernel.ConnectDetach(coid)
+    assert kernel.ChannelCreate(0) == coid & ~NTO_SIDE_CHANNEL
+
+
+# Windows.
+
+
+def connection_of(served: Served) -> Connection:
+    kernel, _chid, coid = served
+    return kernel._table.entries[coid]
+
+
+def with_windows(connection: Connection, *sizes: int) -> List[Lane]:
+    """Lanes of which each has a window for so many bytes."""
+    return [connection.lane(size, None) for size in sizes]
+
+
+def sizes(lanes: List[Lane]) -> List[int]:
+    return [lane.window.size for lane in lanes if lane.window]
+
+
+@pytest.mark.parametrize(
+    ("needed", "size"),
+    [
+        (1, limits.WINDOW_MIN),
+        (limits.WINDOW_MIN, limits.WINDOW_MIN),
+        (limits.WINDOW_MIN + 1, 2 * limits.WINDOW_MIN),
+        (limits.WINDOW_KEPT, limits.WINDOW_KEPT),
+        (limits.WINDOW_KEPT + 1, limits.WINDOW_KEPT + os.sysconf("SC_PAGESIZE")),
+    ],
+)
+def test_the_size_of_a_window(served: Served, needed: int, size: int) -> None:
+    """It is a power of two, so that it can be used again; one that will not be is no larger than it must be."""
+    assert sizes(with_windows(connection_of(served), needed)) == [size]
+
+
+def test_a_few_windows_are_kept(served: Served) -> None:
+    """So many threads may send large messages at once, but what is left over of them is not held for ever."""
+    connection = connection_of(served)
+    lanes = with_windows(connection, *[limits.WINDOW_MIN] * (limits.WINDOWS_KEPT + 2))
+    for lane in lanes:
+        connection.release(lane)
+    again = with_windows(connection, *[limits.WINDOW_MIN] * limits.WINDOWS_KEPT)
+    assert set(again) == set(lanes[: limits.WINDOWS_KEPT])
+    assert sizes(lanes) == [limits.WINDOW_MIN] * len(lanes)
+    assert [lane.window.fd < 0 for lane in lanes if lane.window] == [False] * limits.WINDOWS_KEPT + [True] * 2
+
+
+def test_a_giant_is_not_kept(served: Served) -> None:
+    """The memory of a very large message is given back with its reply."""
+    connection = connection_of(served)
+    (giant,) = with_windows(connection, limits.WINDOW_KEPT + 1)
+    connection.release(giant)
+    assert giant.window
+    assert giant.window.fd < 0
+
+
+def test_the_smallest_window_is_not_too_small() -> None:
+    """It holds the smallest message that needs one, with the most room for a reply that needs none."""
+    assert wire.reply_area(wire.INLINE_SEND + 1) + wire.INLINE_ROOM <= limits.WINDOW_MIN
+
+
+# Pulses.
+
+
+def send(kernel: SocketKernel, coid: int, values: range) -> None:
+    for value in values:
+        kernel.MsgSendPulse(coid, 10, 1, value)
+
+
+def receive(kernel: SocketKernel, chid: int) -> int:
+    pulse = Pulse()
+    assert kernel.MsgReceive(chid, memoryview(pulse).cast("B")) == 0
+    return int(pulse.value.sival_int)
+
+
+def test_pulses_beyond_the_limit_stay_with_the_host(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue holds so many and those of one more read; the others are taken in, in order, once half are received."""
+    kernel, chid, coid = served
+    monkeypatch.setattr(limits, "QUEUED_PULSES", 100)
+    monkeypatch.setattr(limits, "PULSES_READ", 10)
+    channel = kernel._channels.entries[chid]
+    count, longest, was_full = 500, 0, False
+    send(kernel, coid, range(count))
+    for value in range(count):
+        assert receive(kernel, chid) == value
+        longest = max(longest, len(channel.queue.pulses))
+        was_full = was_full or bool(channel._muted)
+    assert was_full
+    assert longest < 110
+    assert not channel._muted
+    send(kernel, coid, range(3))
+    assert [receive(kernel, chid) for _ in range(3)] == [0, 1, 2]

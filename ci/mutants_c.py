@@ -173,8 +173,8 @@ MUTANTS = (
         "sends on a number that is another's",
         "attachments",
         CONNECTION,
-        "    if (!has_its_number(connection)) {\n        sever(connection, true);",
-        "    if (false) {\n        sever(connection, true);",
+        "    if (!connection_has_its_number(connection)) {\n",
+        "    if (false) {\n",
     ),
     Mutant(
         "does not report the death of a server",

@@ -7,6 +7,7 @@
 #include "calls/call.h"
 #include "calls/connect.h"
 #include "calls/open_mode.h"
+#include "client/connection.h"
 #include "client/recovery.h"
 #include "ha_posix.h"
 #include "wire.h"
@@ -20,10 +21,18 @@ HA_EXPORT const char *ha_posix_version(void)
     return "libha for POSIX " VERSION_STRING(HA_VERSION) ", wire 1";
 }
 
+static int attach(int coid, RFp rfn, void *rhdl, unsigned flags)
+{
+    int error = attachment_check(rfn, flags);
+    if (!error && !connection_is_open(coid))
+        error = EBADF; /* D2 */
+    return error ? error : attachment_attach(coid, rfn, rhdl, flags);
+}
+
 HA_EXPORT int ha_attach(int coid, RFp rfn, void *rhdl, unsigned flags)
 {
     struct call call = call_begin();
-    return (int)call_end(&call, attachment_attach(coid, rfn, rhdl, flags), 0);
+    return (int)call_end(&call, attach(coid, rfn, rhdl, flags), 0);
 }
 
 HA_EXPORT int ha_detach(int coid)
@@ -48,7 +57,7 @@ static int open_attached(const char *path, int oflag, mode_t mode, RFp rfn, void
         error = file_open(path, oflag, mode, fd);
     if (error)
         return error;
-    error = attachment_attach(*fd, rfn, rhdl, haflags);
+    error = attach(*fd, rfn, rhdl, haflags);
     if (error)
         file_close(*fd);
     return error;
@@ -103,7 +112,7 @@ static int attach_attached(uint32_t nd, int32_t pid, int chid, unsigned index, u
         error = connect_attach(nd, pid, chid, index, flags, coid);
     if (error)
         return error;
-    error = attachment_attach(*coid, rfn, rhdl, haflags);
+    error = attach(*coid, rfn, rhdl, haflags);
     if (error)
         connect_detach(*coid);
     return error;

@@ -1,4 +1,7 @@
-/* The connections of this process. */
+/*
+ * The connections of this process: using one (connection.c), making and ending them by number (table.c), making those
+ * anew that a fork or an exec has left (inherited.c).
+ */
 #ifndef CONNECTION_H
 #define CONNECTION_H
 
@@ -54,6 +57,9 @@ struct use {
  * connection that a forked child uses for the first time.
  */
 int connection_begin(int coid, uint64_t window, struct use *use, struct ticket *ticket);
+/* The same, but an inherited connection is not made anew: it tells of it. */
+int connection_begin_made(int coid, uint64_t window, struct use *use, struct ticket *ticket);
+#define CONNECTION_INHERITED (-1) /* no errno */
 /* Gives the use a new lane. 0 or an errno; EBADF if the connection was detached meanwhile. */
 int connection_add_lane(struct use *use, uint64_t window, int64_t deadline);
 /* Closes the lane of the use: it does not go back to the connection. */
@@ -104,6 +110,17 @@ int connection_replace(int coid, int fd);
 
 /* Without any lock: pulses for the connections on trunks whose end the channel has heard of that wants to (B203). */
 void connection_report_deaths(void);
+
+/* A connection that nothing leads to yet; NULL if there is no memory. */
+struct connection *connection_new(struct trunk *trunk, const struct address *address, unsigned flags);
+/* Under the table's lock and the number's: puts a connection, or none, under a number; returns what it had. */
+struct connection *connection_put(struct number *number, struct connection *connection);
+/* How many numbers have one. */
+unsigned connection_count(void);
+/* False if something else has its number by now (D17). */
+bool connection_has_its_number(const struct connection *connection);
+/* Detaches it: no thread uses it any more but those that wait for a reply, and they are woken. */
+void connection_sever(struct connection *connection, bool keep_number);
 
 /* At the start of a program: a connection that the one before it has left open, if it still has its number. */
 void connection_inherit(int coid, const struct address *address, unsigned flags, off_t cookie);

@@ -36,6 +36,7 @@ void recovery_got_through(int coid, const struct ticket *ticket);
 
 /* These return 0 or an errno. */
 int attachment_check(RFp function, unsigned flags);
+/* Of a number that is open, with arguments that are checked. */
 int attachment_attach(int coid, RFp function, void *handle, unsigned flags);
 int attachment_detach(int coid);
 int attachment_share(int coid, int duplicate);

@@ -48,7 +48,7 @@ void successor_tell(void)
     free(word);
 }
 
-static void take_over(const char *entry)
+static void parse(const char *entry, take_over *function)
 {
     int coid, end;
     intmax_t cookie;
@@ -56,14 +56,14 @@ static void take_over(const char *entry)
     struct address address;
     if (sscanf(entry, "%d:%jd:%u:%n", &coid, &cookie, &flags, &end) == 3 && coid >= 0 && cookie > 0 &&
         address_parse(&address, entry + end))
-        connection_inherit(coid, &address, flags, (off_t)cookie);
+        function(coid, &address, flags, (off_t)cookie);
 }
 
-void successor_is_told(void)
+void successor_is_told(take_over *function)
 {
     const char *left = getenv(VARIABLE);
     char *word = left ? strdup(left) : NULL, *place;
     for (char *entry = word ? strtok_r(word, ",", &place) : NULL; entry; entry = strtok_r(NULL, ",", &place))
-        take_over(entry);
+        parse(entry, function);
     free(word);
 }

@@ -7,9 +7,14 @@
 #ifndef SUCCESSOR_H
 #define SUCCESSOR_H
 
+#include <sys/types.h>
+
+struct address;
+
 /* Under the table's lock: leaves word. */
 void successor_tell(void);
-/* At the start of a program: takes over what the one before it has left. */
-void successor_is_told(void);
+/* At the start of a program: calls a function for each connection that the one before it has left. */
+typedef void take_over(int coid, const struct address *address, unsigned flags, off_t cookie);
+void successor_is_told(take_over *function);
 
 #endif

@@ -16,6 +16,8 @@
 #include "server/channel.h"
 #include "server/deaths.h"
 
+/* How long a connection waits for room in a server's backlog. */
+#define BACKLOG_LIMIT (5 * CLOCK_SECOND)
 /* How long a lane is offered to a server that does not read. */
 #define PASSING_LIMIT (30 * CLOCK_SECOND)
 #define PASSING_PAUSE (2 * CLOCK_MILLISECOND)
@@ -45,7 +47,11 @@ static bool serves(struct trunk *trunk, const struct address *address)
            (!*address->token || !strcmp(trunk->address.token, address->token)) && trunk_is_alive(trunk);
 }
 
-int trunk_open(const struct address *address, bool shared, struct trunk **result)
+/*
+ * Under the table's lock: a trunk to a channel, an existing one if `shared`. 0, or an errno; EAGAIN if the server's
+ * backlog is full.
+ */
+static int open_trunk(const struct address *address, bool shared, struct trunk **result)
 {
     const struct hello_frame hello = {.kind = FRAME_HELLO, .version = WIRE_VERSION, .magic = WIRE_MAGIC};
     for (struct trunk *trunk = trunks; shared && trunk; trunk = trunk->next) {
@@ -78,6 +84,24 @@ int trunk_open(const struct address *address, bool shared, struct trunk **result
     deaths_watch(&trunk->watch, trunk->sock);
     *result = trunk;
     return 0;
+}
+
+int trunk_use(struct address *address, bool shared, int (*use_it)(struct trunk *, void *), void *argument)
+{
+    int64_t limit = clock_now() + BACKLOG_LIMIT;
+    for (int64_t pause = CLOCK_MILLISECOND;; pause = pause < 32 * CLOCK_MILLISECOND ? 2 * pause : pause) {
+        struct trunk *trunk;
+        table_lock();
+        int error = open_trunk(address, shared, &trunk);
+        bool busy = error == EAGAIN;
+        int outcome = error ? error : use_it(trunk, argument);
+        table_unlock();
+        if (!error && outcome)
+            trunk_release(trunk);
+        if (!busy || clock_now() >= limit)
+            return outcome;
+        clock_sleep(pause);
+    }
 }
 
 void trunk_hold(struct trunk *trunk)

@@ -37,10 +37,11 @@ struct trunk {
 };
 
 /*
- * Under the table's lock: a trunk to a channel, an existing one if `shared`. 0, or an errno; EAGAIN if the server's
- * backlog is full. `address` may lack its token.
+ * Finds a trunk to a channel, an existing one if `shared`, and calls a function with it, all under the table's lock.
+ * Tries again for a while if the server's backlog is full. The reference to the trunk goes to the function, unless that
+ * returns an errno. 0, what the function returns, or an errno. `address` may lack its token.
  */
-int trunk_open(const struct address *address, bool shared, struct trunk **trunk);
+int trunk_use(struct address *address, bool shared, int (*use_it)(struct trunk *trunk, void *argument), void *argument);
 /* Under the table's lock. */
 void trunk_hold(struct trunk *trunk);
 /* Without it: closes the trunk if nobody uses it any more. */

@@ -1,0 +1,363 @@
+/* The connections of this process by number: making and ending them, and what can be asked about a number. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "client/connection.h"
+#include "client/successor.h"
+#include "client/trunk.h"
+#include "ha_posix.h"
+#include "host/descriptor.h"
+#include "number.h"
+#include "server/deaths.h"
+
+static bool is_descriptor(int number)
+{
+    return number >= 0 && !(number & _NTO_SIDE_CHANNEL) && fcntl(number, F_GETFD) >= 0;
+}
+
+/* Making connections. */
+
+/* The number of a new connection, and its placeholder. 0 or an errno. Under the table's lock. */
+static int take_number(int index, bool exactly, off_t *cookie, int *coid)
+{
+    if (index & _NTO_SIDE_CHANNEL) {
+        int slot = index & ~_NTO_SIDE_CHANNEL;
+        if (exactly && !slot_take_exactly(slot))
+            return EBADF;
+        if (!exactly && (slot = slot_take()) < 0)
+            return EAGAIN;
+        *coid = slot | _NTO_SIDE_CHANNEL;
+        *cookie = 0;
+        return 0;
+    }
+    *cookie = placeholder_cookie();
+    *coid = placeholder_place(index, *cookie);
+    if (*coid < 0)
+        return errno;
+    if (exactly && *coid != index) {
+        placeholder_close(*coid);
+        return EBADF;
+    }
+    return 0;
+}
+
+static void release_number(int coid)
+{
+    if (coid & _NTO_SIDE_CHANNEL)
+        slot_release(coid & ~_NTO_SIDE_CHANNEL);
+    else
+        placeholder_close(coid);
+}
+
+/*
+ * Enters a connection under a number from `index` on, or exactly there; or, if a dead one has kept the number `index`,
+ * in place of that. *stale is what had the number before, to be severed. Under the table's lock.
+ */
+static int enter(struct connection *connection, int index, bool exactly, struct connection **stale)
+{
+    struct number *number = exactly ? number_make(index) : NULL;
+    struct connection *kept = NULL;
+    int error = 0;
+    *stale = NULL;
+    if (number) {
+        pthread_mutex_lock(&number->lock);
+        kept = number->connection;
+        if (kept && !connection_has_its_number(kept))
+            kept = NULL; /* Its descriptor was closed behind our back. */
+        bool alive = kept && !kept->detached;
+        pthread_mutex_unlock(&number->lock);
+        if (alive)
+            return EBADF; /* Another thread has given it a new connection. */
+    }
+    if (kept) {
+        connection->coid = kept->coid;
+        connection->cookie = kept->cookie;
+        /* It lies under the descriptor that is there, which keeps its close-on-exec flag. */
+        connection->flags = (connection->flags & ~(unsigned)_NTO_COF_CLOEXEC) | (kept->flags & _NTO_COF_CLOEXEC);
+    } else {
+        error = take_number(index, exactly, &connection->cookie, &connection->coid);
+        if (error)
+            return error;
+        number = number_make(connection->coid);
+        if (!number) {
+            release_number(connection->coid);
+            return EMFILE;
+        }
+    }
+    connection->number = number;
+    connection->in_table = true;
+    pthread_mutex_lock(&number->lock);
+    *stale = connection_put(number, connection);
+    number->inherited = NULL;
+    pthread_mutex_unlock(&number->lock);
+    if (!(connection->flags & _NTO_COF_CLOEXEC))
+        successor_tell();
+    return 0;
+}
+
+struct making {
+    unsigned flags;
+    int index;
+    bool exactly;
+    int coid; /* of the connection that was made: another thread may have ended it already */
+    struct connection *stale;
+};
+
+static int make_connection(struct trunk *trunk, void *argument)
+{
+    struct making *making = argument;
+    struct connection *connection = connection_new(trunk, &trunk->address, making->flags | _NTO_COF_CLOEXEC);
+    if (!connection)
+        return ENOMEM;
+    int error = enter(connection, making->index, making->exactly, &making->stale);
+    if (error)
+        free(connection);
+    else
+        making->coid = connection->coid;
+    return error;
+}
+
+int connection_make_room(int coid)
+{
+    struct number *number = number_find(coid);
+    if (!number)
+        return 0;
+    table_lock();
+    pthread_mutex_lock(&number->lock);
+    struct connection *old = number->connection;
+    struct inherited *inherited = number->inherited;
+    off_t cookie = old ? old->cookie : inherited ? inherited->cookie : 0;
+    bool foreign = cookie && !placeholder_is(coid, cookie) && is_descriptor(coid);
+    if (inherited && !old && !foreign && (old = connection_new(NULL, &inherited->address, inherited->flags))) {
+        old->number = number;
+        old->coid = coid;
+        old->cookie = inherited->cookie;
+        old->in_table = old->detached = true;
+        connection_put(number, old);
+    }
+    number->inherited = NULL;
+    pthread_mutex_unlock(&number->lock);
+    table_unlock();
+    if (foreign && old)
+        connection_sever(old, true);
+    else
+        connection_kill(coid);
+    return foreign ? EBADF : 0;
+}
+
+int connection_attach(struct address *address, unsigned index, unsigned flags, int *coid)
+{
+    bool exactly = *coid >= 0;
+    struct making making = {.flags = flags, .index = exactly ? *coid : (int)index, .exactly = exactly};
+    if (exactly) {
+        int error = connection_make_room(*coid);
+        if (error)
+            return error;
+    } else {
+        struct rlimit limit;
+        getrlimit(RLIMIT_NOFILE, &limit);
+        if (!(index & _NTO_SIDE_CHANNEL) && index >= limit.rlim_cur)
+            return EINVAL; /* B42 */
+        if (connection_count() >= limit.rlim_cur)
+            return EMFILE; /* B43 */
+    }
+    int error = trunk_use(address, !(flags & _NTO_COF_NOSHARE), make_connection, &making);
+    if (making.stale)
+        connection_sever(making.stale, false);
+    if (!error)
+        *coid = making.coid;
+    return error;
+}
+
+int connection_copy(int coid, int index, bool exactly, int *copy)
+{
+    struct ticket ticket;
+    struct use use;
+    int error = connection_begin(coid, 0, &use, &ticket);
+    if (error)
+        return error;
+    struct connection *original = use.connection, *stale = NULL;
+    pthread_mutex_lock(&original->number->lock);
+    unsigned flags = original->flags | _NTO_COF_CLOEXEC;
+    pthread_mutex_unlock(&original->number->lock);
+    struct connection *connection = connection_new(original->trunk, &original->address, flags);
+    if (connection) {
+        table_lock();
+        trunk_hold(original->trunk);
+        error = enter(connection, index, exactly, &stale);
+        if (!error)
+            *copy = connection->coid; /* Another thread may end it as soon as the table is free. */
+        table_unlock();
+        if (error) {
+            trunk_release(original->trunk);
+            free(connection);
+        }
+    } else {
+        error = ENOMEM;
+    }
+    if (stale)
+        connection_sever(stale, false);
+    connection_end(&use);
+    return error;
+}
+
+/* Ending connections. */
+
+int connection_detach(int coid)
+{
+    struct number *number = number_find(coid);
+    if (!number)
+        return EBADF;
+    table_lock();
+    pthread_mutex_lock(&number->lock);
+    struct connection *connection = number->connection;
+    struct inherited *inherited = number->inherited;
+    off_t cookie = connection ? connection->cookie : inherited ? inherited->cookie : 0;
+    bool found = connection || inherited;
+    bool foreign = found && cookie && !placeholder_is(coid, cookie);
+    connection_put(number, NULL);
+    number->inherited = NULL;
+    pthread_mutex_unlock(&number->lock);
+    if (found && !foreign)
+        release_number(coid);
+    table_unlock();
+    if (connection)
+        connection_sever(connection, false);
+    return found && !foreign ? 0 : EBADF;
+}
+
+void connection_kill(int coid)
+{
+    struct number *number = number_find(coid);
+    struct connection *connection = NULL;
+    if (number) {
+        pthread_mutex_lock(&number->lock);
+        connection = number->connection;
+        if (connection)
+            connection->users++;
+        pthread_mutex_unlock(&number->lock);
+    }
+    if (connection) {
+        struct use use = {connection, NULL};
+        connection_sever(connection, true);
+        connection_end(&use);
+    }
+}
+
+void connection_give_way(int coid)
+{
+    if (connection_is_ours(coid) && !connection_is_open(coid))
+        connection_detach(coid);
+}
+
+int connection_replace(int coid, int fd)
+{
+    struct number *number = number_find(coid);
+    struct connection *old = NULL;
+    int error = 0;
+    if (coid < 0 || coid & _NTO_SIDE_CHANNEL)
+        return EBADF;
+    table_lock();
+    if (number) {
+        pthread_mutex_lock(&number->lock);
+        old = connection_put(number, NULL);
+        number->inherited = NULL;
+        pthread_mutex_unlock(&number->lock);
+    }
+    bool cloexec = fcntl(fd, F_GETFD) & FD_CLOEXEC, is_free = !is_descriptor(coid);
+    if (is_free) { /* It was closed behind our back. */
+        int placed = fcntl(fd, cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, coid);
+        error = placed < 0 ? errno : placed != coid ? EBADF : 0;
+        if (placed >= 0 && placed != coid)
+            close(placed);
+    } else if (old && !connection_has_its_number(old)) {
+        error = EBADF;
+    } else if (dup3(fd, coid, cloexec ? O_CLOEXEC : 0) < 0) {
+        error = errno;
+    }
+    table_unlock();
+    if (old)
+        connection_sever(old, false);
+    return error;
+}
+
+/* Asking. */
+
+bool connection_is_ours(int coid)
+{
+    struct number *number = number_find(coid);
+    if (!number)
+        return false;
+    pthread_mutex_lock(&number->lock);
+    bool ours = number->connection || number->inherited;
+    pthread_mutex_unlock(&number->lock);
+    return ours;
+}
+
+bool connection_is_open(int coid)
+{
+    struct number *number = number_find(coid);
+    off_t cookie = 0;
+    bool ours = false;
+    if (number) {
+        pthread_mutex_lock(&number->lock);
+        ours = number->connection || number->inherited;
+        if (ours)
+            cookie = number->connection ? number->connection->cookie : number->inherited->cookie;
+        pthread_mutex_unlock(&number->lock);
+    }
+    return ours ? !cookie || placeholder_is(coid, cookie) : is_descriptor(coid);
+}
+
+bool connection_is_alive(int coid)
+{
+    struct ticket ticket;
+    struct use use;
+    if (connection_begin(coid, 0, &use, &ticket))
+        return false;
+    bool alive = trunk_is_alive(use.connection->trunk);
+    connection_end(&use);
+    return alive;
+}
+
+int connection_describe(int coid, int *chid, int *scoid)
+{
+    struct ticket ticket;
+    struct use use;
+    int error = connection_begin(coid, 0, &use, &ticket);
+    if (error)
+        return error;
+    *chid = use.connection->address.chid;
+    *scoid = trunk_scoid(use.connection->trunk);
+    connection_end(&use);
+    return 0;
+}
+
+/* Reporting the deaths of servers. */
+
+static void report_connection(struct number *number, void *trunk)
+{
+    pthread_mutex_lock(&number->lock);
+    struct connection *connection = number->connection;
+    bool is_hit = connection && connection->trunk == trunk && !connection->detached;
+    pthread_mutex_unlock(&number->lock);
+    if (is_hit)
+        deaths_of_connection(number->id);
+}
+
+static void report_trunk(struct trunk *trunk, void *argument)
+{
+    (void)argument;
+    if (deaths_heard_of(&trunk->watch))
+        number_each(report_connection, trunk);
+}
+
+void connection_report_deaths(void)
+{
+    table_lock();
+    trunk_each(report_trunk, NULL);
+    table_unlock();
+}

@@ -282,8 +282,8 @@ MUTANTS = (
         "leaves a timeout armed",
         "timeouts",
         THREAD,
-        "    thread->timeout_flags = 0;\n    patience.flags = flags & states;\n",
-        "    patience.flags = flags & states;\n",
+        "    thread->armed_flags = 0;\n    timeout.flags = flags & states;\n",
+        "    timeout.flags = flags & states;\n",
     ),
     Mutant(
         "limits the wait for the answer, too",

@@ -32,10 +32,10 @@ static int receive(int chid, const struct vector *sink, struct _msg_info64 *info
                    int *rcvid)
 {
     struct thread *thread = thread_self();
-    struct patience patience = thread_take_timeout(thread, _NTO_TIMEOUT_RECEIVE);
+    struct timeout timeout = thread_take_timeout(thread, _NTO_TIMEOUT_RECEIVE);
     for (;;) {
         struct arrival arrival;
-        int error = channel_wait(chid, pulses_only, &patience, cancellable, &arrival);
+        int error = channel_wait(chid, pulses_only, &timeout, cancellable, &arrival);
         *rcvid = 0;
         if (error)
             return error;

@@ -20,7 +20,7 @@ int send_plain(int coid, const struct request *request, struct ticket *ticket, l
         .thread = thread,
         .message = &request->message,
         .reply = &request->reply,
-        .patience = thread_take_timeout(thread, _NTO_TIMEOUT_SEND | _NTO_TIMEOUT_REPLY),
+        .timeout = thread_take_timeout(thread, _NTO_TIMEOUT_SEND | _NTO_TIMEOUT_REPLY),
         .cancellable = request->cancellable,
     };
     uint64_t window = lane_window_needed(request->message.size, request->reply.size);

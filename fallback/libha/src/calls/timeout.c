@@ -11,8 +11,8 @@
 
 #define KNOWN_STATES (_NTO_TIMEOUT_SEND | _NTO_TIMEOUT_RECEIVE | _NTO_TIMEOUT_REPLY)
 
-/* Sets the timeout; stores the flags of the one before. */
-static int timer_timeout(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime,
+/* Arms a timeout; stores the flags of the one before. */
+static int arm(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime,
                          int *before)
 {
     struct thread *thread = thread_self();
@@ -24,13 +24,13 @@ static int timer_timeout(clockid_t id, int flags, const struct ha_posix_sigevent
         return EINVAL;
     if (notify && notify->sigev_notify != HA_POSIX_SIGEV_UNBLOCK && notify->sigev_notify != 5)
         return ENOTSUP; /* 5 is SIGEV_UNBLOCK of 6.x and 8.0. Other events would not end the call (B220). */
-    *before = thread->timeout_flags;
-    thread->timeout_flags = states;
-    thread->timeout = ntime ? *ntime : 0;
-    thread->timeout_absolute = absolute && ntime && *ntime;
-    if (thread->timeout_absolute && id == CLOCK_REALTIME) {
+    *before = thread->armed_flags;
+    thread->armed_flags = states;
+    thread->armed_nanoseconds = ntime ? *ntime : 0;
+    thread->armed_is_absolute = absolute && ntime && *ntime;
+    if (thread->armed_is_absolute && id == CLOCK_REALTIME) {
         int64_t late = clock_read(CLOCK_REALTIME) - clock_now();
-        thread->timeout = *ntime > (uint64_t)late ? *ntime - (uint64_t)late : 1;
+        thread->armed_nanoseconds = *ntime > (uint64_t)late ? *ntime - (uint64_t)late : 1;
     }
     return 0;
 }
@@ -47,7 +47,7 @@ HA_EXPORT int TimerTimeout(clockid_t id, int flags, const struct ha_posix_sigeve
     struct call call = call_begin();
     int before = 0;
     (void)otime;
-    int error = timer_timeout(id, flags, notify, ntime, &before);
+    int error = arm(id, flags, notify, ntime, &before);
     return (int)call_end(&call, error, before);
 }
 
@@ -57,6 +57,6 @@ HA_EXPORT int TimerTimeout_r(clockid_t id, int flags, const struct ha_posix_sige
     struct call call = call_begin();
     int before = 0;
     (void)otime;
-    int error = timer_timeout(id, flags, notify, ntime, &before);
+    int error = arm(id, flags, notify, ntime, &before);
     return (int)call_end_negative(&call, error, before);
 }

@@ -42,17 +42,17 @@ static void lose_server(struct exchange *exchange)
 /* Which kind of message the timeout asks for. ETIMEDOUT if it leaves no time to send anything (B213 to B216). */
 static int choose_kind(struct exchange *exchange, enum frame_kind *kind)
 {
-    const struct patience *patience = &exchange->patience;
+    const struct timeout *timeout = &exchange->timeout;
     *kind = FRAME_MESSAGE;
     exchange->deadline = CLOCK_NEVER;
-    if (patience->flags == _NTO_TIMEOUT_REPLY) {
-        *kind = patience->at_once ? FRAME_MESSAGE_EXPIRED : FRAME_MESSAGE_TELL;
-    } else if (patience->at_once && patience->flags & _NTO_TIMEOUT_REPLY) {
+    if (timeout->flags == _NTO_TIMEOUT_REPLY) {
+        *kind = timeout->immediate ? FRAME_MESSAGE_EXPIRED : FRAME_MESSAGE_TELL;
+    } else if (timeout->immediate && timeout->flags & _NTO_TIMEOUT_REPLY) {
         return trunk_is_alive(exchange->use->connection->trunk) ? ETIMEDOUT : EBADF;
-    } else if (patience->at_once) {
+    } else if (timeout->immediate) {
         exchange->deadline = clock_now() + RECEIVER_GRACE;
-    } else if (patience->flags) {
-        exchange->deadline = patience->end;
+    } else if (timeout->flags) {
+        exchange->deadline = timeout->deadline;
     }
     return 0;
 }
@@ -123,7 +123,7 @@ static int give_up(struct exchange *exchange, int reason)
         lane->is_spoilt = true;
         return reason;
     }
-    if (reason == ETIMEDOUT && exchange->patience.flags == _NTO_TIMEOUT_SEND) {
+    if (reason == ETIMEDOUT && exchange->timeout.flags == _NTO_TIMEOUT_SEND) {
         exchange->deadline = CLOCK_NEVER; /* The wait for the reply is not limited (B209). */
         return GO_ON;
     }
@@ -215,9 +215,10 @@ static int take_frame(struct exchange *exchange, bool *done)
         *done = true;
         break;
     case FRAME_RECEIVED:
-        if (exchange->patience.flags == _NTO_TIMEOUT_REPLY && !exchange->unblock_reason)
-            exchange->deadline = exchange->patience.absolute ? exchange->patience.end
-                                                             : clock_after(clock_now(), exchange->patience.span);
+        if (exchange->timeout.flags == _NTO_TIMEOUT_REPLY && !exchange->unblock_reason)
+            exchange->deadline = exchange->timeout.is_absolute
+                                     ? exchange->timeout.deadline
+                                     : clock_after(clock_now(), exchange->timeout.nanoseconds);
         break;
     case FRAME_DETACHED:
         if (!connection_is_detached(exchange->use->connection))

@@ -14,7 +14,7 @@ struct exchange {
     struct thread *thread;
     const struct vector *message;
     const struct vector *reply;
-    struct patience patience; /* for SEND and REPLY */
+    struct timeout timeout; /* for SEND and REPLY */
     bool cancellable;
     bool answered; /* the server has answered */
     long status;   /* of the reply */

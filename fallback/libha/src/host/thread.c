@@ -73,7 +73,7 @@ struct thread *thread_self(void)
         thread->tid = new_tid();
         thread->priority = thread->host_priority = DEFAULT_PRIORITY;
         thread->looked_at = 0;
-        thread->timeout_flags = 0;
+        thread->armed_flags = 0;
         pthread_setspecific(at_exit, thread);
     }
     return thread;
@@ -102,25 +102,25 @@ int thread_priority(struct thread *thread, int64_t now)
     return thread->priority;
 }
 
-struct patience thread_take_timeout(struct thread *thread, int states)
+struct timeout thread_take_timeout(struct thread *thread, int states)
 {
-    struct patience patience = {.end = CLOCK_NEVER};
-    int flags = thread->timeout_flags;
+    struct timeout timeout = {.deadline = CLOCK_NEVER};
+    int flags = thread->armed_flags;
     if (!flags)
-        return patience;
-    thread->timeout_flags = 0;
-    patience.flags = flags & states;
-    if (!patience.flags)
-        return patience;
+        return timeout;
+    thread->armed_flags = 0;
+    timeout.flags = flags & states;
+    if (!timeout.flags)
+        return timeout;
     int64_t now = clock_now();
-    patience.absolute = thread->timeout_absolute;
-    patience.span = thread->timeout;
-    if (patience.absolute)
-        patience.end = patience.span > INT64_MAX ? CLOCK_NEVER : (int64_t)patience.span;
+    timeout.is_absolute = thread->armed_is_absolute;
+    timeout.nanoseconds = thread->armed_nanoseconds;
+    if (timeout.is_absolute)
+        timeout.deadline = timeout.nanoseconds > INT64_MAX ? CLOCK_NEVER : (int64_t)timeout.nanoseconds;
     else
-        patience.end = clock_after(now, patience.span);
-    patience.at_once = patience.end <= now;
-    return patience;
+        timeout.deadline = clock_after(now, timeout.nanoseconds);
+    timeout.immediate = timeout.deadline <= now;
+    return timeout;
 }
 
 void thread_after_fork_in_child(void)

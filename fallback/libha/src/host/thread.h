@@ -1,4 +1,4 @@
-/* What the kernel knows of a thread: its number, its priority, the timeout it has set. */
+/* What the kernel knows of a thread: its number, its priority, the timeout it has armed. */
 #ifndef THREAD_H
 #define THREAD_H
 
@@ -13,9 +13,9 @@ struct thread {
     int priority;
     int host_priority;
     int64_t looked_at; /* when the host was last asked for it */
-    int timeout_flags; /* 0: no timeout is set */
-    bool timeout_absolute;
-    uint64_t timeout; /* nanoseconds; 0: at once */
+    int armed_flags; /* of the timeout for its next blocking call; 0: none is armed */
+    bool armed_is_absolute;
+    uint64_t armed_nanoseconds; /* 0: at once */
 };
 
 /* The calling thread. */
@@ -33,16 +33,16 @@ bool thread_goes_on(void);
 int thread_priority(struct thread *thread, int64_t now);
 
 /* A timeout, taken by the call that it limits. */
-struct patience {
-    int flags;    /* the states that are limited, out of those that were asked for */
-    bool at_once; /* do not block at all */
-    bool absolute;
-    uint64_t span; /* nanoseconds, if it is not absolute */
-    int64_t end;   /* when it ends, if it starts now */
+struct timeout {
+    int flags;      /* the states that are limited, out of those that were asked for */
+    bool immediate; /* a call that has to block fails at once */
+    bool is_absolute;
+    uint64_t nanoseconds; /* how long it is, if it is not absolute */
+    int64_t deadline;     /* when it ends, if it starts now */
 };
 
-/* The timeout that the thread has set for its next blocking call, if that can block in one of these states (B212). */
-struct patience thread_take_timeout(struct thread *thread, int states);
+/* The timeout that the thread has armed for its next blocking call, if that can block in one of these states (B212). */
+struct timeout thread_take_timeout(struct thread *thread, int states);
 
 void thread_after_fork_in_child(void);
 

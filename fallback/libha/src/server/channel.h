@@ -108,7 +108,7 @@ struct arrival {
  * Waits for a message or a pulse, or for a pulse only. 0; ESRCH if there is no such channel, or none any more; EINTR;
  * ETIMEDOUT.
  */
-int channel_wait(int chid, bool pulses_only, const struct patience *patience, bool cancellable,
+int channel_wait(int chid, bool pulses_only, const struct timeout *timeout, bool cancellable,
                  struct arrival *arrival);
 
 /* Under the table's lock. 0 or an errno. */

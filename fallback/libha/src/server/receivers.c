@@ -213,11 +213,11 @@ static bool take(struct channel *channel, struct receiver *receiver, bool is_cal
 }
 
 /* Under the lock. */
-static int wait_in(struct channel *channel, struct receiver *receiver, const struct patience *patience,
+static int wait_in(struct channel *channel, struct receiver *receiver, const struct timeout *timeout,
                    bool cancellable, struct arrival *arrival)
 {
     /* What is queued may not be all that has arrived, and not the most urgent. */
-    bool must_take_in = patience->at_once || has_anything(channel), is_called = false;
+    bool must_take_in = timeout->immediate || has_anything(channel), is_called = false;
     for (;;) {
         if (!channel->leader)
             channel->leader = receiver;
@@ -232,9 +232,9 @@ static int wait_in(struct channel *channel, struct receiver *receiver, const str
         must_take_in = false;
         if (has_rest(channel))
             continue; /* Lanes that break the rules, as it turned out. */
-        if (patience->at_once)
+        if (timeout->immediate)
             return ETIMEDOUT;
-        int error = wait_once(channel, receiver, patience->end, cancellable);
+        int error = wait_once(channel, receiver, timeout->deadline, cancellable);
         is_called = receiver->is_called;
         if (is_called)
             channel->called--;
@@ -245,7 +245,7 @@ static int wait_in(struct channel *channel, struct receiver *receiver, const str
     }
 }
 
-int channel_wait(int chid, bool pulses_only, const struct patience *patience, bool cancellable,
+int channel_wait(int chid, bool pulses_only, const struct timeout *timeout, bool cancellable,
                  struct arrival *arrival)
 {
     struct receiver receiver = {.pulses_only = pulses_only};
@@ -254,7 +254,7 @@ int channel_wait(int chid, bool pulses_only, const struct patience *patience, bo
         return ESRCH;
     sem_init(&receiver.wake, 0, 0);
     channel->users++;
-    int error = wait_in(channel, &receiver, patience, cancellable, arrival);
+    int error = wait_in(channel, &receiver, timeout, cancellable, arrival);
     stop_waiting(channel, &receiver);
     channel_dispatch(channel, NULL);
     channel_leave(channel);

@@ -6,9 +6,11 @@
 #include <string.h>
 
 #include "ha_posix.h"
+#include "host/registry.h"
 
 #define PAGE 64
-#define DESCRIPTOR_PAGES (1 << 14)
+#define DESCRIPTOR_PAGES (REGISTRY_LIMIT / PAGE)
+/* A table of QNX's kernel has at most 65534 entries (B354); slot 0 is none of ours. */
 #define SLOT_LIMIT 65535
 #define SLOT_PAGES ((SLOT_LIMIT + PAGE) / PAGE)
 

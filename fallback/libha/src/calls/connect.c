@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "calls/call.h"
@@ -169,13 +170,13 @@ static int change_flags(int32_t pid, int coid, unsigned mask, unsigned bits, uns
 /* What this process is, where nobody else vouches for it. */
 static void describe_self(struct _client_info *info, int ngroups)
 {
-    gid_t groups[1024];
     uid_t user[3];
     gid_t group[3];
     getresuid(&user[0], &user[1], &user[2]);
     getresgid(&group[0], &group[1], &group[2]);
     int count = getgroups(0, NULL);
-    int listed = getgroups(sizeof groups / sizeof *groups, groups);
+    gid_t *groups = count > 0 ? calloc((size_t)count, sizeof *groups) : NULL;
+    int listed = groups ? getgroups(count, groups) : 0;
     *info = (struct _client_info){
         .pid = getpid(),
         .cred = {.ruid = (int32_t)user[0],
@@ -189,6 +190,7 @@ static void describe_self(struct _client_info *info, int ngroups)
     int room = sizeof info->cred.grouplist / sizeof *info->cred.grouplist;
     for (int i = 0; i < listed && i < ngroups && i < room; i++)
         info->cred.grouplist[i] = (int32_t)groups[i];
+    free(groups);
 }
 
 static int client_info(int scoid, struct _client_info *info, int ngroups)

@@ -134,7 +134,7 @@ static int open_name(const char *name, unsigned index, const struct io_connect *
     return error;
 }
 
-int name_connect(const char *name, unsigned flags, int *coid)
+static int name_connect(const char *name, unsigned flags, int *coid)
 {
     struct io_connect message;
     if (!name_is_valid(name) || flags & ~(unsigned)NAME_FLAG_ATTACH_GLOBAL)

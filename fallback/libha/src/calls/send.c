@@ -34,7 +34,8 @@ int send_plain(int coid, const struct request *request, struct ticket *ticket, l
     return error;
 }
 
-int send_covered(int coid, const struct request *request, long *status)
+/* The cover. */
+static int send_covered(int coid, const struct request *request, long *status)
 {
     for (;;) {
         struct ticket ticket;

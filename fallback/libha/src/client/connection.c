@@ -10,8 +10,7 @@
 #include "host/descriptor.h"
 #include "number.h"
 
-/* Windows that are kept for the next message: how large, and how many. */
-#define WINDOW_KEPT (UINT64_C(1) << 24)
+/* So many windows are kept for the next messages: a connection that is not in use holds at most 64 MiB. */
 #define WINDOWS_KEPT 4
 
 static atomic_uint count;

@@ -12,10 +12,8 @@
 #include "host/descriptor.h"
 #include "host/registry.h"
 
-/* Windows are at least this large, and powers of two up to the other size: so that they can be used again. */
-#define WINDOW_MIN (UINT64_C(1) << 16)
-#define WINDOW_ROUND_MAX (UINT64_C(1) << 24)
-#define WINDOW_PAGE UINT64_C(4096)
+/* The smallest window. One that is larger than its message costs nothing: the host gives memory for what is written. */
+#define WINDOW_MIN (UINT64_C(1) << 18)
 
 uint64_t lane_window_needed(uint64_t size, uint64_t room)
 {
@@ -28,8 +26,8 @@ uint64_t lane_window_needed(uint64_t size, uint64_t room)
 static uint64_t round_up(uint64_t needed)
 {
     uint64_t size = WINDOW_MIN;
-    if (needed > WINDOW_ROUND_MAX)
-        return (needed + WINDOW_PAGE - 1) & ~(WINDOW_PAGE - 1);
+    if (needed > WINDOW_KEPT)
+        return needed;
     while (size < needed)
         size *= 2;
     return size;

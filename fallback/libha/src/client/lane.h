@@ -22,6 +22,12 @@ struct lane {
     unsigned char buffer[FRAME_MAX];
 };
 
+/*
+ * Windows have sizes that are powers of two, from the smallest up to this one, so that they can be used again, and are
+ * kept when their message is answered. Memory is not held for rare larger ones, which are as large as they need to be.
+ */
+#define WINDOW_KEPT (UINT64_C(1) << 24)
+
 /* The size a window needs; 0 if a message and a reply of these sizes do without. UINT64_MAX: there is none so large. */
 uint64_t lane_window_needed(uint64_t size, uint64_t room);
 

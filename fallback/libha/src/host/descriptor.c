@@ -51,7 +51,7 @@ static void close_keeping_errno(int fd)
     errno = error;
 }
 
-/* The lowest number for a descriptor of the library. */
+/* The lowest number for a descriptor of the library: half of what the process may have, or of the usual 1024. */
 static int floor_number(void)
 {
     struct rlimit limit;
@@ -391,19 +391,6 @@ int placeholder_place(int index, off_t cookie)
     }
     leave();
     return number;
-}
-
-int placeholder_replace(int number, off_t cookie)
-{
-    int result = -1;
-    enter();
-    int fd = placeholder_make(cookie);
-    if (fd >= 0) {
-        result = dup3(fd, number, O_CLOEXEC);
-        close_keeping_errno(fd);
-    }
-    leave();
-    return result;
 }
 
 bool placeholder_is(int number, off_t cookie)

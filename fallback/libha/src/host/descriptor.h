@@ -64,8 +64,6 @@ ssize_t descriptor_write(int fd, const void *bytes, size_t size);
 
 /* Puts a placeholder under the lowest free number from `index` on. */
 int placeholder_place(int index, off_t cookie);
-/* Puts one under a number, in place of what is there. */
-int placeholder_replace(int number, off_t cookie);
 bool placeholder_is(int number, off_t cookie);
 /*
  * Whether a number is a descriptor, but no placeholder at all. (One that the table does not know is that of a

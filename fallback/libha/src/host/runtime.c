@@ -18,12 +18,13 @@
 
 #include "host/descriptor.h"
 
-/* A longer path to a socket goes by /proc/self/fd. */
+/* A longer path to a socket goes by /proc/self/fd, and a longer name is cut, as PROTOCOL.md says. */
 #define SOCKET_PATH_LIMIT 100
+#define NAME_PIECE 200
+/* Each try but the first means that an owner has ended just then. */
 #define CLAIM_TRIES 100
 #define CHANNELS "channels"
 #define NAMES "names"
-#define NAME_PIECE 200
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char root[PATH_MAX]; /* empty until it was found */

@@ -11,6 +11,7 @@
 
 /* How long a priority that the host gave counts as current: asking for it costs a system call. */
 #define PRIORITY_AGE CLOCK_MILLISECOND
+/* As many threads as a table of QNX's kernel has entries (B354). Beyond that, they share a number. */
 #define TID_WORDS 1024
 #define MAIN_TID 1
 
@@ -51,7 +52,7 @@ static int new_tid(void)
 {
     if (syscall(SYS_gettid) == getpid())
         return MAIN_TID;
-    int tid = TID_WORDS * 64; /* All numbers are taken: the others share one. */
+    int tid = TID_WORDS * 64; /* All numbers are taken. */
     pthread_mutex_lock(&lock);
     for (int i = 0; i < TID_WORDS; i++) {
         if (~taken[i]) {

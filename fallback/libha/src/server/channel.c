@@ -14,8 +14,8 @@
 #include "server/client.h"
 #include "server/server_lane.h"
 
-/* What disconnect pulses are queued by (B200). */
-#define BEFORE_EVERYTHING 1000
+/* What disconnect pulses are queued by (B200): more than any priority, which ends at 255. */
+#define BEFORE_EVERYTHING (1 << 16)
 
 /* Finding. */
 

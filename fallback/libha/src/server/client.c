@@ -16,8 +16,11 @@
 #include "server/channel.h"
 #include "server/server_lane.h"
 
-/* Pulses beyond that are left in their pipes, where they hold up their senders. */
-#define PULSES_MAX 65536
+/*
+ * Pulses beyond that are left in their pipes, until half of them are received: their senders get EAGAIN when the host
+ * holds no more either. That is a limit of memory, and far above what any server leaves waiting.
+ */
+#define PULSES_MAX (1 << 17)
 #define PULSES_AT_ONCE 128
 
 void client_add(struct channel *channel, int sock)

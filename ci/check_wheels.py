@@ -40,6 +40,7 @@ NEEDED_FILES = (
     "ha_qnx/fallback/kernel.py",
     "ha_qnx/conformance/conftest.py",
     "ha_qnx/conformance/test_recovery.py",
+    "ha_qnx/conformance/SPECIFICATION.md",
     "ha_qnx/examples/__init__.py",
 )
 KNOWN_DIRECTORIES = (

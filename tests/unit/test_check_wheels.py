@@ -44,6 +44,7 @@ def pure_files(tag: str = "any") -> Files:
     )
     return {
         **{f"ha_qnx/{name}.py": b"pass\n" for name in names},
+        "ha_qnx/conformance/SPECIFICATION.md": b"# What it does\n",
         "ha_qnx/py.typed": b"",
         f"{INFO}/METADATA": b"Metadata-Version: 2.2\nName: ha_qnx\nVersion: 1.0\n",
         f"{INFO}/WHEEL": f"Root-Is-Purelib: {str(tag == 'any').lower()}\nTag: py3-none-{tag}\n".encode(),
@@ -129,6 +130,11 @@ PLANTED: List[Tuple[str, Files, str]] = [
     ("py.typed", {"ha_qnx/py.typed": None}, "it lacks ha_qnx/py.typed"),
     ("fallback", {"ha_qnx/fallback/kernel.py": None}, "it lacks ha_qnx/fallback/kernel.py"),
     ("conformance", {"ha_qnx/conformance/conftest.py": None}, "it lacks ha_qnx/conformance/conftest.py"),
+    (
+        "specification",
+        {"ha_qnx/conformance/SPECIFICATION.md": None},
+        "it lacks ha_qnx/conformance/SPECIFICATION.md",
+    ),
     ("examples", {"ha_qnx/examples/__init__.py": None}, "it lacks ha_qnx/examples/__init__.py"),
     ("licence", {f"{INFO}/licenses/LICENSE": None}, "it lacks the LICENSE"),
     ("unit tests", {"tests/unit/test_a.py": b""}, "tests/unit/test_a.py does not belong there"),

@@ -1,8 +1,8 @@
 """The command ``ha-qnx``, also ``python -m ha_qnx``.
 
-``demo`` and ``doctor`` print for a person, or with --json for a program. The exit status is 0; 1 if a fault was found,
-or the host refuses something, such as the output; 2 if the command was used wrongly; 130 if the demonstration was
-interrupted. ``run`` exits as its program does.
+``demo``, ``doctor`` and ``explain`` print for a person, or with --json for a program. The exit status is 0; 1 if a
+fault was found, or the host refuses something, such as the output; 2 if the command was used wrongly; 130 if the
+demonstration was interrupted. ``run`` exits as its program does.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import os
 import sys
 from typing import List, Optional, Tuple
 
-from . import conformance, doctor, run
+from . import conformance, doctor, explain, run
 from .demo import command as demo
 
 _DESCRIPTION = """\
@@ -24,6 +24,7 @@ examples:
   ha-qnx doctor          find out what this machine can do, and what is wrong with it
   ha-qnx run SCRIPT      run a program as it is, with connections that recover
   ha-qnx conformance     check it, line by line of the specification
+  ha-qnx explain B73     print such a line
 
 "ha-qnx COMMAND --help" tells more about each.
 """
@@ -77,7 +78,8 @@ def _parser(called: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ha_qnx {doctor.package_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in (("demo", demo), ("doctor", doctor), ("run", run), ("conformance", conformance)):
+    modules = {"demo": demo, "doctor": doctor, "run": run, "conformance": conformance, "explain": explain}
+    for name, module in modules.items():
         command = commands.add_parser(
             name,
             help=module.HELP,

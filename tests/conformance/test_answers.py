@@ -178,7 +178,7 @@ def receive_unblock(qnx: Any, chid: int, rcvid: int) -> None:
     assert (pulse.code, pulse.value.sival_int) == (PULSE_CODE_UNBLOCK, rcvid)
 
 
-@checks("B131", "B187")
+@checks("B131", "B187", "D42")
 def test_minus_one_stands_for_the_signal_that_asked(qnx: Any, start: Start, peer: Peer) -> None:
     """MsgError(-1) after an unblock pulse lets a client that a signal has interrupted fail with EINTR."""
     chid = qnx.ChannelCreate(NTO_CHF_UNBLOCK)
@@ -188,7 +188,7 @@ def test_minus_one_stands_for_the_signal_that_asked(qnx: Any, start: Start, peer
     assert call.errno() == EINTR
 
 
-@checks("B131", "B187", "B227")
+@checks("B131", "B187", "B227", "D42")
 def test_minus_one_stands_for_the_timeout_that_asked(qnx: Any, client: Client) -> None:
     """MsgError(-1) after an unblock pulse lets a client whose timeout has expired fail with ETIMEDOUT."""
     chid = qnx.ChannelCreate(NTO_CHF_UNBLOCK)

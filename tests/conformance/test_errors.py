@@ -361,7 +361,7 @@ def test_what_is_no_message_info_is_refused(scene: Scene, call: str) -> None:
     scene.expect_untouched()
 
 
-@checks("B1")
+@checks("B1", "D41")
 @pytest.mark.parametrize(
     "call",
     [

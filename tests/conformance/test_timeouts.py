@@ -163,7 +163,7 @@ def test_a_limit_for_sending_does_not_limit_the_answer(qnx: Any, start: Start, c
     assert [call.result() for call in sending] == [7] * len(MESSAGES)
 
 
-@checks("B210")
+@checks("B210", "D37")
 def test_a_limit_for_the_answer_does_not_limit_sending(qnx: Any, client: Client) -> None:
     """With NTO_TIMEOUT_REPLY alone, a message waits for its receiver without a limit, and from then on with one."""
     chid = qnx.ChannelCreate(0)

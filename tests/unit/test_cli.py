@@ -11,7 +11,7 @@ import pytest
 
 from ha_qnx.commands.cli import main
 
-COMMANDS = ["demo", "doctor", "run", "conformance"]
+COMMANDS = ["demo", "doctor", "run", "conformance", "explain"]
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,8 @@ COMMANDS = ["demo", "doctor", "run", "conformance"]
         ["conformance", "--backend", "pigeon"],
         ["conformance", "--server-backend", "pigeon"],
         ["conformance", "-k", "for pytest, but not behind --"],
+        ["explain"],
+        ["explain", "B1", "--", "more"],
     ],
     ids=" ".join,
 )
@@ -78,7 +80,9 @@ def test_the_command_can_be_run(command: List[str], tmp_path: pathlib.Path) -> N
     assert b"No fault found" in right.stdout
 
 
-@pytest.mark.parametrize("arguments", [["doctor"], ["demo", "--seconds", "0.1", "--kills", "0", "--clients", "1"]])
+@pytest.mark.parametrize(
+    "arguments", [["doctor"], ["demo", "--seconds", "0.1", "--kills", "0", "--clients", "1"], ["explain", "B1"]]
+)
 @pytest.mark.parametrize("output", [">&-", ">/dev/full"])
 def test_output_that_cannot_be_written_is_an_error(tmp_path: pathlib.Path, arguments: List[str], output: str) -> None:
     """A line on standard error and status 1, rather than a traceback."""

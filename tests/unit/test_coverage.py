@@ -3,7 +3,7 @@
 import pathlib
 import subprocess
 import sys
-from typing import Dict
+from typing import Dict, List
 
 import pytest
 
@@ -32,10 +32,24 @@ REASONS = """
 LATER = ("not yet",)
 REASONS = {
     "not yet": ("B3",),
-    "out of reach": tuple([f"B{n}" for n in range(5, 416)] + [f"D{n}" for n in range(2, 33)]),
+    "out of reach": ("B5", "B6", "D2"),
 }
 PARTS = {"some day the rest": ("B1",)}
 """
+STATUSES = {
+    "B1": "6.4.1: measured",
+    "B2": "6.4.1: measured",
+    "B5": "source",
+    "D1": "ours",
+    "D2": "ours",
+    "D3": "withdrawn",
+}
+SPECIFICATION = "# What a kernel does\n\n" + "\n\n".join(
+    f'<a id="{line.lower()}"></a>**{line}** something\\\n*{STATUSES.get(line, "documented")}* (a manual)'
+    for line in ("B1", "B2", "B3", "B4", "B5", "B6", "D1", "D2", "D3")
+)
+# Numbers of no line, in this suite as in ours. They stand nowhere as a word: that would be a citation.
+NO_FACT, NO_DECISION = "B" + "9999", "D" + "9999"
 
 
 class Suite:
@@ -44,7 +58,14 @@ class Suite:
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory
         self.page = directory / "page.md"
-        for name, text in (("conftest.py", CONFTEST), ("test_a.py", TESTS), ("unreached.py", REASONS)):
+        self.citing = directory / "checkout"
+        self.citing.mkdir()
+        for name, text in (
+            ("conftest.py", CONFTEST),
+            ("test_a.py", TESTS),
+            ("unreached.py", REASONS),
+            ("SPECIFICATION.md", SPECIFICATION),
+        ):
             (directory / name).write_text(text)
 
     def change(self, name: str, old: str, new: str) -> None:
@@ -54,10 +75,17 @@ class Suite:
         assert text.count(old) == 1
         path.write_text(text.replace(old, new))
 
+    def cite(self, name: str, text: str) -> None:
+        """Write a file of the checkout whose citations are checked."""
+        path = self.citing / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
     def run(self, *options: str) -> "subprocess.CompletedProcess[str]":
         """Run the script on this suite."""
+        places = {"--suite": self.directory, "--file": self.page, "--root": self.citing}
         return subprocess.run(  # noqa: S603  # ours
-            [sys.executable, str(SCRIPT), "--suite", str(self.directory), "--file", str(self.page), *options],
+            [sys.executable, str(SCRIPT), *(str(word) for place in places.items() for word in place), *options],
             cwd=self.directory,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -65,10 +93,10 @@ class Suite:
             timeout=60,
         )
 
-    def rows(self) -> Dict[str, str]:
-        """The rows of all tables of the page."""
-        cells = (row.strip("|").split("|") for row in self.page.read_text().splitlines() if row.startswith("|"))
-        return {first.strip(): second.strip() for first, second in cells}
+    def rows(self) -> Dict[str, List[str]]:
+        """The rows of all tables of the page, by their first cells; of a link, by its text."""
+        rows = [row.strip("|").split("|") for row in self.page.read_text().splitlines() if row.startswith("|")]
+        return {cells[0].strip().strip("[").partition("]")[0]: [cell.strip() for cell in cells[1:]] for cells in rows}
 
 
 @pytest.fixture
@@ -82,15 +110,34 @@ def test_every_line_has_its_tests_or_its_reason(suite: Suite) -> None:
     written = suite.run()
     assert (written.returncode, written.stdout) == (0, "")
     rows = suite.rows()
-    assert rows["B1"] == "`test_a::test_one`; some day the rest"
-    assert rows["B2"] == "`test_a::test_one`, `test_a::TestTwo::test_method`"
-    assert rows["B3"] == "not yet"
-    assert rows["B4"] == "`test_a::test_one`"
-    assert rows["B415"] == rows["D32"] == "out of reach"
-    assert rows["D1"] == "`test_a::TestTwo::test_method`"
-    assert (rows["checked by tests"], rows["not yet"], rows["out of reach"], rows["in all"]) == ("4", "1", "442", "447")
-    assert len([line for line in rows if line[0] in "BD" and line[1:].isdigit()]) == 447
+    measured, documented = "6.4.1: measured", "documented"
+    assert rows["B1"] == [measured, "`test_a::test_one`; some day the rest"]
+    assert rows["B2"] == [measured, "`test_a::test_one`, `test_a::TestTwo::test_method`"]
+    assert rows["B3"] == [documented, "not yet"]
+    assert rows["B4"] == [documented, "`test_a::test_one`"]
+    assert rows["B5"] == ["source", "out of reach"]
+    assert rows["D1"] == ["ours", "`test_a::TestTwo::test_method`"]
+    assert rows["D2"] == ["ours", "out of reach"]
+    assert rows["D3"] == ["withdrawn", "withdrawn"]
+    counts = {"checked by tests": 4, "not yet": 1, "out of reach": 3, "withdrawn, and tested no more": 1, "in all": 9}
+    assert {name: rows[name] for name in counts} == {name: [str(count)] for name, count in counts.items()}
+    assert len([line for line in rows if line[0] in "BD" and line[1:].isdigit()]) == 9
     assert suite.page.read_text().endswith("\n- `test_a::test_of_no_line`\n")
+
+
+def test_the_page_says_what_the_lines_rest_on(suite: Suite) -> None:
+    """How many are measured, how many are only documented, and how many are decisions of ours."""
+    suite.run()
+    text = suite.page.read_text()
+    assert "| 6.4.1: measured | a QNX 6.4.1 kernel was asked, and answered so | 2 |" in text
+    assert "| documented | a manual of QNX says so; it was not measured | 3 |" in text
+    assert "| ours | decided by this project | 2 |" in text
+
+
+def test_each_line_is_a_link_to_its_text(suite: Suite) -> None:
+    """The anchor is the one that the specification has."""
+    suite.run()
+    assert "\n| [B4](SPECIFICATION.md#b4) | " in suite.page.read_text()
 
 
 def test_a_current_file_passes(suite: Suite) -> None:
@@ -101,6 +148,8 @@ def test_a_current_file_passes(suite: Suite) -> None:
     assert (checked.returncode, checked.stdout) == (0, "")
     assert suite.page.read_text() == before
     assert {path.name for path in suite.directory.iterdir()} - {"__pycache__"} == {
+        "SPECIFICATION.md",
+        "checkout",
         "conftest.py",
         "page.md",
         "test_a.py",
@@ -131,19 +180,26 @@ def test_a_file_that_says_something_else_is_not_current(suite: Suite) -> None:
     ("name", "old", "new", "sentence"),
     [
         ("unreached.py", '("B3",)', "()", "B3 has neither a test nor a reason"),
-        ("unreached.py", "range(2, 33)", "range(2, 32)", "D32 has neither a test nor a reason"),
+        ("unreached.py", '"B6", "D2"', '"B6"', "D2 has neither a test nor a reason"),
         ("unreached.py", '("B3",)', '("B3", "B2")', "B2 has tests, and unreached.py has a reason"),
         ("unreached.py", '("B3",)', '("B3", "D1")', "D1 has tests, and unreached.py has a reason"),
         ("unreached.py", '("B3",)', '("B3", "B5")', "B5 has 2 reasons"),
-        ("unreached.py", "range(5, 416)", "range(5, 417)", "unreached.py has a reason for B416, and there is no"),
-        ("unreached.py", '("B1",)', '("B1", "B9")', "unreached.py says what is left of B9, which has no test"),
+        ("unreached.py", '"B6"', f'"B6", "{NO_FACT}"', f"unreached.py has a reason for {NO_FACT}, and there is no"),
+        ("unreached.py", '("B1",)', '("B1", "B6")', "unreached.py says what is left of B6, which has no test"),
         ("unreached.py", '("not yet",)', '("never",)', "no line has it: 'never'"),
-        ("test_a.py", '"B1", "B2"', '"B1", "B2", "B416"', "test_a::test_one is marked with B416, and there is no"),
+        (
+            "test_a.py",
+            '"B1", "B2"',
+            f'"B1", "{NO_FACT}"',
+            f"test_a::test_one is marked with {NO_FACT}, and there is no",
+        ),
         ("test_a.py", '"B1", "B2"', '"B1", "B2", "b3"', "test_a::test_one is marked with b3, and there is no"),
         ("test_a.py", 'checks("B4")', 'checks("D0")', "test_a::test_one is marked with D0, and there is no"),
         ("test_a.py", 'open_point("D1")', 'open_point("D1", "B1")', "of the open point B1, which is no decision"),
+        ("test_a.py", 'checks("B1", "B2")', 'checks(*("B1", "B2"))', "test_a::test_one: its marks cannot be read"),
         ("test_a.py", "import pytest", "import no_such_module, pytest", "the suite cannot be collected"),
         ("test_a.py", "mark.open_point", "mark.open_pint", "the suite cannot be collected"),
+        ("SPECIFICATION.md", "**D2**", "**D3**", "SPECIFICATION.md:"),
     ],
 )
 def test_what_is_not_in_order_fails(suite: Suite, name: str, old: str, new: str, sentence: str) -> None:
@@ -157,3 +213,36 @@ def test_what_is_not_in_order_fails(suite: Suite, name: str, old: str, new: str,
         assert sentence in ended.stdout
         assert "Traceback" not in ended.stdout or "cannot be collected" in sentence
     assert suite.page.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "ha_qnx/deep/below/module.py",
+        "fallback/libha/src/call.c",
+        "tests/conformance/TARGET.md",
+        "ci/test",
+        ".github/workflows/wheels.yml",
+    ],
+)
+def test_a_citation_that_leads_to_no_line_fails(suite: Suite, name: str) -> None:
+    """Wherever it stands, it is named with its place; those beside it that lead to a line are not."""
+    suite.cite(name, f"B1\n(D1, B4-{NO_FACT}, {NO_DECISION}/B5)\n")
+    for options in (["--check"], []):
+        ended = suite.run(*options)
+        assert ended.returncode == 1
+        assert ended.stdout.splitlines() == [
+            f"{name}:2: {NO_FACT} is cited, and there is no such line",
+            f"{name}:2: {NO_DECISION} is cited, and there is no such line",
+        ]
+    assert not suite.page.exists()
+
+
+def test_what_only_looks_like_a_citation_passes(suite: Suite) -> None:
+    """Hexadecimal numbers, names, and the rules of the linter are none; neither is anything in a file of data."""
+    suite.cite("ha_qnx/module.py", "0xB7777 \\xB7777 B7777_ aB7777 B0777 b7777  # noqa: B904, D417  # for a reason\n")
+    suite.cite("ci/record.json", f'["{NO_FACT}"]\n')
+    suite.cite("pyproject.toml", f"ignore = ['{NO_DECISION}']\n")
+    ended = suite.run()
+    assert (ended.returncode, ended.stdout) == (0, "")

@@ -44,9 +44,6 @@ _PASSED, _FAILED, _WRONG_USE = 0, 1, 2
 # interrupted collection included, are failures.
 _STATUS = {0: _PASSED, 4: _WRONG_USE, 5: _WRONG_USE}
 
-# The decisions of the specification about what QNX leaves open.
-_OPEN_POINTS = tuple(f"D{number}" for number in range(1, 33))
-
 # What is said of a decision when a test of it ended so, the worst first.
 _SUMMARY = {
     "failed": "failed",
@@ -104,8 +101,10 @@ class Reporter:
 
     def open_points(self) -> Dict[str, Dict[str, Any]]:
         """What was found about each decision: the worst that its tests say, and those tests."""
+        from ..conformance import specification
+
         found: Dict[str, Dict[str, Any]] = {}
-        for decision in _OPEN_POINTS:
+        for decision in specification.read().decisions:
             tests = [test for test in self.tests.values() if decision in test["open_points"] + test["lines"]]
             outcomes = {test["outcome"] for test in tests}
             found[decision] = {

@@ -9,6 +9,7 @@ import sys
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import pytest
+from ha_qnx.conformance import specification
 
 import ha_qnx
 from ha_qnx import abi
@@ -269,9 +270,9 @@ def test_a_library_that_is_not_ours_may_differ_in_an_open_point(differing: Found
 
 
 def test_the_report_tells_what_was_found_about_each_open_point(differing: Found) -> None:
-    """All of D1 to D32 are there, each with its tests, and with the assertion's text of those that differ."""
+    """All decisions are there, each with its tests, and with the assertion's text of those that differ."""
     points = differing.report["open_points"]
-    assert list(points) == [f"D{number}" for number in range(1, 33)]
+    assert list(points) == list(specification.read().decisions)
     assert [points[name]["outcome"] for name in ("D1", "D2", "D3", "D4")] == [
         "as decided",
         "differs",
@@ -339,6 +340,34 @@ def test_our_own_library_has_to_pass(tmp_path: pathlib.Path) -> None:
     assert found.outcomes["test_different"] == "failed"
     assert found.report["open_points"]["D2"]["outcome"] == "failed"
     assert "differs" not in found.printed
+
+
+def test_a_failure_says_what_the_test_checks(tmp_path: pathlib.Path) -> None:
+    """The text of each line is printed with the failure, whichever phase fails; a test of no line has none."""
+    tests = OF_A_LINE + NOT_SET_UP + "\ndef test_of_no_line(): assert False\n"
+    printed = " ".join(run_tests(tmp_path / "suite", "ours", tests).printed.split())
+    lines = specification.read().lines
+    assert printed.count("- what the test checks -") == 2
+    for number, count in (("B3", 1), ("D4", 2)):
+        assert printed.count(" ".join(lines[number].describe().split())) == count
+
+
+def test_what_passes_or_differs_is_not_explained(differing: Found) -> None:
+    """Only of a failure somebody wants to know more."""
+    assert "what the test checks" not in differing.printed
+
+
+def test_a_failure_is_explained_from_another_process_too(tmp_path: pathlib.Path) -> None:
+    """What pytest-xdist runs elsewhere is reported here."""
+    printed = " ".join(run_tests(tmp_path / "suite", "ours", OF_A_LINE, "-n", "1").printed.split())
+    assert " ".join(specification.read().lines["D4"].describe().split()) in printed
+
+
+def test_a_mark_with_no_line_does_not_hide_the_failure(tmp_path: pathlib.Path) -> None:
+    """While somebody writes a test, its line may not exist yet."""
+    found = run_tests(tmp_path / "suite", "ours", OF_A_LINE.replace('"B3"', '"B0"'))
+    assert found.outcomes == {"test_of_a_line": "failed"}
+    assert "B0 (there is no such line)\n" in found.printed
 
 
 def test_an_open_point_whose_test_did_not_run_is_not_known(tmp_path: pathlib.Path) -> None:

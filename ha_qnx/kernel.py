@@ -13,7 +13,7 @@ What is sent is any bytes-like object, or None for an empty message. What is rec
 None. A vector is a sequence of such buffers.
 
 "B" with a number is a line of the specification (QNX's behaviour, fact by fact), "D" with a number a decision of this
-project where QNX leaves something open or a POSIX host must differ.
+project where QNX leaves something open or a POSIX host must differ. ``ha-qnx explain B73 D17`` prints such lines.
 """
 
 import os

@@ -11,102 +11,32 @@ underscores, and the structures that messages and pulses are read with. The call
 import importlib
 from typing import TYPE_CHECKING, Any, List
 
-from . import constants
+from . import calls, constants, structures
 from .api import CALLS, Backend, RecoveryFunction
 from .backends import BackendUnavailableError, backend, backend_name
 from .constants import *  # noqa: F403  # the constants are public here, all of them
 from .kernel import Name
-from .structures import ClientInfo, Credentials, MessageInfo, Pulse, SigVal
+from .structures import *  # noqa: F403  # as above
 
 __all__ = [
     "CALLS",
     "Backend",
     "BackendUnavailableError",
-    "ChannelCreate",
-    "ChannelDestroy",
-    "ClientInfo",
-    "ConnectAttach",
-    "ConnectClientInfo",
-    "ConnectDetach",
-    "ConnectFlags",
-    "ConnectServerInfo",
     "Connection",
-    "Credentials",
-    "MessageInfo",
-    "MsgError",
-    "MsgInfo",
-    "MsgRead",
-    "MsgReadv",
-    "MsgReceive",
-    "MsgReceivePulse",
-    "MsgReceivev",
-    "MsgReply",
-    "MsgReplyv",
-    "MsgSend",
-    "MsgSendPulse",
-    "MsgSendPulse_r",
-    "MsgSend_r",
-    "MsgSendnc",
-    "MsgSendnc_r",
-    "MsgSendsv",
-    "MsgSendsv_r",
-    "MsgSendsvnc",
-    "MsgSendsvnc_r",
-    "MsgSendv",
-    "MsgSendv_r",
-    "MsgSendvnc",
-    "MsgSendvnc_r",
-    "MsgSendvs",
-    "MsgSendvs_r",
-    "MsgSendvsnc",
-    "MsgSendvsnc_r",
-    "MsgWrite",
-    "MsgWritev",
     "Name",
-    "Pulse",
     "RecoveryFunction",
     "Service",
-    "SigVal",
-    "TimerTimeout",
     "aio",
     "backend",
     "backend_name",
-    "close",
     "connect",
-    "dup",
-    "dup2",
-    "fstat",
-    "ha_ConnectAttach",
-    "ha_ConnectAttach_r",
-    "ha_ConnectDetach",
-    "ha_ConnectDetach_r",
-    "ha_ReConnectAttach",
-    "ha_attach",
-    "ha_close",
-    "ha_connection_ctrl",
-    "ha_creat",
-    "ha_creat64",
-    "ha_detach",
-    "ha_dup",
-    "ha_fclose",
-    "ha_fopen",
-    "ha_open",
-    "ha_open64",
-    "ha_reopen",
-    "lseek",
-    "name_attach",
-    "name_close",
-    "name_detach",
-    "name_open",
     "on_event",
-    "open",
-    "read",
-    "readinto",
     "stats",
     "strategies",
-    "write",
 ]
+__all__ += calls.__all__
 __all__ += constants.__all__
+__all__ += structures.__all__
 
 # Where the names are that most programs do not use: their modules are loaded when they are.
 _LATER = {
@@ -121,84 +51,16 @@ _LATER = {
 
 if TYPE_CHECKING:
     from . import aio, strategies
+    from .calls import *  # noqa: F403  # as above
     from .connection import Connection, connect
     from .service import Service
     from .watching import on_event, stats
-
-    _default = backend()
-    ChannelCreate = _default.ChannelCreate
-    ChannelDestroy = _default.ChannelDestroy
-    ConnectAttach = _default.ConnectAttach
-    ConnectDetach = _default.ConnectDetach
-    ConnectServerInfo = _default.ConnectServerInfo
-    ConnectFlags = _default.ConnectFlags
-    ConnectClientInfo = _default.ConnectClientInfo
-    MsgSend = _default.MsgSend
-    MsgSendv = _default.MsgSendv
-    MsgSendsv = _default.MsgSendsv
-    MsgSendvs = _default.MsgSendvs
-    MsgSendnc = _default.MsgSendnc
-    MsgSendvnc = _default.MsgSendvnc
-    MsgSendsvnc = _default.MsgSendsvnc
-    MsgSendvsnc = _default.MsgSendvsnc
-    MsgSendPulse = _default.MsgSendPulse
-    TimerTimeout = _default.TimerTimeout
-    MsgReceive = _default.MsgReceive
-    MsgReceivev = _default.MsgReceivev
-    MsgReceivePulse = _default.MsgReceivePulse
-    MsgReply = _default.MsgReply
-    MsgReplyv = _default.MsgReplyv
-    MsgError = _default.MsgError
-    MsgRead = _default.MsgRead
-    MsgReadv = _default.MsgReadv
-    MsgWrite = _default.MsgWrite
-    MsgWritev = _default.MsgWritev
-    MsgInfo = _default.MsgInfo
-    name_attach = _default.name_attach
-    name_detach = _default.name_detach
-    name_open = _default.name_open
-    name_close = _default.name_close
-    open = _default.open
-    close = _default.close
-    dup = _default.dup
-    dup2 = _default.dup2
-    ha_attach = _default.ha_attach
-    ha_detach = _default.ha_detach
-    ha_connection_ctrl = _default.ha_connection_ctrl
-    ha_open = _default.ha_open
-    ha_open64 = _default.ha_open64
-    ha_creat = _default.ha_creat
-    ha_creat64 = _default.ha_creat64
-    ha_ConnectAttach = _default.ha_ConnectAttach
-    ha_ConnectAttach_r = _default.ha_ConnectAttach_r
-    ha_ConnectDetach = _default.ha_ConnectDetach
-    ha_ConnectDetach_r = _default.ha_ConnectDetach_r
-    ha_reopen = _default.ha_reopen
-    ha_ReConnectAttach = _default.ha_ReConnectAttach
-    ha_close = _default.ha_close
-    ha_dup = _default.ha_dup
-    read = _default.read
-    readinto = _default.readinto
-    write = _default.write
-    lseek = _default.lseek
-    fstat = _default.fstat
-    ha_fopen = _default.ha_fopen
-    ha_fclose = _default.ha_fclose
-    MsgSend_r = _default.MsgSend_r
-    MsgSendv_r = _default.MsgSendv_r
-    MsgSendsv_r = _default.MsgSendsv_r
-    MsgSendvs_r = _default.MsgSendvs_r
-    MsgSendnc_r = _default.MsgSendnc_r
-    MsgSendvnc_r = _default.MsgSendvnc_r
-    MsgSendsvnc_r = _default.MsgSendsvnc_r
-    MsgSendvsnc_r = _default.MsgSendvsnc_r
-    MsgSendPulse_r = _default.MsgSendPulse_r
 else:
 
     def __getattr__(name: str) -> Any:
-        """Find the calls in the default backend, which is made when the first of them is used."""
+        """Find what is loaded when it is first used: the calls, in the default backend, and the names above."""
         if name in CALLS:
-            found = globals()[name] = getattr(backend(), name)
+            found = globals()[name] = getattr(calls, name)
             return found
         if name in _LATER:
             module = importlib.import_module(f".{_LATER[name]}", __name__)

@@ -1,11 +1,13 @@
 """The whole interface of a backend: QNX's kernel calls, the covers that recover, and libha's own functions.
 
-``ha_qnx.backend(name)`` returns an object with these attributes; the module's own names are those of the default one.
+``ha_qnx.backend(name)`` returns an object with these attributes, and with QNX's constants and structures beside them;
+the calls that the package itself exports are those of the default backend.
 """
 
 import os
 from typing import IO, Any, Callable, Optional, Protocol
 
+from .derived import Vocabulary
 from .kernel import BytesLike, Kernel, StrPath, Vector
 
 __all__ = ["CALLS", "Backend", "RecoveryFunction"]
@@ -15,8 +17,8 @@ __all__ = ["CALLS", "Backend", "RecoveryFunction"]
 RecoveryFunction = Callable[[int, Any], int]
 
 
-class Backend(Kernel, Protocol):
-    """A kernel whose calls recover, and libha's functions that say how.
+class Backend(Kernel, Vocabulary, Protocol):
+    """A kernel whose calls recover, and libha's functions that say how; with QNX's constants and structures.
 
     The MsgSend family, MsgSendPulse, read, readinto, write, lseek and fstat are *covers*: on an HA-aware connection
     they survive the death of the server. On any other connection they are the plain calls.

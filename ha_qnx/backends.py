@@ -74,7 +74,9 @@ def candidates_of_platform() -> List[str]:
 
 
 def backend(name: Optional[str] = None) -> Backend:
-    """A backend, with the whole interface as its attributes. The same name gives the same object.
+    """A backend, with the whole interface as its attributes: calls, constants, structures.
+
+    The same name gives the same object.
 
     Args:
         name: "native", "hybrid" or "fallback"; without it, HA_QNX_BACKEND, else what suits the platform.

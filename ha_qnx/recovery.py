@@ -13,6 +13,7 @@ from typing import Callable, Optional, Set, TypeVar
 from .api import Backend, RecoveryFunction
 from .buffers import INT_MIN, UINT_MAX, as_int, integer
 from .constants import HAREPLACERECOVERYFN, NTO_SIDE_CHANNEL
+from .derived import PlainCalls, Vocabulary
 from .documenting import documented_by
 from .files import Files
 from .kernel import BytesLike, Kernel, StrPath, Vector
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 
 @documented_by(Backend)
-class Recovery(ReturningErrors, Files):
+class Recovery(ReturningErrors, Files, PlainCalls, Vocabulary):
     """A backend: a kernel whose calls recover, and libha's functions."""
 
     def __init__(self, name: str, kernel: Kernel) -> None:
@@ -34,30 +35,7 @@ class Recovery(ReturningErrors, Files):
         self._attachments = Attachments()
         self._attached = self._attachments.by_coid
         _follow_forks(self._attachments)
-
-        # The calls that have nothing to do with recovery are the kernel's own.
-        self.ChannelCreate = kernel.ChannelCreate
-        self.ChannelDestroy = kernel.ChannelDestroy
-        self.ConnectServerInfo = kernel.ConnectServerInfo
-        self.ConnectFlags = kernel.ConnectFlags
-        self.ConnectClientInfo = kernel.ConnectClientInfo
-        self.TimerTimeout = kernel.TimerTimeout
-        self.MsgReceive = kernel.MsgReceive
-        self.MsgReceivev = kernel.MsgReceivev
-        self.MsgReceivePulse = kernel.MsgReceivePulse
-        self.MsgReply = kernel.MsgReply
-        self.MsgReplyv = kernel.MsgReplyv
-        self.MsgError = kernel.MsgError
-        self.MsgRead = kernel.MsgRead
-        self.MsgReadv = kernel.MsgReadv
-        self.MsgWrite = kernel.MsgWrite
-        self.MsgWritev = kernel.MsgWritev
-        self.MsgInfo = kernel.MsgInfo
-        self.name_attach = kernel.name_attach
-        self.name_detach = kernel.name_detach
-        self.is_open = kernel.is_open
-        self.open_at = kernel.open_at
-        self.attach_at = kernel.attach_at
+        self._pass_on(kernel)
 
     # Covers.
 

@@ -28,6 +28,7 @@ from ..constants import (
     HAREPLACERECOVERYFN,
     NTO_SIDE_CHANNEL,
 )
+from ..derived import Vocabulary
 from ..documenting import documented_by
 from ..errors import failure
 from ..files import Files
@@ -63,7 +64,7 @@ class _InThread(threading.local):
 
 
 @documented_by(Backend)
-class Native(ReturningErrors, Files, NativeKernel):
+class Native(ReturningErrors, Files, NativeKernel, Vocabulary):
     """A backend: libha, and the kernel calls beside it."""
 
     def __init__(self, libraries: Libraries) -> None:

@@ -1,0 +1,109 @@
+"""What backends have beside their own calls, as far as it follows from other lists.
+
+Made by `python ci/interface.py`, from the contracts, the constants and the structures. It is not to be edited.
+"""
+
+from typing import ClassVar, Protocol, Type
+
+from . import constants, kernel, structures
+from .kernel import Kernel
+
+__all__ = ["PlainCalls", "Vocabulary"]
+
+
+class Vocabulary(Protocol):
+    """QNX's constants, and the structures that messages and pulses are read with, as attributes of a backend."""
+
+    EBADFSYS: ClassVar[int] = constants.EBADFSYS
+    ENONDP: ClassVar[int] = constants.ENONDP
+    ENOREMOTE: ClassVar[int] = constants.ENOREMOTE
+    EOK: ClassVar[int] = constants.EOK
+    ERESTART: ClassVar[int] = constants.ERESTART
+    ESRVRFAULT: ClassVar[int] = constants.ESRVRFAULT
+    FTYPE_ANY: ClassVar[int] = constants.FTYPE_ANY
+    FTYPE_NAME: ClassVar[int] = constants.FTYPE_NAME
+    HAREPLACERECOVERYFN: ClassVar[int] = constants.HAREPLACERECOVERYFN
+    HA_RECOVERY_ACOUNT: ClassVar[int] = constants.HA_RECOVERY_ACOUNT
+    HA_RECOVERY_ENABLE: ClassVar[int] = constants.HA_RECOVERY_ENABLE
+    HA_RECOVERY_ICOUNT: ClassVar[int] = constants.HA_RECOVERY_ICOUNT
+    HA_RECOVERY_RESET_ACOUNT: ClassVar[int] = constants.HA_RECOVERY_RESET_ACOUNT
+    HA_RECOVERY_RESET_ICOUNT: ClassVar[int] = constants.HA_RECOVERY_RESET_ICOUNT
+    HA_RECOVERY_SUSPEND: ClassVar[int] = constants.HA_RECOVERY_SUSPEND
+    IO_BASE: ClassVar[int] = constants.IO_BASE
+    IO_CLOSE: ClassVar[int] = constants.IO_CLOSE
+    IO_CONNECT: ClassVar[int] = constants.IO_CONNECT
+    IO_CONNECT_OPEN: ClassVar[int] = constants.IO_CONNECT_OPEN
+    IO_DUP: ClassVar[int] = constants.IO_DUP
+    IO_LSEEK: ClassVar[int] = constants.IO_LSEEK
+    IO_MAX: ClassVar[int] = constants.IO_MAX
+    IO_READ: ClassVar[int] = constants.IO_READ
+    IO_STAT: ClassVar[int] = constants.IO_STAT
+    IO_WRITE: ClassVar[int] = constants.IO_WRITE
+    NAME_FLAG_ATTACH_GLOBAL: ClassVar[int] = constants.NAME_FLAG_ATTACH_GLOBAL
+    NAME_FLAG_DETACH_SAVEDPP: ClassVar[int] = constants.NAME_FLAG_DETACH_SAVEDPP
+    ND_LOCAL_NODE: ClassVar[int] = constants.ND_LOCAL_NODE
+    NTO_CHF_COID_DISCONNECT: ClassVar[int] = constants.NTO_CHF_COID_DISCONNECT
+    NTO_CHF_DISCONNECT: ClassVar[int] = constants.NTO_CHF_DISCONNECT
+    NTO_CHF_FIXED_PRIORITY: ClassVar[int] = constants.NTO_CHF_FIXED_PRIORITY
+    NTO_CHF_NET_MSG: ClassVar[int] = constants.NTO_CHF_NET_MSG
+    NTO_CHF_PRIVATE: ClassVar[int] = constants.NTO_CHF_PRIVATE
+    NTO_CHF_REPLY_LEN: ClassVar[int] = constants.NTO_CHF_REPLY_LEN
+    NTO_CHF_SENDER_LEN: ClassVar[int] = constants.NTO_CHF_SENDER_LEN
+    NTO_CHF_THREAD_DEATH: ClassVar[int] = constants.NTO_CHF_THREAD_DEATH
+    NTO_CHF_UNBLOCK: ClassVar[int] = constants.NTO_CHF_UNBLOCK
+    NTO_COF_CLOEXEC: ClassVar[int] = constants.NTO_COF_CLOEXEC
+    NTO_COF_DEAD: ClassVar[int] = constants.NTO_COF_DEAD
+    NTO_COF_NOSHARE: ClassVar[int] = constants.NTO_COF_NOSHARE
+    NTO_MI_ENDIAN_BIG: ClassVar[int] = constants.NTO_MI_ENDIAN_BIG
+    NTO_MI_ENDIAN_DIFF: ClassVar[int] = constants.NTO_MI_ENDIAN_DIFF
+    NTO_MI_UNBLOCK_REQ: ClassVar[int] = constants.NTO_MI_UNBLOCK_REQ
+    NTO_SIDE_CHANNEL: ClassVar[int] = constants.NTO_SIDE_CHANNEL
+    NTO_TIMEOUT_RECEIVE: ClassVar[int] = constants.NTO_TIMEOUT_RECEIVE
+    NTO_TIMEOUT_REPLY: ClassVar[int] = constants.NTO_TIMEOUT_REPLY
+    NTO_TIMEOUT_SEND: ClassVar[int] = constants.NTO_TIMEOUT_SEND
+    PULSE_CODE_COIDDEATH: ClassVar[int] = constants.PULSE_CODE_COIDDEATH
+    PULSE_CODE_DISCONNECT: ClassVar[int] = constants.PULSE_CODE_DISCONNECT
+    PULSE_CODE_MAXAVAIL: ClassVar[int] = constants.PULSE_CODE_MAXAVAIL
+    PULSE_CODE_MINAVAIL: ClassVar[int] = constants.PULSE_CODE_MINAVAIL
+    PULSE_CODE_THREADDEATH: ClassVar[int] = constants.PULSE_CODE_THREADDEATH
+    PULSE_CODE_UNBLOCK: ClassVar[int] = constants.PULSE_CODE_UNBLOCK
+    PULSE_SUBTYPE: ClassVar[int] = constants.PULSE_SUBTYPE
+    PULSE_TYPE: ClassVar[int] = constants.PULSE_TYPE
+    SYSMGR_CHID: ClassVar[int] = constants.SYSMGR_CHID
+    SYSMGR_COID: ClassVar[int] = constants.SYSMGR_COID
+    SYSMGR_PID: ClassVar[int] = constants.SYSMGR_PID
+    TIMER_ABSTIME: ClassVar[int] = constants.TIMER_ABSTIME
+    ClientInfo: ClassVar[Type[structures.ClientInfo]] = structures.ClientInfo
+    Credentials: ClassVar[Type[structures.Credentials]] = structures.Credentials
+    MessageInfo: ClassVar[Type[structures.MessageInfo]] = structures.MessageInfo
+    Pulse: ClassVar[Type[structures.Pulse]] = structures.Pulse
+    SigVal: ClassVar[Type[structures.SigVal]] = structures.SigVal
+    Name: ClassVar[Type[kernel.Name]] = kernel.Name
+
+
+class PlainCalls:
+    """The calls that have nothing to do with recovery: the kernel's own, as attributes of a backend that recovers."""
+
+    def _pass_on(self, kernel: Kernel) -> None:
+        self.ChannelCreate = kernel.ChannelCreate
+        self.ChannelDestroy = kernel.ChannelDestroy
+        self.ConnectServerInfo = kernel.ConnectServerInfo
+        self.ConnectFlags = kernel.ConnectFlags
+        self.ConnectClientInfo = kernel.ConnectClientInfo
+        self.TimerTimeout = kernel.TimerTimeout
+        self.MsgReceive = kernel.MsgReceive
+        self.MsgReceivev = kernel.MsgReceivev
+        self.MsgReceivePulse = kernel.MsgReceivePulse
+        self.MsgReply = kernel.MsgReply
+        self.MsgReplyv = kernel.MsgReplyv
+        self.MsgError = kernel.MsgError
+        self.MsgRead = kernel.MsgRead
+        self.MsgReadv = kernel.MsgReadv
+        self.MsgWrite = kernel.MsgWrite
+        self.MsgWritev = kernel.MsgWritev
+        self.MsgInfo = kernel.MsgInfo
+        self.name_attach = kernel.name_attach
+        self.name_detach = kernel.name_detach
+        self.is_open = kernel.is_open
+        self.open_at = kernel.open_at
+        self.attach_at = kernel.attach_at

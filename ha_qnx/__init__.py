@@ -18,6 +18,9 @@ from .constants import *  # noqa: F403  # the constants are public here, all of 
 from .kernel import Name
 from .structures import *  # noqa: F403  # as above
 
+#: The one place of the version: what packages and the C library, when they are built, take from this line.
+__version__ = "0.1.0"
+
 __all__ = [
     "CALLS",
     "Backend",

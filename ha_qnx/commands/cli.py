@@ -11,6 +11,7 @@ import os
 import sys
 from typing import List, Optional, Tuple
 
+from .. import __version__
 from . import conformance, doctor, explain, run
 from .demo import command as demo
 
@@ -76,7 +77,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"ha_qnx {doctor.package_version()}")
+    parser.add_argument("--version", action="version", version=f"ha_qnx {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     modules = {"demo": demo, "doctor": doctor, "run": run, "conformance": conformance, "explain": explain}
     for name, module in modules.items():

@@ -12,10 +12,10 @@ import platform
 import pwd
 import stat
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Dict, List, Optional
 from urllib.parse import unquote
 
+from .. import __version__
 from ..backends import NAMES, BackendUnavailableError, backend, candidates_of_platform
 from ..native.libraries import Libraries
 
@@ -55,18 +55,10 @@ def examine(wanted: Optional[str] = None) -> Dict[str, Any]:
     return {"versions": versions(), "default": default, "backends": backends, "runtime": runtime, "faults": faults}
 
 
-def package_version() -> str:
-    """The version of this package, as it was installed."""
-    try:
-        return version("ha_qnx")
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
 def versions() -> Dict[str, str]:
     """What runs here."""
     return {
-        "ha_qnx": package_version(),
+        "ha_qnx": __version__,
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
         "system": platform.system(),

@@ -17,7 +17,7 @@ from ha_qnx import watching
 from ha_qnx.native import libraries
 
 LIBHA_SOURCES = pathlib.Path(__file__).parents[2] / "fallback" / "libha"
-LIBHA_OPTIONS = ("-std=c11", "-O1", "-D_GNU_SOURCE", "-DHA_VERSION=0.0", "-fPIC", "-shared", "-fvisibility=hidden")
+LIBHA_OPTIONS = ("-std=c11", "-O1", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=hidden")
 
 
 @pytest.fixture(autouse=True)
@@ -142,4 +142,6 @@ def libha(compile_c: Callable[..., str]) -> str:
         return os.path.abspath(candidate)
     sources = [str(path) for path in (LIBHA_SOURCES / "src").rglob("*.c")]
     includes = [f"-I{LIBHA_SOURCES / name}" for name in ("include", "src")]
-    return compile_c("libha_posix.so", *LIBHA_OPTIONS, *includes, *sources, "-Wl,-z,nodelete")
+    return compile_c(
+        "libha_posix.so", *LIBHA_OPTIONS, *includes, *sources, f"-DHA_VERSION={ha_qnx.__version__}", "-Wl,-z,nodelete"
+    )

@@ -1,6 +1,8 @@
 """The public names: what the package exports, what the contracts say, and what each backend has."""
 
+import ctypes
 import inspect
+from importlib import metadata
 from typing import Any, Callable, List, Tuple
 
 import pytest
@@ -86,6 +88,14 @@ def test_a_type_checker_knows_the_constants_and_the_structures_of_a_backend() ->
 def test_every_constant_is_exported() -> None:
     """What is written down in the module is in its __all__, which is what the package and the backends have."""
     assert sorted(name for name in vars(constants) if name.isupper()) == sorted(constants.__all__)
+
+
+def test_there_is_one_version(libha: str) -> None:
+    """The package that was installed and the C library have that of the source."""
+    library = ctypes.CDLL(libha)
+    library.ha_posix_version.restype = ctypes.c_char_p
+    assert metadata.version("ha_qnx") == ha_qnx.__version__
+    assert library.ha_posix_version() == f"libha for POSIX {ha_qnx.__version__}, wire 1".encode()
 
 
 def test_every_call_is_documented() -> None:

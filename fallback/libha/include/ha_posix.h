@@ -312,7 +312,7 @@ int ha_dup(int oldfd);
  */
 int ha_posix_interrupt_main_only(int main_only);
 
-/* What this library is: "libha for POSIX 0.1.0, wire 1". */
+/* What this library is: "libha for POSIX VERSION, wire 1". */
 const char *ha_posix_version(void);
 
 #ifdef __cplusplus

@@ -48,16 +48,16 @@ _LATER = {
     "aio": "aio",
     "connect": "connection",
     "on_event": "watching",
-    "stats": "watching",
+    "stats": "connection",
     "strategies": "strategies",
 }
 
 if TYPE_CHECKING:
     from . import aio, strategies
     from .calls import *  # noqa: F403  # as above
-    from .connection import Connection, connect
+    from .connection import Connection, connect, stats
     from .service import Service
-    from .watching import on_event, stats
+    from .watching import on_event
 else:
 
     def __getattr__(name: str) -> Any:

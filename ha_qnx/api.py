@@ -9,6 +9,7 @@ from typing import IO, Any, Callable, Optional, Protocol
 
 from .derived import Vocabulary
 from .kernel import BytesLike, Kernel, StrPath, Vector
+from .watching import Counts
 
 __all__ = ["CALLS", "Backend", "RecoveryFunction"]
 
@@ -28,6 +29,8 @@ class Backend(Kernel, Vocabulary, Protocol):
     """
 
     name: str
+    #: What has happened to its connections: see ``ha_qnx.stats``.
+    counts: Counts
 
     # libha: which connections recover, and how.
 

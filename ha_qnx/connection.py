@@ -13,15 +13,16 @@ import warnings
 from errno import EBADF, ESRCH
 from typing import IO, Any, Iterable, Optional, Tuple, Type, TypeVar, Union
 
-from . import backends, watching
+from . import backends
 from .api import Backend, RecoveryFunction
 from .buffers import as_seconds
 from .constants import HA_RECOVERY_ENABLE, HA_RECOVERY_SUSPEND
 from .files import OpenMode, RawFile
 from .kernel import BytesLike, StrPath
 from .strategies import NO_SERVER, check_limits, path_of, reopen, set_limits, until_served, wait_for
+from .watching import Counts, Stats
 
-__all__ = ["REPLY_ROOM", "Connection", "connect", "exchange"]
+__all__ = ["REPLY_ROOM", "Connection", "connect", "exchange", "stats"]
 
 _C = TypeVar("_C", bound="Connection")
 
@@ -33,11 +34,14 @@ class Connection(int):
     """A connection that is closed once: a coid, which every call takes, with methods."""
 
     _qnx: Optional[Backend] = None  # None: not open, no longer, or not yet.
+    _counts: Counts
 
     def __new__(cls: Type[_C], coid: int, backend: Optional[Backend] = None) -> _C:
         """Take over a connection that exists; it is this object's to close."""
         connection = super().__new__(cls, operator.index(coid))
-        connection._qnx = backends.backend() if backend is None else backend
+        qnx = backends.backend() if backend is None else backend
+        connection._counts = qnx.counts
+        connection._qnx = qnx
         return connection
 
     @property
@@ -61,9 +65,9 @@ class Connection(int):
         return self._qnx is None
 
     @property
-    def stats(self) -> watching.Stats:
-        """Failures, recoveries, retransmissions: see ``ha_qnx.stats``."""
-        return watching.stats(self.coid)
+    def stats(self) -> Stats:
+        """Failures, recoveries, retransmissions: see the function ``stats``."""
+        return self._counts.of(self.coid)
 
     def send(self, message: BytesLike, size: Optional[int] = None) -> Tuple[int, bytes]:
         """Send a message; the status and the reply.
@@ -142,6 +146,21 @@ class Connection(int):
             warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
             with contextlib.suppress(OSError):
                 self.close()
+
+
+def stats(coid: int, backend: Optional[Backend] = None) -> Stats:
+    """What has happened to a connection since it was made HA-aware; all zero for one that is not.
+
+    The counts of a connection outlive it, until its number is used for another HA-aware one.
+
+    Args:
+        coid: the connection.
+        backend: whose connection it is, as ``ha_qnx.backend`` gives it. Without it, that of the connection if it is a
+            ``Connection``, else the default one.
+    """
+    if backend is None and isinstance(coid, Connection):
+        return coid.stats
+    return (backends.backend() if backend is None else backend).counts.of(coid)
 
 
 def exchange(qnx: Backend, coid: int, message: BytesLike, size: Optional[int]) -> Tuple[int, bytes]:

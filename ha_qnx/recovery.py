@@ -19,6 +19,7 @@ from .files import Files
 from .kernel import BytesLike, Kernel, StrPath, Vector
 from .returning import ReturningErrors, returning_errors
 from .rules import LOST, Attachment, Attachments, attachment_flags, limit_of
+from .watching import Counts
 
 T = TypeVar("T")
 
@@ -32,7 +33,8 @@ class Recovery(ReturningErrors, Files, PlainCalls, Vocabulary):
         self._kernel = kernel
         self._send = kernel.MsgSend
         self.descriptors: Set[int] = set()
-        self._attachments = Attachments()
+        self.counts = Counts(name)
+        self._attachments = Attachments(self.counts)
         self._attached = self._attachments.by_coid
         _follow_forks(self._attachments)
         self._pass_on(kernel)

@@ -21,9 +21,9 @@ recover it. Any other error is the server's or the host's business and goes to t
 import operator
 import threading
 from errno import EAGAIN, EBADF, EEXIST, EINTR, EINVAL, EMFILE, ENFILE, ENOMEM, ESRCH, ETIMEDOUT
-from typing import Any, Callable, Dict, Optional, Set
+from typing import Callable, Dict, Optional, Set
 
-from . import watching
+from .api import RecoveryFunction
 from .buffers import check_callable
 from .constants import (
     HA_RECOVERY_ACOUNT,
@@ -34,12 +34,11 @@ from .constants import (
     HA_RECOVERY_SUSPEND,
     HAREPLACERECOVERYFN,
 )
+from .watching import Counts
 
 LOST = frozenset((EBADF, ESRCH))
 # The errors by which a call can end before any server has its message: they say nothing about the server.
 _WITHOUT_THE_SERVER = frozenset((EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM, ETIMEDOUT))
-
-RecoveryFunction = Callable[[int, Any], int]
 
 _NO_LIMIT = -1
 
@@ -47,9 +46,10 @@ _NO_LIMIT = -1
 class Attachment:
     """What makes a connection, and its duplicates, HA-aware."""
 
-    def __init__(self, function: RecoveryFunction, handle: object) -> None:
+    def __init__(self, function: RecoveryFunction, handle: object, counts: Counts) -> None:
         #: The recovery function and its handle: one object, so that nobody sees the one without the other.
         self.called = function, handle
+        self._counts = counts
         self.coids: Set[int] = set()
         self.suspended = False
         self.generation = 0
@@ -84,16 +84,16 @@ class Attachment:
                 raise failure
             with self._lock:
                 if generation != self.generation:
-                    watching.sent_again(coid, failure)
+                    self._counts.sent_again(coid, failure)
                     return
                 if self.suspended or coid not in self.coids or self._is_used_up:
-                    watching.given_up(coid, failure)
+                    self._counts.given_up(coid, failure)
                     raise failure
                 self.icount += 1
                 self.acount += 1
                 self._recovering_thread = threading.get_ident()
                 try:
-                    result = watching.observed(coid, failure, *self.called)
+                    result = self._counts.observed(coid, failure, *self.called)
                 except Exception as error:
                     raise failure from error
                 finally:
@@ -147,9 +147,10 @@ class Attachment:
 
 
 class Attachments:
-    """Which connections are HA-aware."""
+    """Which connections of a backend are HA-aware."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
         self.by_coid: Dict[int, Attachment] = {}
         # The garbage collector may run while it is held, and close a forgotten connection.
         self._lock = threading.RLock()
@@ -163,7 +164,7 @@ class Attachments:
         with self._lock:
             attachment = self.by_coid.get(coid)
             if attachment is None:
-                self._enter(coid, Attachment(function, handle))
+                self._enter(coid, Attachment(function, handle, self._counts))
             elif replace:
                 attachment.called = function, handle
             else:
@@ -226,7 +227,7 @@ class Attachments:
             attachment.after_fork()
 
     def _enter(self, coid: int, attachment: Attachment) -> None:
-        watching.begin(coid)
+        self._counts.begin(coid)
         self.by_coid[coid] = attachment
         attachment.coids.add(coid)
 

@@ -20,7 +20,7 @@ import time
 from errno import EAGAIN, EBADF, ENOENT, ENXIO, EPERM, ESRCH
 from typing import Any, Callable, Dict, Generic, Optional, Sequence, Tuple, TypeVar
 
-from . import backends, watching
+from . import backends
 from .api import Backend, RecoveryFunction
 from .arrivals import Arrivals
 from .buffers import INT_MAX, as_int, as_seconds, check_callable, integer
@@ -33,6 +33,7 @@ from .constants import (
 )
 from .kernel import NAME_PREFIX, StrPath
 from .structures import MessageInfo
+from .watching import Counts, attempted
 
 __all__ = [
     "NAME_PREFIX",
@@ -68,7 +69,7 @@ def reopen(
     """Open the path again."""
 
     def recover(coid: int, _handle: Any) -> int:
-        watching.attempted()
+        attempted()
         return _use(backend).ha_reopen(coid, path, oflag, mode)
 
     return recover
@@ -98,7 +99,7 @@ def reconnect(nd: int, pid: int, chid: int, flags: int = 0, *, backend: Optional
     """Connect to the channel again: for a server whose process lives on and makes its channel anew."""
 
     def recover(coid: int, _handle: Any) -> int:
-        watching.attempted()
+        attempted()
         return _use(backend).ha_ReConnectAttach(coid, nd, pid, chid, coid, flags)
 
     return recover
@@ -107,15 +108,19 @@ def reconnect(nd: int, pid: int, chid: int, flags: int = 0, *, backend: Optional
 class _Remembered(Generic[T]):
     """What a strategy remembers of each connection; another one that gets the number of a closed one is new to it."""
 
-    def __init__(self) -> None:
-        self._of: Dict[int, Tuple[int, T]] = {}
+    def __init__(self, backend: Optional[Backend]) -> None:
+        self._backend = backend
+        # By the backend's counts and the number of a connection: its generation, and what is remembered of it.
+        self._of: Dict[Tuple[Counts, int], Tuple[int, T]] = {}
 
     def get(self, coid: int) -> Optional[T]:
-        generation, value = self._of.get(coid, (None, None))
-        return value if generation == watching.generation(coid) else None
+        counts = _use(self._backend).counts
+        generation, value = self._of.get((counts, coid), (None, None))
+        return value if generation == counts.generation(coid) else None
 
     def put(self, coid: int, value: T) -> None:
-        self._of[coid] = (watching.generation(coid), value)
+        counts = _use(self._backend).counts
+        self._of[counts, coid] = (counts.generation(coid), value)
 
 
 class Failover:
@@ -126,7 +131,7 @@ class Failover:
         self._oflag = oflag
         self._step = step
         self._backend = backend
-        self._last: _Remembered[int] = _Remembered()
+        self._last: _Remembered[int] = _Remembered(backend)
 
     def __call__(self, coid: int, handle: Any) -> int:
         count = len(self.paths)
@@ -296,7 +301,7 @@ def circuit_breaker(
     check_callable("a strategy", strategy)
     failures = integer("failures", failures, 1, INT_MAX)
     cooldown = as_seconds("cooldown", cooldown)
-    failed: _Remembered[int] = _Remembered()
+    failed: _Remembered[int] = _Remembered(backend)
 
     @functools.wraps(strategy)
     def recover(coid: int, handle: Any) -> int:

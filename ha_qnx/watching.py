@@ -1,8 +1,8 @@
 """Seeing recoveries: a log line for each, counts for each connection, and callbacks.
 
-``observed`` is called where a recovery function is called, and nowhere else: what does not fail costs nothing here. One
-line for each recovery goes to the logger ``ha_qnx``: at INFO if the connection was recovered, at WARNING if
-not, when the caller gets an error.
+``Counts.observed`` is called where a recovery function is called, and nowhere else: what does not fail costs nothing
+here. One line for each recovery goes to the logger ``ha_qnx``: at INFO if the connection was recovered, at WARNING if
+not, when the caller gets an error. What can be asked for is ``ha_qnx.stats``.
 """
 
 import errno
@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional
 
 from .buffers import check_callable
 
-__all__ = ["RecoveryEvent", "Stats", "on_event", "stats"]
+__all__ = ["Counts", "RecoveryEvent", "Stats", "on_event"]
 
 _log = logging.getLogger("ha_qnx")
 
@@ -48,6 +48,8 @@ class RecoveryEvent(NamedTuple):
     recovered: bool
     #: What the function raised, if it did.
     error: Optional[BaseException] = None
+    #: The name of the backend, since another one can have a connection of this number, too.
+    backend: str = ""
 
     def __str__(self) -> str:
         cause = "lost" if self.cause is None else errno.errorcode.get(self.cause.errno or 0, str(self.cause))
@@ -63,19 +65,8 @@ class _Attempts(threading.local):
 
 
 _attempts = _Attempts()
-# No lock: the counts of a connection change only while its recovery is locked, and so by one thread at a time.
-_stats: Dict[int, Stats] = {}
-_generations: Dict[int, int] = {}
 _callbacks: Dict[int, Callable[[RecoveryEvent], object]] = {}
 _registrations = itertools.count()
-
-
-def stats(coid: int) -> Stats:
-    """What has happened to a connection since it was made HA-aware; all zero for one that is not.
-
-    The counts of a connection outlive it, until its number is used for another HA-aware one.
-    """
-    return _stats.get(coid, Stats())
 
 
 def on_event(callback: Callable[[RecoveryEvent], object]) -> Callable[[], None]:
@@ -99,74 +90,89 @@ def on_event(callback: Callable[[RecoveryEvent], object]) -> Callable[[], None]:
     return end
 
 
-def observed(coid: int, failure: Optional[OSError], function: Callable[[int, Any], int], handle: object) -> object:
-    """Call a recovery function, and tell whoever wants to know.
-
-    Args:
-        coid: the connection.
-        failure: the error of the call that failed; None where the library does not say.
-        function: the recovery function.
-        handle: what it gets beside ``coid``.
-
-    Returns:
-        What the function returned; what it raises goes through.
-    """
-    before, _attempts.count = _attempts.count, 0
-    began = time.monotonic()
-    result: object = None
-    error: Optional[BaseException] = None
-    try:
-        result = function(coid, handle)
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        duration = time.monotonic() - began
-        attempts, _attempts.count = _attempts.count or 1, before
-        recovered = isinstance(result, int) and result == coid
-        _count(coid, failure, retransmissions=recovered, recoveries=recovered, duration=duration)
-        _tell(RecoveryEvent(coid, failure, attempts, duration, recovered, error))
-        del failure, error  # Their tracebacks hold this frame.
-    return result
-
-
 def attempted() -> None:
     """For strategies: another try begins."""
     _attempts.count += 1
 
 
-def sent_again(coid: int, failure: OSError) -> None:
-    """A call failed, but another thread has recovered the connection since it was made."""
-    _count(coid, failure, retransmissions=1)
+class Counts:
+    """What has happened to the connections of one backend."""
 
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        # No lock: the counts of a connection change only while its recovery is locked, and so by one thread at a time.
+        self._stats: Dict[int, Stats] = {}
+        self._generations: Dict[int, int] = {}
 
-def given_up(coid: int, failure: OSError) -> None:
-    """A call failed, and the recovery function is not called: it is suspended, or a limit is reached."""
-    _count(coid, failure)
+    def of(self, coid: int) -> Stats:
+        """What has happened to a connection since it was made HA-aware; all zero for one that is not."""
+        return self._stats.get(coid, Stats())
 
+    def begin(self, coid: int) -> None:
+        """A connection is HA-aware from now on: count from zero."""
+        self._stats.pop(coid, None)
+        self._generations[coid] = self.generation(coid) + 1
 
-def begin(coid: int) -> None:
-    """A connection is HA-aware from now on: count from zero."""
-    _stats.pop(coid, None)
-    _generations[coid] = generation(coid) + 1
+    def generation(self, coid: int) -> int:
+        """Which of the HA-aware connections that have had a number has it now."""
+        return self._generations.get(coid, 0)
 
+    def observed(
+        self, coid: int, failure: Optional[OSError], function: Callable[[int, Any], object], handle: object
+    ) -> object:
+        """Call a recovery function, and tell whoever wants to know.
 
-def generation(coid: int) -> int:
-    """Which of the HA-aware connections that have had a number has it now."""
-    return _generations.get(coid, 0)
+        Args:
+            coid: the connection.
+            failure: the error of the call that failed; None where the library does not say.
+            function: the recovery function.
+            handle: what it gets beside ``coid``.
 
+        Returns:
+            What the function returned; what it raises goes through.
+        """
+        before, _attempts.count = _attempts.count, 0
+        began = time.monotonic()
+        result: object = None
+        error: Optional[BaseException] = None
+        try:
+            result = function(coid, handle)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            duration = time.monotonic() - began
+            attempts, _attempts.count = _attempts.count or 1, before
+            recovered = isinstance(result, int) and result == coid
+            self._count(coid, failure, retransmissions=recovered, recoveries=recovered, duration=duration)
+            _tell(RecoveryEvent(coid, failure, attempts, duration, recovered, error, self._backend))
+            del failure, error  # Their tracebacks hold this frame.
+        return result
 
-def _count(
-    coid: int, failure: Optional[OSError], retransmissions: int = 0, recoveries: int = 0, duration: float = 0.0
-) -> None:
-    before = stats(coid)
-    _stats[coid] = Stats(
-        failures=before.failures + 1,
-        recoveries=before.recoveries + recoveries,
-        retransmissions=before.retransmissions + retransmissions,
-        last_error=before.last_error if failure is None else failure.errno or 0,
-        recovery_time=before.recovery_time + duration,
-    )
+    def sent_again(self, coid: int, failure: OSError) -> None:
+        """A call failed, but another thread has recovered the connection since it was made."""
+        self._count(coid, failure, retransmissions=1)
+
+    def given_up(self, coid: int, failure: OSError) -> None:
+        """A call failed, and the recovery function is not called: it is suspended, or a limit is reached."""
+        self._count(coid, failure)
+
+    def _count(
+        self,
+        coid: int,
+        failure: Optional[OSError],
+        retransmissions: int = 0,
+        recoveries: int = 0,
+        duration: float = 0.0,
+    ) -> None:
+        before = self.of(coid)
+        self._stats[coid] = Stats(
+            failures=before.failures + 1,
+            recoveries=before.recoveries + recoveries,
+            retransmissions=before.retransmissions + retransmissions,
+            last_error=before.last_error if failure is None else failure.errno or 0,
+            recovery_time=before.recovery_time + duration,
+        )
 
 
 def _tell(event: RecoveryEvent) -> None:

@@ -16,7 +16,6 @@ from ctypes import c_void_p
 from errno import EBADF
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
 
-from .. import watching
 from ..abi import BY_NAME, NEGATIVE, RecoveryCallback
 from ..api import Backend, RecoveryFunction
 from ..buffers import INT_MAX, INT_MIN, UINT_MAX, as_int
@@ -35,6 +34,7 @@ from ..files import Files
 from ..kernel import StrPath
 from ..returning import ReturningErrors, returning_errors
 from ..rules import LOST, attachment_flags, limit_of
+from ..watching import Counts
 from .kernel import NativeKernel, connect_arguments, open_arguments, pulse_arguments
 from .libraries import Libraries
 
@@ -70,6 +70,7 @@ class Native(ReturningErrors, Files, NativeKernel, Vocabulary):
     def __init__(self, libraries: Libraries) -> None:
         super().__init__(libraries)
         self.name = "native"
+        self.counts = Counts(self.name)
         self.descriptors: Set[int] = set()
         self._thread = _InThread()
         self._tokens = itertools.count(1).__next__
@@ -89,7 +90,7 @@ class Native(ReturningErrors, Files, NativeKernel, Vocabulary):
             return -1
         thread.running.append(attached)
         try:
-            result = watching.observed(coid, None, *attached.called)
+            result = self.counts.observed(coid, None, *attached.called)
         except BaseException as error:
             thread.raised = error
             return -1
@@ -424,7 +425,7 @@ class Native(ReturningErrors, Files, NativeKernel, Vocabulary):
     def _enter(self, coid: int, attached: _Attached) -> None:
         if self._by_coid.get(coid) is not attached:
             self._leave(coid)
-        watching.begin(coid)
+        self.counts.begin(coid)
         self._by_coid[coid] = attached
         attached.coids.add(coid)
         self._by_token[attached.token] = attached

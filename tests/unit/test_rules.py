@@ -20,6 +20,7 @@ from ha_qnx import (
     rules,
 )
 from ha_qnx.rules import LOST, Attachment, Attachments
+from ha_qnx.watching import Counts
 
 COID = 5
 
@@ -43,7 +44,7 @@ class Recorder:
 
 
 def attached(function: Any, handle: object = None) -> Attachment:
-    attachments = Attachments()
+    attachments = Attachments(Counts("fallback"))
     attachments.attach(COID, function, handle, replace=False)
     return attachments.get(COID)
 
@@ -242,7 +243,7 @@ def test_an_unknown_command_is_refused(command: int) -> None:
 
 def test_a_detached_connection_is_not_recovered() -> None:
     """Not even if the thread that failed had seen it attached."""
-    attachments = Attachments()
+    attachments = Attachments(Counts("fallback"))
     attachments.attach(COID, Recorder(), None, replace=False)
     attachment = attachments.get(COID)
     attachments.detach(COID)
@@ -251,7 +252,7 @@ def test_a_detached_connection_is_not_recovered() -> None:
 
 def test_a_connection_is_attached_once() -> None:
     """A second attachment is EEXIST unless it replaces the first, and then keeps its counts."""
-    attachments, second = Attachments(), Recorder()
+    attachments, second = Attachments(Counts("fallback")), Recorder()
     attachments.attach(COID, Recorder(), None, replace=False)
     recover(attachments.get(COID))
     with pytest.raises(OSError, match="HAREPLACERECOVERYFN") as raised:
@@ -265,7 +266,7 @@ def test_a_connection_is_attached_once() -> None:
 
 def test_duplicates_share_one_attachment() -> None:
     """It lives as long as the last of them."""
-    attachments = Attachments()
+    attachments = Attachments(Counts("fallback"))
     attachments.attach(COID, Recorder(), None, replace=False)
     attachments.share(COID, COID + 1)
     attachment = attachments.get(COID + 1)
@@ -277,7 +278,7 @@ def test_duplicates_share_one_attachment() -> None:
 
 def test_an_ended_connection_takes_its_attachment_along() -> None:
     """What is made under its number later is an ordinary connection."""
-    attachments = Attachments()
+    attachments = Attachments(Counts("fallback"))
     attachments.attach(COID, Recorder(), None, replace=False)
     attachment = attachments.take(COID)
     assert attachment is not None
@@ -288,7 +289,7 @@ def test_an_ended_connection_takes_its_attachment_along() -> None:
 
 def test_the_recovery_function_may_end_its_own_connection() -> None:
     """Its attachment stays."""
-    attachments = Attachments()
+    attachments = Attachments(Counts("fallback"))
 
     def function(coid: int, _handle: object) -> int:
         assert attachments.take(coid) is None
@@ -301,7 +302,7 @@ def test_the_recovery_function_may_end_its_own_connection() -> None:
 
 def test_a_forked_child_keeps_the_connections_that_it_inherits() -> None:
     """A lock that another thread of the parent held does not hold the child up."""
-    attachments = Attachments()
+    attachments = Attachments(Counts("fallback"))
     function = Recorder()
     for coid in (COID, COID + 1):
         attachments.attach(coid, function, None, replace=False)
@@ -338,7 +339,7 @@ def test_an_error_is_freed_when_its_caller_is_done_with_it(no_collection: None, 
 
 def test_a_forgotten_connection_is_closed_while_another_is_attached(monkeypatch: pytest.MonkeyPatch) -> None:
     """The garbage collector may do that in the middle, in the same thread."""
-    attachments = Attachments()
+    attachments = Attachments(Counts("fallback"))
     attachments.attach(COID, Recorder(), None, replace=False)
 
     def collect(*arguments: Any) -> Attachment:
@@ -352,7 +353,7 @@ def test_a_forgotten_connection_is_closed_while_another_is_attached(monkeypatch:
 
 def test_a_recovery_function_gets_its_own_handle() -> None:
     """Whenever another thread replaces the two."""
-    attachments = Attachments()
+    attachments = Attachments(Counts("fallback"))
     calls: List[Any] = []
 
     def replace(number: int) -> None:

@@ -13,10 +13,10 @@ from ha_qnx.conformance.expect import fails_with
 from ha_qnx.conformance.waiting import DEADLINE, Task, eventually
 
 import ha_qnx
-from ha_qnx import strategies, watching
-from ha_qnx.connection import connect
+from ha_qnx import strategies
+from ha_qnx.connection import Connection, connect
 from ha_qnx.rules import Attachment
-from ha_qnx.watching import RecoveryEvent, Stats
+from ha_qnx.watching import Counts, RecoveryEvent, Stats
 
 pytestmark = pytest.mark.usefixtures("shared_directory")
 
@@ -48,7 +48,7 @@ def fail(_coid: int, _handle: Any) -> int:
 
 def observe(function: Callable[[int, Any], Any], coid: int = 5, errno: int = ESRCH) -> Any:
     """Call a recovery function as the library does."""
-    return watching.observed(coid, OSError(errno, os.strerror(errno)), function, "handle")
+    return Counts("fallback").observed(coid, OSError(errno, os.strerror(errno)), function, "handle")
 
 
 def test_a_recovery_is_an_event(events: List[RecoveryEvent]) -> None:
@@ -154,7 +154,7 @@ def test_there_is_one_line_in_the_log(
 def test_a_library_that_does_not_say_why_is_believed(caplog: pytest.LogCaptureFixture) -> None:
     """Libha does not tell a recovery function what failed."""
     caplog.set_level(logging.INFO, "ha_qnx")
-    watching.observed(5, None, lambda coid, _handle: coid, None)
+    Counts("native").observed(5, None, lambda coid, _handle: coid, None)
     assert caplog.messages[0].startswith("connection 0x5: lost, 1 attempt, ")
 
 
@@ -244,6 +244,109 @@ def test_another_connection_under_the_number_counts_from_zero(start_program: Cal
         assert ha_qnx.stats(connection.coid) == Stats()
 
 
+# Two backends in one process, whose side channels have the same numbers.
+
+
+@pytest.fixture(params=["native", "hybrid"])
+def other(request: pytest.FixtureRequest, libha: str, monkeypatch: pytest.MonkeyPatch) -> ha_qnx.Backend:
+    """A backend beside the fallback."""
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    return ha_qnx.backend(request.param)
+
+
+@pytest.fixture
+def number(other: ha_qnx.Backend) -> Iterator[int]:
+    """The number that the next side channel gets, of either backend: what is free below it is taken meanwhile.
+
+    But for one number of each, which the channel that it is attached to needs: channels and side channels share them.
+    """
+    with contextlib.ExitStack() as stack:
+        taken = []
+        for qnx in (ha_qnx.backend("fallback"), other):
+            room = qnx.ChannelCreate(ha_qnx.NTO_CHF_PRIVATE)
+            chid = qnx.ChannelCreate(ha_qnx.NTO_CHF_PRIVATE)
+            stack.callback(qnx.ChannelDestroy, chid)
+            taken.append({qnx.ConnectAttach(0, 0, chid): qnx for _connection in range(50)})
+            qnx.ChannelDestroy(room)
+        number = max(taken[0].keys() & taken[1].keys())
+        for connections in taken:
+            connections.pop(number).ConnectDetach(number)
+            for coid, qnx in connections.items():
+                stack.callback(qnx.ConnectDetach, coid)
+        yield number
+
+
+def attach_lost(qnx: ha_qnx.Backend, function: Callable[[int, Any], int] = lambda _coid, _handle: -1) -> int:
+    """Make an HA-aware connection whose server is gone."""
+    chid = qnx.ChannelCreate(ha_qnx.NTO_CHF_PRIVATE)
+    coid = qnx.ha_ConnectAttach(0, 0, chid, ha_qnx.NTO_SIDE_CHANNEL, 0, function)
+    qnx.ChannelDestroy(chid)
+    return coid
+
+
+@contextlib.contextmanager
+def lost(
+    qnx: ha_qnx.Backend, number: int, function: Callable[[int, Any], int] = lambda _coid, _handle: -1
+) -> Iterator[None]:
+    """While there is such a connection, of this number."""
+    coid = attach_lost(qnx, function)
+    try:
+        assert coid == number
+        yield
+    finally:
+        qnx.ha_ConnectDetach(coid)
+
+
+def fail_once(qnx: ha_qnx.Backend, coid: int) -> None:
+    """Make a call on it, which fails though its recovery function is called."""
+    with fails_with(EBADF):
+        qnx.MsgSendPulse(coid, -1, 0, 0)
+
+
+def test_each_backend_counts_for_itself(other: ha_qnx.Backend, number: int, events: List[RecoveryEvent]) -> None:
+    """What happens to a connection of one does not happen to that of the other, and does not end its counts."""
+    fallback = ha_qnx.backend("fallback")
+    for one, another in ((fallback, other), (other, fallback)):
+        with lost(one, number):
+            fail_once(one, number)
+        counted = ha_qnx.stats(number, one)
+        assert counted.failures == 1
+        with lost(another, number):
+            assert ha_qnx.stats(number, another) == Stats()
+            assert ha_qnx.stats(number, one) == counted
+    assert [event.backend for event in events] == [fallback.name, other.name]
+
+
+def test_the_counts_of_a_connection_are_those_of_its_backend(other: ha_qnx.Backend, number: int) -> None:
+    """Also when it is closed; a number by itself is one of the default backend."""
+    connection = Connection(attach_lost(other), other)
+    assert connection == number
+    fail_once(other, number)
+    connection.close()
+    assert connection.stats == ha_qnx.stats(connection) == ha_qnx.stats(number, other)
+    assert connection.stats.failures == 1
+    with lost(ha_qnx.backend(), number):
+        assert ha_qnx.stats(number) == Stats()
+        assert ha_qnx.stats(connection).failures == 1
+
+
+def test_a_strategy_remembers_whose_connection_it_was(
+    other: ha_qnx.Backend, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a backend begins to use a number says nothing about the connection that another one has under it."""
+    suspended: List[str] = []
+    monkeypatch.setattr(strategies, "_suspend", lambda qnx, _coid, _seconds: suspended.append(qnx.name))
+    fallback = ha_qnx.backend("fallback")
+    for one, another in ((fallback, other), (other, fallback)):
+        breaker = strategies.circuit_breaker(lambda _coid, _handle: -1, failures=2, backend=one)
+        with lost(one, number, breaker):
+            fail_once(one, number)
+            with lost(another, number):
+                assert one.name not in suspended
+            fail_once(one, number)
+        assert suspended[-1:] == [one.name]
+
+
 # What it costs.
 
 
@@ -264,4 +367,4 @@ def test_a_message_that_gets_through_costs_nothing(start_program: Callable[..., 
             threading.setprofile(None)
     assert called == []
     assert events == []
-    assert "watching" in inspect.getsource(Attachment.recover)
+    assert "self._counts." in inspect.getsource(Attachment.recover)

@@ -27,6 +27,7 @@ TOO_SLOW = f"the suite did not end within {TIME_LIMIT} s"
 
 RULES = "rules.py"
 RECOVERY = "recovery.py"
+LIFETIMES = "lifetimes.py"
 KERNEL = "fallback/kernel.py"
 EXCHANGE = "fallback/exchange.py"
 CHANNEL = "fallback/channels.py"
@@ -170,31 +171,30 @@ MUTANTS = (
     Mutant(
         "keeps the attachment of an ended connection",
         "attachments",
-        RECOVERY,
-        "        attachment = self._attachments.take(coid)\n",
-        "        attachment = None\n",
+        LIFETIMES,
+        "        attached = self._make_ordinary(coid)\n",
+        "        attached = None\n",
     ),
     Mutant(
         "loses the attachment of a connection that did not end",
         "attachments",
         RECOVERY,
-        "                self._attachments.give_back(coid, attachment)\n",
-        "                pass\n",
+        "        self._attachments.give_back(coid, attached)\n",
+        "        pass\n",
     ),
     Mutant(
         "gives a new connection the attachment of an old one",
         "attachments",
-        RECOVERY,
-        '        """A new connection is an ordinary one, whatever had its number before."""\n'
-        "        self._attachments.take(coid)\n",
-        "",
+        LIFETIMES,
+        "        self._make_ordinary(coid)\n        self.descriptors.add(coid)\n",
+        "        self.descriptors.add(coid)\n",
     ),
     Mutant(
         "gives duplicates an attachment of their own",
         "attachments",
         RULES,
         "            self._enter(duplicate, self.get(coid))",
-        "            original = self.get(coid)\n            self._enter(duplicate, Attachment(*original.called))",
+        "            own = Attachment(*self.get(coid).called, self._counts)\n            self._enter(duplicate, own)",
     ),
     Mutant(
         "closes what is not HA-aware",
@@ -207,7 +207,7 @@ MUTANTS = (
         "attaches what is not open",
         "attachments",
         RECOVERY,
-        "        if not self._kernel.is_open(coid):\n            raise OSError(EBADF, os.strerror(EBADF))\n",
+        "        if not self._kernel.is_open(coid):\n            raise failure(EBADF)\n",
         "",
     ),
     Mutant(

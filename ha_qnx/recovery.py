@@ -15,8 +15,10 @@ from .buffers import INT_MIN, UINT_MAX, as_int, integer
 from .constants import HAREPLACERECOVERYFN, NTO_SIDE_CHANNEL
 from .derived import PlainCalls, Vocabulary
 from .documenting import documented_by
+from .errors import failure
 from .files import Files
 from .kernel import BytesLike, Kernel, StrPath, Vector
+from .lifetimes import Lifetimes
 from .returning import ReturningErrors, returning_errors
 from .rules import LOST, Attachment, Attachments, attachment_flags, limit_of
 from .watching import Counts
@@ -25,7 +27,7 @@ T = TypeVar("T")
 
 
 @documented_by(Backend)
-class Recovery(ReturningErrors, Files, PlainCalls, Vocabulary):
+class Recovery(ReturningErrors, Files, Lifetimes, PlainCalls, Vocabulary):
     """A backend: a kernel whose calls recover, and libha's functions."""
 
     def __init__(self, name: str, kernel: Kernel) -> None:
@@ -129,7 +131,7 @@ class Recovery(ReturningErrors, Files, PlainCalls, Vocabulary):
         coid = as_int("coid", coid)
         attachment_flags(rfn, flags)
         if not self._kernel.is_open(coid):
-            raise OSError(EBADF, os.strerror(EBADF))
+            raise failure(EBADF)
         self._attachments.attach(coid, rfn, rhdl, replace=flags == HAREPLACERECOVERYFN)
         return 0
 
@@ -230,57 +232,17 @@ class Recovery(ReturningErrors, Files, PlainCalls, Vocabulary):
         integer("index", index, INT_MIN, UINT_MAX)
         return self._kernel.attach_at(oldcoid, nd, pid, chid, flags)
 
-    # Calls that end a connection, or make one, whose number may have been another's (D24).
+    # Calls that make a connection, or end one.
 
-    def ConnectAttach(self, nd: int, pid: int, chid: int, index: int = NTO_SIDE_CHANNEL, flags: int = 0) -> int:
-        return self._made(self._kernel.ConnectAttach(nd, pid, chid, index, flags))
+    @property
+    def _below(self) -> Kernel:
+        return self._kernel
 
-    def name_open(self, path: str, flags: int = 0) -> int:
-        return self._made(self._kernel.name_open(path, flags))
+    def _make_ordinary(self, coid: int) -> Optional[Attachment]:
+        return self._attachments.take(coid)
 
-    def open(self, path: StrPath, oflag: int, mode: int = 0o666) -> int:
-        return self._made(self._kernel.open(path, oflag, mode))
-
-    def dup(self, fd: int) -> int:
-        return self._made(self._kernel.dup(fd))
-
-    def dup2(self, fd: int, fd2: int) -> int:
-        fd, fd2 = as_int("fd", fd), as_int("fd2", fd2)
-        if fd == fd2:
-            return self._kernel.dup2(fd, fd2)
-        copy = self._end(fd2, lambda: self._kernel.dup2(fd, fd2))
-        self.descriptors.add(copy)
-        return copy
-
-    def ConnectDetach(self, coid: int) -> int:
-        return self._end(coid, lambda: self._kernel.ConnectDetach(coid))
-
-    def name_close(self, coid: int) -> int:
-        return self._end(coid, lambda: self._kernel.name_close(coid))
-
-    def close(self, fd: int) -> int:
-        return self._end(fd, lambda: self._kernel.close(fd))
-
-    def _made(self, coid: int) -> int:
-        """A new connection is an ordinary one, whatever had its number before."""
-        self._attachments.take(coid)
-        self.descriptors.add(coid)
-        return coid
-
-    def _end(self, coid: int, call: Callable[[], int]) -> int:
-        """Detach from the library first, then end the connection (B376): its number may be another's at once."""
-        coid = as_int("coid", coid)
-        attachment = self._attachments.take(coid)
-        is_known = coid in self.descriptors
-        self.descriptors.discard(coid)
-        try:
-            return call()
-        except BaseException:
-            if is_known and self._kernel.is_open(coid):
-                self.descriptors.add(coid)
-            if attachment is not None and self._kernel.is_open(coid):
-                self._attachments.give_back(coid, attachment)
-            raise
+    def _attach_again(self, coid: int, attached: Attachment) -> None:
+        self._attachments.give_back(coid, attached)
 
 
 def _follow_forks(attachments: Attachments) -> None:

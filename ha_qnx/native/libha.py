@@ -25,13 +25,13 @@ from ..constants import (
     HA_RECOVERY_ICOUNT,
     HA_RECOVERY_SUSPEND,
     HAREPLACERECOVERYFN,
-    NTO_SIDE_CHANNEL,
 )
 from ..derived import Vocabulary
 from ..documenting import documented_by
 from ..errors import failure
 from ..files import Files
 from ..kernel import StrPath
+from ..lifetimes import Lifetimes
 from ..returning import ReturningErrors, returning_errors
 from ..rules import LOST, attachment_flags, limit_of
 from ..watching import Counts
@@ -64,7 +64,7 @@ class _InThread(threading.local):
 
 
 @documented_by(Backend)
-class Native(ReturningErrors, Files, NativeKernel, Vocabulary):
+class Native(ReturningErrors, Files, Lifetimes, NativeKernel, Vocabulary):
     """A backend: libha, and the kernel calls beside it."""
 
     def __init__(self, libraries: Libraries) -> None:
@@ -302,7 +302,7 @@ class Native(ReturningErrors, Files, NativeKernel, Vocabulary):
         fd = as_int("fd", fd)
         if fd not in self._by_coid:
             return self._invoke("ha_close", fd)
-        return self._end(fd, lambda: NativeKernel.close(self, fd))
+        return self.close(fd)
 
     def ha_dup(self, fd: int) -> int:
         fd = as_int("fd", fd)
@@ -320,61 +320,15 @@ class Native(ReturningErrors, Files, NativeKernel, Vocabulary):
         *numbers, flags = connect_arguments(nd, pid, chid, index, flags)
         return self._invoke("ha_ReConnectAttach", oldcoid, *numbers, flags & UINT_MAX)
 
-    # Calls that make a connection, or end one, whose number may have been another's (D24).
-
-    def ConnectAttach(self, nd: int, pid: int, chid: int, index: int = NTO_SIDE_CHANNEL, flags: int = 0) -> int:
-        return self._made(super().ConnectAttach(nd, pid, chid, index, flags))
-
-    def name_open(self, path: str, flags: int = 0) -> int:
-        return self._made(super().name_open(path, flags))
-
-    def open(self, path: StrPath, oflag: int, mode: int = 0o666) -> int:
-        return self._made(super().open(path, oflag, mode))
-
-    def dup(self, fd: int) -> int:
-        return self._made(super().dup(fd))
+    # Calls that make a connection, or end one.
 
     def dup2(self, fd: int, fd2: int) -> int:
         fd, fd2 = as_int("fd", fd), as_int("fd2", fd2)
-        if fd == fd2:
-            return super().dup2(fd, fd2)
-        if not self.is_open(fd):  # Before fd2 is made an ordinary connection.
+        if fd != fd2 and not self.is_open(fd):  # Before libha forgets how often it has recovered fd2.
             raise failure(EBADF)
-        copy = self._end(fd2, lambda: NativeKernel.dup2(self, fd, fd2))
-        self.descriptors.add(copy)
-        return copy
-
-    def ConnectDetach(self, coid: int) -> int:
-        return self._end(coid, lambda: NativeKernel.ConnectDetach(self, coid))
-
-    def name_close(self, coid: int) -> int:
-        return self._end(coid, lambda: NativeKernel.name_close(self, coid))
-
-    def close(self, fd: int) -> int:
-        return self._end(fd, lambda: NativeKernel.close(self, fd))
-
-    def _made(self, coid: int) -> int:
-        """A new connection is an ordinary one, whatever had its number before."""
-        self.descriptors.add(coid)
-        self._make_ordinary(coid)
-        return coid
-
-    def _end(self, coid: int, call: Callable[[], int]) -> int:
-        """Detach from libha first, then end the connection (B376): its number may be another's at once."""
-        coid = as_int("coid", coid)
-        attached = self._make_ordinary(coid)
-        is_known = self._forget(coid)
-        try:
-            return call()
-        except BaseException:
-            if self.is_open(coid):
-                self._remain(coid, attached, is_known)
-                if attached is not None:
-                    self._attach_again(coid, attached)
-            raise
+        return super().dup2(fd, fd2)
 
     def _make_ordinary(self, coid: int) -> Optional[_Attached]:
-        """Make a connection an ordinary one; but its own recovery function may end it and make it again."""
         if coid not in self._by_coid or self._is_recovering(coid):
             return None
         attached = self._leave(coid)
@@ -383,7 +337,7 @@ class Native(ReturningErrors, Files, NativeKernel, Vocabulary):
         return attached
 
     def _attach_again(self, coid: int, attached: _Attached) -> None:
-        """Make a connection HA-aware that did not end, with the limits that it had."""
+        self._remain(coid, attached)
         self._invoke("ha_attach", coid, self._callback, attached.token, 0)
         for command, limit in attached.limits.items():
             self._invoke("ha_connection_ctrl", coid, command, c_void_p(limit))

@@ -1,0 +1,94 @@
+"""The calls that make a connection or end one, for all backends.
+
+A number that is free is somebody else's at once. So a connection is detached from the library before it ends (B376),
+and a new one is an ordinary connection, whatever had its number before (D24).
+"""
+
+from typing import Any, Callable, Set, cast
+
+from .api import Backend
+from .buffers import as_int
+from .constants import NTO_SIDE_CHANNEL
+from .documenting import documented_by
+from .kernel import Kernel, StrPath
+
+__all__ = ["Lifetimes"]
+
+
+@documented_by(Backend)
+class Lifetimes:
+    """These calls, for a class that knows which connections are HA-aware.
+
+    What makes and ends them is ``_below``: the next of the classes that a backend is made of, or what it says instead.
+    """
+
+    #: Numbers that this backend has given out and not taken back. Every connection that it made is among them.
+    descriptors: Set[int]
+
+    @property
+    def _below(self) -> Kernel:
+        return cast(Kernel, super())
+
+    def _make_ordinary(self, coid: int) -> Any:
+        """Detach a connection from the library, if it is HA-aware; what it takes to attach it again, else None.
+
+        Its own recovery function may end a connection and make it again: there, nothing happens.
+        """
+        raise NotImplementedError
+
+    def _attach_again(self, coid: int, attached: Any) -> None:
+        """Undo _make_ordinary: the connection did not end."""
+        raise NotImplementedError
+
+    # Calls that make a connection.
+
+    def ConnectAttach(self, nd: int, pid: int, chid: int, index: int = NTO_SIDE_CHANNEL, flags: int = 0) -> int:
+        return self._made(self._below.ConnectAttach(nd, pid, chid, index, flags))
+
+    def name_open(self, path: str, flags: int = 0) -> int:
+        return self._made(self._below.name_open(path, flags))
+
+    def open(self, path: StrPath, oflag: int, mode: int = 0o666) -> int:
+        return self._made(self._below.open(path, oflag, mode))
+
+    def dup(self, fd: int) -> int:
+        return self._made(self._below.dup(fd))
+
+    def dup2(self, fd: int, fd2: int) -> int:
+        fd, fd2 = as_int("fd", fd), as_int("fd2", fd2)
+        if fd == fd2:
+            return self._below.dup2(fd, fd2)
+        copy = self._end(fd2, lambda: self._below.dup2(fd, fd2))
+        self.descriptors.add(copy)
+        return copy
+
+    def _made(self, coid: int) -> int:
+        self._make_ordinary(coid)
+        self.descriptors.add(coid)
+        return coid
+
+    # Calls that end one.
+
+    def ConnectDetach(self, coid: int) -> int:
+        return self._end(coid, lambda: self._below.ConnectDetach(coid))
+
+    def name_close(self, coid: int) -> int:
+        return self._end(coid, lambda: self._below.name_close(coid))
+
+    def close(self, fd: int) -> int:
+        return self._end(fd, lambda: self._below.close(fd))
+
+    def _end(self, coid: int, call: Callable[[], int]) -> int:
+        coid = as_int("coid", coid)
+        attached = self._make_ordinary(coid)
+        is_known = coid in self.descriptors
+        self.descriptors.discard(coid)
+        try:
+            return call()
+        except BaseException:
+            if self._below.is_open(coid):
+                if is_known:
+                    self.descriptors.add(coid)
+                if attached is not None:
+                    self._attach_again(coid, attached)
+            raise

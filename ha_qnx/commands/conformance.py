@@ -31,8 +31,9 @@ examples:
   ha-qnx conformance --report found.json                 and write down what was found
   ha-qnx conformance -- -k channel -x                    what stands behind -- is for pytest
 
-On QNX's own libraries, a test of a decision that QNX leaves open (D1, D2 ...) does not fail:
-what the library does differently is listed, and stands in the report.
+On QNX's own libraries, a test of a decision that QNX leaves open (D1, D2 ...) does not fail,
+nor does a test of what was measured on QNX 6.4.1: what the library does differently is listed,
+and stands in the report.
 
 exit status: 0, every test passed, or only differs so; 1, one failed; 2, wrong use: no pytest,
 unknown options, or no test that fits them.
@@ -74,6 +75,8 @@ class Reporter:
             test["outcome"] = "differs" if "differs" in known else report.outcome
         elif not report.passed:
             test["outcome"] = report.outcome if report.skipped else "error"
+        if report.when == "call" and "answers" in known:
+            test["answers"] = known["answers"]
         if report.when == "call" and "differs" in known:
             test["found"] = known["differs"]
             test["failure"] = report.longreprtext
@@ -87,7 +90,23 @@ class Reporter:
         return None
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """List what differs, by its open points."""
+        """List what differs: by its open points, and by the cases that were measured on QNX 6.4.1."""
+        self._list_open_points(terminalreporter)
+        answers = self._other_answers()
+        if answers:
+            terminalreporter.section("measured on QNX 6.4.1: what this library answers otherwise")
+            for line in answers:
+                terminalreporter.write_line(line)
+
+    def _other_answers(self) -> List[str]:
+        return [
+            f"{found['case']}, {found['asked']}: {found['qnx641']} there, {found['here']} here"
+            for test in self.tests.values()
+            if test["outcome"] == "differs"
+            for found in test.get("answers", [])
+        ]
+
+    def _list_open_points(self, terminalreporter: Any) -> None:
         lines = []
         for decision, found in self.open_points().items():
             differing = [test for test in found["tests"] if test["outcome"] == "differs"]

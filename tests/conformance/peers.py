@@ -5,6 +5,7 @@ what it raised. ``peer.start(...)`` does it in a thread there and returns at onc
 killed, stopped and signalled.
 """
 
+import fcntl
 import importlib
 import os
 import signal
@@ -47,12 +48,16 @@ class Remote:
             return error.errno
         raise AssertionError(f"the call returned {result!r} and raised nothing")
 
-    def wait_until_blocked(self) -> "Remote":
-        """Wait until its thread sleeps in a call that blocks."""
+    def is_blocked(self) -> bool:
+        """Whether its thread sleeps in a call that blocks, once it does or the call has ended."""
         native_id = self._peer.native_id(self._number)
         process = str(self._peer.pid)
         eventually(lambda: self.done or is_asleep(native_id, process), "the thread of the other process to block")
-        assert not self.done, f"the call has ended: {self.result()!r}"
+        return not self.done
+
+    def wait_until_blocked(self) -> "Remote":
+        """Wait until its thread sleeps in a call that blocks."""
+        assert self.is_blocked(), f"the call has ended: {self.result()!r}"
         return self
 
 
@@ -143,6 +148,10 @@ class Peer:
         _pid, status = os.waitpid(self.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status), status
 
+    def leave(self) -> None:
+        """Let it end by itself, once its main thread has nothing to do; whoever wants to know of the end waits."""
+        self._requests.close()
+
     def close(self) -> None:
         """End it, in whatever state it is."""
         self._requests.close()
@@ -232,10 +241,17 @@ class _LeavesAlone:
         return args[0] if len(args) == 1 and callable(args[0]) else self
 
 
+def _out_of_the_way(fd: int) -> int:
+    """A descriptor under a number that leaves the low ones to the tests, which count them."""
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)
+    os.close(fd)
+    return moved
+
+
 def main() -> None:
     """Be a peer."""
     sys.modules.setdefault("pytest", _NoPytest("pytest"))
-    requests, replies = int(sys.argv[2]), int(sys.argv[3])
+    requests, replies = _out_of_the_way(int(sys.argv[2])), _out_of_the_way(int(sys.argv[3]))
     _serve(sys.argv[1], Connection(requests, writable=False), _Answers(Connection(replies, readable=False)))
 
 

@@ -74,15 +74,23 @@ class Task:
         assert isinstance(error, OSError), repr(error)
         return error.errno
 
+    def is_blocked(self) -> bool:
+        """Whether the thread sleeps in a call that blocks, once it does or the call has ended."""
+        eventually(lambda: self.done or is_asleep(self.native_id), "the thread to block")
+        return not self.done
+
     def wait_until_blocked(self) -> "Task":
         """Wait until the thread sleeps in a call that blocks."""
-        eventually(lambda: self.done or is_asleep(self.native_id), "the thread to block")
-        assert not self.done, self._error or f"the call returned {self._result!r} at once"
+        assert self.is_blocked(), self._error or f"the call returned {self._result!r} at once"
         return self
 
     def end(self) -> None:
         """Wait for the thread, whatever became of it."""
         self._done.wait(DEADLINE)
+
+    def join(self) -> None:
+        """Wait until the thread itself is gone, which has ended its call."""
+        self._thread.join(DEADLINE)
 
 
 def is_asleep(native_id: int, process: str = "self") -> bool:

@@ -19,7 +19,7 @@ project where QNX leaves something open or a POSIX host must differ. ``ha-qnx ex
 import os
 from typing import Any, Optional, Protocol, Sequence, Union
 
-from .constants import NTO_SIDE_CHANNEL
+from .constants import FTYPE_ANY, NTO_SIDE_CHANNEL
 from .structures import ClientInfo, MessageInfo
 
 __all__ = ["BytesLike", "Kernel", "Name", "StrPath", "Vector"]
@@ -30,8 +30,8 @@ Vector = Sequence[BytesLike]
 StrPath = Union[str, bytes, "os.PathLike[str]"]
 
 
-#: Where names of name_attach are found as paths.
-NAME_PREFIX = "/dev/name/local/"
+#: Where QNX keeps the names of name_attach. They are for name_open; nothing there can be opened.
+NAME_ROOT = "/dev/name"
 
 
 class Name:
@@ -400,15 +400,15 @@ class Kernel(Protocol):
         NTO_CHF_COID_DISCONNECT.
 
         Args:
-            path: the name, relative; /dev/name/local/NAME is where clients find it.
-            flags: 0. (NAME_FLAG_ATTACH_GLOBAL needs QNX's name service.)
+            path: the name, relative: what clients give to name_open. A slash at the end and double ones are taken out.
+            flags: 0. (NAME_FLAG_ATTACH_GLOBAL needs QNX's global name service.)
 
         Returns:
             The name; its ``chid`` is the channel.
 
         Raises:
-            OSError: EINVAL, no name that can be (B289, B290); EEXIST, a live server has it (B293); ENOTSUP, there is
-                no global name service; ENAMETOOLONG; and as ChannelCreate.
+            OSError: EINVAL, no name that can be (B289, B290); EEXIST, a live server has it (B293); ENOENT, there is no
+                global name service (B292); ENAMETOOLONG; and as ChannelCreate.
 
         Follows name_attach(), B286 to B295.
         """
@@ -430,33 +430,79 @@ class Kernel(Protocol):
         """
 
     def name_open(self, path: str, flags: int = 0) -> int:
-        """Connect to the server of a name. The server gets an _IO_CONNECT message and has to answer it with EOK.
+        """Connect to the server of a name, which is not told of it.
 
         Args:
             path: the name, relative.
             flags: 0.
 
         Returns:
-            A side-channel connection.
+            A side-channel connection, close-on-exec.
 
         Raises:
-            OSError: ENOENT, no server has the name (B305); EINVAL, no name that can be; ENOTSUP, there is no global
-                name service; ESRCH, the server went before it answered; what it answers by MsgError; EBADFSYS, it
-                answered with another status; and as ConnectAttach and MsgSend.
+            OSError: ENOENT, no server has the name (B305), or there is no global name service (B292); ESRCH, its
+                channel is destroyed; EINVAL, no name that can be; and as ConnectAttach. Where HA_QNX_GNS is 1, as on
+                a target that runs gns, the server gets an _IO_CONNECT message and has to answer it with EOK; then also
+                what it answers by MsgError, and EBADFSYS for another status.
 
-        Follows name_open(), B298 to B309, D25.
+        Follows name_open(), B298 to B309.
         """
 
     def name_close(self, coid: int) -> int:
         """End a connection that name_open made: the same as ConnectDetach (B307)."""
 
+    # Paths.
+
+    def resmgr_attach(self, chid: int, path: StrPath, file_type: int = FTYPE_ANY, flags: int = 0) -> int:
+        """Serve a path: who opens it sends an _IO_CONNECT message, and then all others, to a channel of this process.
+
+        QNX's function takes a dispatch handle and tables of functions. Here the server receives the messages itself,
+        by MsgReceive, and answers them. Several servers may attach one path: an open asks the first, and on ENOENT,
+        ENOSYS, ESRCH or ENXIO, or if it is lost, the next. That is QNX's own way to a hot standby.
+
+        Args:
+            chid: a channel of this process.
+            path: any path. One that is relative is taken from the working directory. It need not exist, and comes
+                before a file of the host that has it.
+            file_type: what kind of file it is; clients' open asks for FTYPE_ANY.
+            flags: RESMGR_FLAG_BEFORE, asked before those that are there; RESMGR_FLAG_AFTER, after them; without either,
+                the newest first. RESMGR_FLAG_DIR, what lies below the path is asked for here, too, with the rest of
+                the path in the message; RESMGR_FLAG_OPAQUE, nobody above is asked then; RESMGR_FLAG_SELF, this process
+                may open it, too; RESMGR_FLAG_FTYPEONLY, RESMGR_FLAG_FTYPEALL, who asks for just this type, or any.
+
+        Returns:
+            The number of the attachment, from 0 on. It is the ``handle`` of the _IO_CONNECT messages that it gets.
+
+        Raises:
+            OSError: EINVAL, no path that can be, a bad file_type, an unknown flag, or no channel of this process;
+                EPERM, QNX lets only root attach a path; ENAMETOOLONG; EMFILE, ENFILE, ENOSPC, the host has no room.
+
+        Follows resmgr_attach().
+        """
+
+    def resmgr_detach(self, id: int, flags: int = 0) -> int:
+        """Serve a path no longer; whoever has it open stays connected.
+
+        Args:
+            id: what resmgr_attach returned.
+            flags: 0.
+
+        Returns:
+            0.
+
+        Raises:
+            OSError: ENOENT, there is no such attachment; EINVAL, an unknown flag.
+
+        Follows resmgr_detach().
+        """
+
     # Descriptors.
 
     def open(self, path: StrPath, oflag: int, mode: int = 0o666) -> int:
-        """Open a path. Below /dev/name/local/, connect to the server of that name, which gets an _IO_CONNECT message.
+        """Open a path: connect to the server that has attached it, which gets an _IO_CONNECT message.
 
         Args:
-            path: any path; what is no name is opened by the host.
+            path: any path; what no server has attached is opened by the host.
             oflag: the host's open flags.
             mode: the permissions of a file that is created.
 
@@ -464,8 +510,10 @@ class Kernel(Protocol):
             The lowest free descriptor.
 
         Raises:
-            OSError: ENOENT, no server has the name; ESRCH, the server went before it answered; what it answers by
-                MsgError; ENAMETOOLONG; else what the host's open says.
+            OSError: ENOENT, there is nothing, or no server wants to serve it; ESRCH, the only server went before it
+                answered, or has destroyed its channel; what a server answers by MsgError; ENOTDIR, what is served is no
+                directory; ENAMETOOLONG; EINVAL, a path below /dev/name/: names are for name_open; else what the host's
+                open says.
 
         Follows open(), B310 to B316.
         """

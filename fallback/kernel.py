@@ -5,7 +5,7 @@ The contract of each call is written down once, in ``ha_qnx.kernel.Kernel``; wha
 
 import contextlib
 import ctypes
-import fcntl
+import itertools
 import os
 import secrets
 import socket
@@ -17,11 +17,9 @@ from errno import (
     EBUSY,
     EINTR,
     EINVAL,
-    ENAMETOOLONG,
     ENOENT,
     ENOSYS,
     ENOTSUP,
-    ENXIO,
     EPERM,
     ESRCH,
 )  # fmt: skip
@@ -44,9 +42,9 @@ from ha_qnx.buffers import (
     writable_parts,
 )
 from ha_qnx.constants import (
-    EBADFSYS,
     ENOREMOTE,
     ERESTART,
+    FTYPE_ANY,
     NAME_FLAG_ATTACH_GLOBAL,
     NAME_FLAG_DETACH_SAVEDPP,
     NTO_CHF_COID_DISCONNECT,
@@ -66,11 +64,19 @@ from ha_qnx.constants import (
     NTO_TIMEOUT_REPLY,
     NTO_TIMEOUT_SEND,
     PULSE_CODE_THREADDEATH,
+    RESMGR_FLAG_AFTER,
+    RESMGR_FLAG_BEFORE,
+    RESMGR_FLAG_DIR,
+    RESMGR_FLAG_FTYPEALL,
+    RESMGR_FLAG_FTYPEONLY,
+    RESMGR_FLAG_OPAQUE,
+    RESMGR_FLAG_SELF,
     SYSMGR_COID,
     TIMER_ABSTIME,
 )
 from ha_qnx.errors import failure
-from ha_qnx.kernel import NAME_PREFIX, BytesLike, Kernel, Name, Vector
+from ha_qnx.kernel import BytesLike, Kernel, Name, StrPath, Vector
+from ha_qnx.paths import refuse_names
 from ha_qnx.structures import ClientInfo, MessageInfo
 
 from . import host, wire
@@ -78,7 +84,9 @@ from .channels import Channel
 from .connections import Connection, Lane, forks_wait
 from .exchange import Exchange, announce_copy, exchange
 from .numbers import Numbers, Slots
-from .runtime import ChannelAddress, NameClaim, Runtime, valid_name
+from .opening import Opener
+from .paths import attach as attach_path
+from .runtime import ChannelAddress, Claim, Runtime, valid_name, wire_directory
 from .server_lane import Client, Rcvids, ServerLane
 from .table import ConnectionTable, is_host_descriptor
 from .threads import Threads, Timeout
@@ -90,6 +98,11 @@ _KNOWN_CHANNEL_FLAGS = (
 _DEATH_FLAGS = NTO_CHF_COID_DISCONNECT | NTO_CHF_THREAD_DEATH
 _KNOWN_CONNECTION_FLAGS = NTO_COF_CLOEXEC | NTO_COF_NOSHARE
 _KNOWN_TIMEOUT_FLAGS = NTO_TIMEOUT_SEND | NTO_TIMEOUT_RECEIVE | NTO_TIMEOUT_REPLY | TIMER_ABSTIME
+_KNOWN_PATH_FLAGS = (
+    RESMGR_FLAG_BEFORE | RESMGR_FLAG_AFTER | RESMGR_FLAG_OPAQUE | RESMGR_FLAG_FTYPEONLY | RESMGR_FLAG_FTYPEALL
+    | RESMGR_FLAG_DIR | RESMGR_FLAG_SELF
+)  # fmt: skip
+_ANY_FILE_TYPE = -1
 
 # Looked up once, for the two paths that every message takes.
 _MESSAGE, _REPLY, _REPLY_HEADER = wire.MESSAGE, wire.REPLY, wire.REPLY_HEADER
@@ -122,12 +135,20 @@ class SocketKernel(Kernel):
         self._scoids: Numbers[Client] = Numbers(slots, NTO_SIDE_CHANNEL)
         self._table = ConnectionTable(slots, self._channels.entries, self._runtime, self._threads)
         self._connections = self._table.entries
-        self._claims: Dict[Name, NameClaim] = {}
+        self._claims: Dict[Name, Claim] = {}
+        self._attached: Dict[int, Claim] = {}
+        self._opener = Opener(self._table, self._paths, self._send)
 
     def _runtime(self) -> Runtime:
         if self._runtime_directory is None:
             self._runtime_directory = Runtime()
         return self._runtime_directory
+
+    def _paths(self) -> Optional[str]:
+        """The room of paths. It is not made for somebody who only opens files of the host."""
+        if self._runtime_directory is None and not os.path.isdir(os.path.join(wire_directory(), "paths")):
+            return None
+        return self._runtime().paths
 
     # Channels.
 
@@ -596,79 +617,66 @@ class SocketKernel(Kernel):
             raise failure(EINVAL)
         if flags:
             raise failure(ENOTSUP)
-        return self._open_name(path, NTO_SIDE_CHANNEL, iomessages.name_open_message(), None)
+        runtime = self._runtime()
+        address = runtime.find_name(path)
+        try:
+            connection = self._table.attach(address, NTO_SIDE_CHANNEL, 0)
+        except ProcessLookupError:
+            if runtime.still_has_name(address, path):
+                raise  # It has destroyed the channel of its name.
+            raise runtime.no_such_name(path) from None
+        if os.environ.get("HA_QNX_GNS") == "1":
+            self._opener.introduce(connection)
+        return connection.coid
 
     def name_close(self, coid: int) -> int:
         return self.ConnectDetach(coid)
 
-    def _open_name(self, name: str, index: int, message: bytes, at: Optional[int]) -> int:
-        """Connect to the server of a name, which has to agree (D25)."""
-        try:
-            address = self._runtime().find_name(name)
-            connection = self._table.attach(address, index, 0) if at is None else self._table.attach_at(at, address, 0)
-        except OSError as error:
-            if error.errno in (ESRCH, ENXIO):
-                raise failure(ENOENT) from None  # The name is that of a dead server.
-            raise
-        coid = connection.coid
-        try:
-            if self._send(coid, [memoryview(message)], []):
-                raise failure(EBADFSYS)
-        except BaseException as error:
-            is_lost = isinstance(error, OSError) and error.errno == EBADF and not connection.is_alive()
-            if at is None:
-                with contextlib.suppress(OSError):
-                    self._table.detach(coid)
-            else:
-                connection.detach()  # Dead, but its number stays taken (D6).
-            if is_lost and not connection.trunk.is_refused:
-                # The server was ending when we connected. EBADF would say that our number is lost (D6).
-                raise failure(ESRCH) from None
-            raise
-        return coid
+    # Paths.
+
+    def resmgr_attach(self, chid: int, path: StrPath, file_type: int = FTYPE_ANY, flags: int = 0) -> int:
+        chid = as_int("chid", chid)
+        text = os.fsdecode(path)
+        file_type = as_int("file_type", file_type)
+        flags = as_uint("flags", flags)
+        if "\0" in text:
+            raise OSError(EINVAL, "a path must not contain a NUL", text)
+        plain = refuse_names(text or "/")
+        if flags & RESMGR_FLAG_FTYPEALL:
+            file_type = _ANY_FILE_TYPE
+        elif file_type < 0:
+            raise failure(EINVAL)
+        if flags & ~_KNOWN_PATH_FLAGS or (text and flags & RESMGR_FLAG_FTYPEONLY):
+            raise failure(EINVAL)  # Who serves just one type of file serves no path.
+        if not text:
+            flags |= RESMGR_FLAG_FTYPEONLY
+        with self._table.lock:
+            channel = self._channels.entries.get(chid)
+            if channel is None:
+                raise failure(EINVAL)
+            id = next(number for number in itertools.count() if number not in self._attached)
+            paths = self._runtime().paths
+            self._attached[id] = attach_path(paths, plain.text, id, channel.address, file_type, flags)
+            return id
+
+    def resmgr_detach(self, id: int, flags: int = 0) -> int:
+        id = as_int("id", id)
+        if as_uint("flags", flags):
+            raise failure(EINVAL)
+        with self._table.lock:
+            claim = self._attached.pop(id, None)
+            if claim is None:
+                raise failure(ENOENT)
+            claim.release()
+        return 0
 
     # Descriptors.
 
-    def open(self, path: "str | bytes | os.PathLike[str]", oflag: int, mode: int = 0o666) -> int:
-        return self._open(path, oflag, mode, None)
+    def open(self, path: StrPath, oflag: int, mode: int = 0o666) -> int:
+        return self._opener.open(path, oflag, mode, None)
 
-    def open_at(self, fd: int, path: "str | bytes | os.PathLike[str]", oflag: int, mode: int = 0o666) -> int:
-        return self._open(path, oflag, mode, as_int("fd", fd))
-
-    def _open(self, path: "str | bytes | os.PathLike[str]", oflag: int, mode: int, at: Optional[int]) -> int:
-        text = os.fsdecode(path)
-        oflag = integer("oflag", oflag, 0, INT_MAX)
-        mode = integer("mode", mode, 0, 0o7777)
-        if len(os.fsencode(text)) >= iomessages.PATH_MAX:
-            raise failure(ENAMETOOLONG)
-        if text.startswith(NAME_PREFIX):
-            try:
-                name = valid_name(text[len(NAME_PREFIX) :])
-            except OSError:
-                raise failure(ENOENT) from None
-            return self._open_name(name, 0, iomessages.open_message(oflag, mode), at)
-        opened = os.open(text, oflag, mode)
-        if at is None:
-            self._table.give_way(opened)
-            return opened
-        opened = host.out_of_the_way(opened)  # It may have got the very number that it is to be moved to.
-        try:
-            return self._put_at(opened, at)
-        finally:
-            os.close(opened)
-
-    def _put_at(self, opened: int, at: int) -> int:
-        """Move a descriptor of the host under the number of an old connection."""
-        with self._table.lock:
-            self._table.make_way(at)
-            if is_host_descriptor(at):
-                return os.dup2(opened, at, inheritable=False)
-            placed = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, at)
-            if placed != at:
-                os.close(placed)
-                raise failure(EBADF)
-            self._table.give_way(at)
-            return at
+    def open_at(self, fd: int, path: StrPath, oflag: int, mode: int = 0o666) -> int:
+        return self._opener.open(path, oflag, mode, as_int("fd", fd))
 
     def close(self, fd: int) -> int:
         fd = as_int("fd", fd)
@@ -757,7 +765,7 @@ class SocketKernel(Kernel):
     def _after_fork_in_child(self) -> None:
         forks_wait.release()
         inherited = self._table.leave_to_child(self._pid)
-        for claim in self._claims.values():
+        for claim in (*self._claims.values(), *self._attached.values()):
             claim.forget()
         for channel in self._channels.entries.values():
             channel.close_in_child()

@@ -1,9 +1,12 @@
-"""The rendezvous: a private directory in which processes find each other's channels and names.
+"""The rendezvous: a private directory in which processes find each other's channels, names and paths.
 
 ``channels/PID.CHID.TOKEN`` is the listening socket of a channel. ``names/NAME`` holds the PID, CHID and TOKEN of the
 server that owns the name, and is locked as long as that server lives: the lock dies with its owner, so a successor
 takes the name over at once, and two live servers cannot both have it. The token is random, so that a number which the
-host uses again never leads to somebody else.
+host uses again never leads to somebody else. What lies in ``paths`` is the business of paths.py.
+
+All this lies in a subdirectory for the version of the wire: processes of another version neither find us nor half
+understand what we leave.
 """
 
 import contextlib
@@ -15,11 +18,12 @@ import tempfile
 from typing import Iterator, List, NamedTuple, Optional
 from urllib.parse import quote
 
+from . import wire
 from .host import out_of_the_way
 
 _SOCKET_PATH_MAX = 100
-# What a host allows for the name of a file is less than what a name may have, percent-encoded.
-_NAME_PIECE = 200
+# What a host allows for the name of a file is less than what a name or a path may have, percent-encoded.
+_PIECE = 200
 
 
 class UnsafeDirectoryError(PermissionError):
@@ -62,6 +66,30 @@ def directory_path() -> str:
     return os.path.join(tempfile.gettempdir(), f"ha_qnx-{os.getuid()}")
 
 
+def wire_directory() -> str:
+    """Where ``channels``, ``names`` and ``paths`` are, if they were made yet."""
+    return os.path.join(directory_path(), f"wire-{wire.VERSION}")
+
+
+def place_in(room: str, entry: bytes, end: str = "") -> str:
+    """The file or directory that stands for a name or a path in its room; ``end`` is put behind its last piece."""
+    encoded = quote(entry, safe="")
+    pieces = [encoded[start : start + _PIECE] for start in range(0, len(encoded), _PIECE)]
+    return os.path.join(room, *(f"{piece}+" for piece in pieces[:-1]), pieces[-1] + end)
+
+
+def owner_is_gone(fd: int) -> bool:
+    """Whether the process is gone that has locked this file for as long as it lives.
+
+    The lock is shared, so that several who look at the same time do not take each other for the owner.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def check_directory(path: str) -> None:
     """Refuse a directory that belongs to somebody else or that others can change.
 
@@ -81,21 +109,21 @@ def check_directory(path: str) -> None:
         raise UnsafeDirectoryError(errno.EPERM, mode + f"run chmod 700 on it, {advice}", path)
 
 
-class NameClaim:
-    """A name that is ours until it is released, or until this process ends."""
+class Claim:
+    """A name or an attached path that is ours until it is released, or until this process ends."""
 
-    def __init__(self, fd: int, path: str) -> None:
+    def __init__(self, fd: int, file: str) -> None:
         self.fd = fd
-        self._path = path
+        self.file = file
 
     def release(self) -> None:
-        """Give the name up."""
+        """Give it up."""
         with contextlib.suppress(OSError):
-            os.unlink(self._path)
+            os.unlink(self.file)
         self.forget()
 
     def forget(self) -> None:
-        """Close our side only, as a forked child must: the name stays with the parent."""
+        """Close our side only, as a forked child must: it stays with the parent."""
         with contextlib.suppress(OSError):
             os.close(self.fd)
 
@@ -107,10 +135,10 @@ class Runtime:
         self.path = directory_path()
         os.makedirs(self.path, mode=0o700, exist_ok=True)
         check_directory(self.path)
-        for room in ("channels", "names"):
-            os.makedirs(os.path.join(self.path, room), mode=0o700, exist_ok=True)
-        self._channels = os.path.join(self.path, "channels")
-        self._names = os.path.join(self.path, "names")
+        own = wire_directory()
+        self._channels, self._names, self.paths = (os.path.join(own, room) for room in ("channels", "names", "paths"))
+        for directory in (own, self._channels, self._names, self.paths):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
         self._directory_fd = -1
 
     def __del__(self) -> None:
@@ -147,15 +175,15 @@ class Runtime:
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self._channels, str(address)))
 
-    def claim_name(self, name: str, address: ChannelAddress) -> NameClaim:
+    def claim_name(self, name: str, address: ChannelAddress) -> Claim:
         """Take a name for a channel of ours.
 
         Raises:
             FileExistsError: a live server has it.
             OSError: ENAMETOOLONG and what else open can say.
         """
-        path = self._name_path(name)
-        for fd in self._open_until_linked(path):
+        file = place_in(self._names, name.encode())
+        for fd in _open_until_linked(file):
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(fd).st_nlink == 0:
@@ -164,7 +192,7 @@ class Runtime:
                 os.pwrite(fd, str(address).encode(), 0)
             except BlockingIOError:
                 raise FileExistsError(errno.EEXIST, "another server has this name", name) from None
-            return NameClaim(out_of_the_way(os.dup(fd)), path)
+            return Claim(out_of_the_way(os.dup(fd)), file)
         raise FileExistsError(errno.EEXIST, "other servers keep taking this name", name)
 
     def find_name(self, name: str) -> ChannelAddress:
@@ -174,28 +202,39 @@ class Runtime:
             FileNotFoundError: nobody has the name.
         """
         try:
-            with open(self._name_path(name), encoding="ascii", errors="replace") as file:
+            with open(place_in(self._names, name.encode()), encoding="ascii", errors="replace") as file:
                 address = ChannelAddress.parse(file.read(200))
         except FileNotFoundError:
             address = None
         if address is None:
-            raise FileNotFoundError(errno.ENOENT, "no server has this name", name)
+            raise self.no_such_name(name)
         return address
 
-    def _name_path(self, name: str) -> str:
-        encoded = quote(name, safe="")
-        pieces = [encoded[start : start + _NAME_PIECE] for start in range(0, len(encoded), _NAME_PIECE)]
-        return os.path.join(self._names, *(f"{piece}+" for piece in pieces[:-1]), pieces[-1])
+    def no_such_name(self, name: str) -> FileNotFoundError:
+        """What to raise about a name that nobody has."""
+        text = f"no server has this name in {self.path} (ha-qnx doctor tells more)"
+        return FileNotFoundError(errno.ENOENT, text, name)
 
-    @staticmethod
-    def _open_until_linked(path: str) -> Iterator[int]:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        for _attempt in range(100):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                yield fd
-            finally:
-                os.close(fd)
+    def still_has_name(self, address: ChannelAddress, name: str) -> bool:
+        """Whether the process at an address has a name, though nobody listens there any more.
+
+        The lock is tried for a living process only: a successor that takes the name just then must not fail for it.
+        """
+        if not _process_exists(address.pid) or is_zombie(address.pid):
+            return False
+        with contextlib.suppress(OSError), open(place_in(self._names, name.encode()), "rb") as file:
+            return not owner_is_gone(file.fileno())
+        return False
+
+
+def _open_until_linked(file: str) -> Iterator[int]:
+    os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
+    for _attempt in range(100):
+        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
 
 def _process_exists(pid: int) -> bool:

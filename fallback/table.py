@@ -15,7 +15,7 @@ import socket
 import tempfile
 import threading
 import time
-from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENXIO, ESRCH
+from errno import EAGAIN, EBADF, EINVAL, EMFILE, ESRCH
 from typing import Callable, Dict, NamedTuple, Optional, Set, Tuple
 
 from ha_qnx.constants import NTO_COF_CLOEXEC, NTO_COF_NOSHARE, NTO_SIDE_CHANNEL
@@ -27,7 +27,7 @@ from .channels import Channel
 from .connections import Connection, Trunk
 from .exchange import announce_copy
 from .numbers import Slots
-from .runtime import ChannelAddress, Runtime, is_zombie
+from .runtime import ChannelAddress, Runtime
 from .threads import Threads
 
 
@@ -167,7 +167,7 @@ class ConnectionTable:
         """A new connection under the lowest free number from ``index`` on.
 
         Raises:
-            OSError: ESRCH or ENXIO, there is no such channel; EINVAL or EMFILE for the number; EAGAIN.
+            OSError: ESRCH, there is no such channel; EINVAL or EMFILE for the number; EAGAIN.
         """
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if not index & NTO_SIDE_CHANNEL and not 0 <= index < limit:
@@ -184,10 +184,15 @@ class ConnectionTable:
                 but keeps its number.
         """
         with self.lock:
+            self.end(coid)
+            return self._add(address, flags, lambda connection: self._take_over(connection, coid))
+
+    def end(self, coid: int) -> None:
+        """Let a connection die that is to be replaced; its number stays taken (D6)."""
+        with self.lock:
             old = self.entries.get(coid)
             if old is not None:
                 old.detach()
-            return self._add(address, flags, lambda connection: self._take_over(connection, coid))
 
     def copy(self, original: Connection, index: int, exactly: bool = False) -> Connection:
         """Another connection to the same channel, for the same client.
@@ -296,7 +301,7 @@ class ConnectionTable:
             except BaseException:
                 sock.close()
                 raise
-        raise failure(ENXIO if is_zombie(address.pid) else ESRCH)
+        raise failure(ESRCH)
 
     # Ending.
 

@@ -6,7 +6,7 @@ All numbers are in the byte order of the host, since both ends are on it.
 from struct import Struct
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAGIC: Final = b"HAQX"
 
 # A frame never exceeds what POSIX lets a pipe take in one piece on Linux (PIPE_BUF), so a write is all or nothing.

@@ -61,13 +61,12 @@ class Arrivals:
         """Watch the directories of the runtime directory, those that have come to it included."""
         if not self.wakes:
             return
-        from .fallback.runtime import directory_path
+        from .fallback.runtime import wire_directory
 
-        # A name that is too long for a file's lies in directories of its own.
-        names = [directory for directory, _subdirectories, _files in os.walk(os.path.join(directory_path(), "names"))]
-        directories = [*names, os.path.join(directory_path(), "channels")]
-        watched = [_add_watch(self._fd, directory) for directory in directories]
-        if not names or not all(watched):
+        rooms = [os.path.join(wire_directory(), room) for room in ("channels", "names", "paths")]
+        # A path, and a name that is too long for a file's, lie in directories of their own.
+        watched = [_add_watch(self._fd, found[0]) for room in rooms for found in os.walk(room)]
+        if len(watched) < len(rooms) or not all(watched):
             self._close()
 
     def _close(self) -> None:

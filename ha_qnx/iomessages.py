@@ -26,13 +26,14 @@ from .structures import MessageInfo
 __all__ = [
     "COMBINE",
     "CONNECT",
-    "PATH_MAX",
+    "OPEN_ROOM",
     "POSITION",
     "SEEK",
     "STAT_SIZE",
     "TRANSFER",
     "TRANSFER_MAX",
     "close_message",
+    "combine_message",
     "dup_message",
     "lseek_message",
     "name_open_message",
@@ -55,8 +56,6 @@ TRANSFER = Struct("=HHIII")
 SEEK = Struct("=HHhHq")
 #: What is answered to _IO_LSEEK: the new position.
 POSITION = Struct("=q")
-#: QNX's PATH_MAX.
-PATH_MAX = 1024
 #: The most that one message asks for or carries: the most that one read or write of Linux does.
 TRANSFER_MAX = 0x7FFF_F000
 
@@ -73,40 +72,52 @@ _SH_DENYNO = 0x40
 _UNANSWERED = b"\xff"
 _U32_MAX = 0xFFFF_FFFF
 
-# The host's open flags and QNX's numbers for them.
-_OPEN_FLAGS = (
-    (os.O_APPEND, 0x0008),
-    (getattr(os, "O_DSYNC", 0), 0x0010),
-    (os.O_NONBLOCK, 0x0080),
-    (os.O_CREAT, 0x0100),
-    (os.O_TRUNC, 0x0200),
-    (os.O_EXCL, 0x0400),
-    (os.O_NOCTTY, 0x0800),
-)
+_REPLY_MAX = 2456
+_ENTRY_MAX = 15
+_ACCESS = 3
+_IO_CONNECT_COMBINE_CLOSE = 1
+
+#: The room for a server's answer to an _IO_CONNECT message.
+OPEN_ROOM = _REPLY_MAX
 
 
-def _ioflag(oflag: int) -> int:
-    """The open flags as a server sees them: the access mode plus one, O_CLOEXEC left out (B312)."""
-    flags = sum(number for host, number in _OPEN_FLAGS if host and oflag & host == host)
-    return (oflag & os.O_ACCMODE) + 1 | flags
-
-
-def _connect_message(oflag: int, mode: int, file_type: int) -> bytes:
-    path = b"\0"  # Names have nothing below them: the path behind the mount point is empty.
+def _connect_message(
+    subtype: int, file_type: int, handle: int, ioflag: int, mode: int, rest: str, ending: int
+) -> bytes:
+    path = os.fsencode(rest) + b"\0"
     header = CONNECT.pack(
-        IO_CONNECT, IO_CONNECT_OPEN, file_type, 0, 0, 0, 0, _ioflag(oflag), mode, _SH_DENYNO, 0, 0, len(path), 0, 0, 0
-    )
+        IO_CONNECT, subtype, file_type, _REPLY_MAX, _ENTRY_MAX, 0, handle, ioflag, mode, _SH_DENYNO, _ACCESS, 0,
+        len(path), ending, 0, 0,
+    )  # fmt: skip
     return header + path
 
 
-def open_message(oflag: int, mode: int) -> bytes:
-    """What a server receives for open (B311)."""
-    return _connect_message(oflag, mode, FTYPE_ANY)
+def open_message(oflag: int, mode: int, handle: int = 0, rest: str = "", ending: int = 0) -> bytes:
+    """What a server receives for open (B311).
+
+    The open flags are those of the host, the access mode plus one, O_CLOEXEC left out (B312).
+
+    Args:
+        oflag: how it is opened.
+        mode: the permissions of a file that is created.
+        handle: the number of the server's attachment.
+        rest: what of the path lies below what it has attached.
+        ending: see ``ha_qnx.paths.PlainPath``.
+    """
+    ioflag = oflag & ~(os.O_CLOEXEC | os.O_ACCMODE) | oflag + 1 & os.O_ACCMODE
+    if not oflag & os.O_CREAT:
+        mode = 0
+    return _connect_message(IO_CONNECT_OPEN, FTYPE_ANY, handle, ioflag, mode, rest, ending)
+
+
+def combine_message(handle: int, rest: str, ending: int) -> bytes:
+    """What a server receives after it has answered ENOSYS to open, whatever it answers to this."""
+    return _connect_message(_IO_CONNECT_COMBINE_CLOSE, FTYPE_ANY, handle, 0, 0, rest, ending)
 
 
 def name_open_message() -> bytes:
-    """What a server receives for name_open (B300)."""
-    return _connect_message(os.O_RDWR, 0, FTYPE_NAME)
+    """What a server receives for name_open where there is a global name service (B300)."""
+    return _connect_message(IO_CONNECT_OPEN, FTYPE_NAME, 0, os.O_RDWR + 1, 0, "", 0)
 
 
 def dup_message(info: MessageInfo) -> bytes:

@@ -32,6 +32,7 @@ StrPath = Union[str, bytes, "os.PathLike[str]"]
 
 #: Where QNX keeps the names of name_attach. They are for name_open; nothing there can be opened.
 NAME_ROOT = "/dev/name"
+NAME_PREFIX = f"{NAME_ROOT}/local/"
 
 
 class Name:
@@ -463,18 +464,21 @@ class Kernel(Protocol):
         Args:
             chid: a channel of this process.
             path: any path. One that is relative is taken from the working directory. It need not exist, and comes
-                before a file of the host that has it.
+                before a file of the host that has it. An empty one stands for all paths, for who asks for just
+                ``file_type``.
             file_type: what kind of file it is; clients' open asks for FTYPE_ANY.
             flags: RESMGR_FLAG_BEFORE, asked before those that are there; RESMGR_FLAG_AFTER, after them; without either,
                 the newest first. RESMGR_FLAG_DIR, what lies below the path is asked for here, too, with the rest of
                 the path in the message; RESMGR_FLAG_OPAQUE, nobody above is asked then; RESMGR_FLAG_SELF, this process
-                may open it, too; RESMGR_FLAG_FTYPEONLY, RESMGR_FLAG_FTYPEALL, who asks for just this type, or any.
+                may open it, too; RESMGR_FLAG_FTYPEALL, any type of file will do; RESMGR_FLAG_FTYPEONLY, an empty path
+                has it anyway, and no other takes it.
 
         Returns:
             The number of the attachment, from 0 on. It is the ``handle`` of the _IO_CONNECT messages that it gets.
 
         Raises:
-            OSError: EINVAL, no path that can be, a bad file_type, an unknown flag, or no channel of this process;
+            OSError: EINVAL, no path that can be (one below /dev/name is for name_attach), a bad file_type, an unknown
+                flag, or no channel of this process;
                 EPERM, QNX lets only root attach a path; ENAMETOOLONG; EMFILE, ENFILE, ENOSPC, the host has no room.
 
         Follows resmgr_attach().

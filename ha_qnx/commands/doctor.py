@@ -142,7 +142,7 @@ def _examine_runtime() -> Optional[Dict[str, Any]]:
         found["owner"] = _user_name(status.st_uid)
         found["mode"] = f"{stat.S_IMODE(status.st_mode):04o}"
         runtime.check_directory(path)
-        found["names"] = _examine_names(os.path.join(path, "names"))
+        found["names"] = _examine_names(os.path.join(runtime.wire_directory(), "names"))
     except OSError as error:
         found["problem"] = f"{error.strerror}: {path}"
     return found

@@ -1,6 +1,7 @@
 """The same for asyncio: messages that do not block the event loop, and servers whose handlers are coroutines.
 
-    status, reply = await ha_qnx.aio.send(coid, b"status?")
+    async with ha_qnx.aio.connect("thermostat") as thermostat:
+        answer = await ha_qnx.aio.ask(thermostat, b"status?")
 
 A kernel call blocks its thread, so each message that is under way has a thread of a bounded set. What does not block (a
 pulse on a connection that is not HA-aware, a reply) needs none: use the ordinary calls.
@@ -43,10 +44,9 @@ from typing import (
 from . import backends, connection, service
 from .api import Backend, RecoveryFunction
 from .buffers import as_seconds, readable
-from .constants import NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND
 from .kernel import BytesLike, StrPath
 
-__all__ = ["THREADS", "AsyncRecoveryFunction", "Service", "attach", "call", "connect", "send"]
+__all__ = ["THREADS", "AsyncRecoveryFunction", "Service", "ask", "attach", "call", "connect", "send"]
 
 T = TypeVar("T")
 
@@ -160,10 +160,36 @@ def _begin(function: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
     return job.future
 
 
+async def ask(
+    coid: int,
+    message: Optional[BytesLike],
+    *,
+    room: int = connection.REPLY_ROOM,
+    timeout: Optional[float] = None,
+    backend: Optional[Backend] = None,
+) -> bytes:
+    """Send a message to a server that answers with bytes, and with their number for a status; the bytes.
+
+    Args:
+        coid: the connection.
+        message: is copied, so that its buffer is free at once; None is an empty one.
+        room: how many bytes the reply may have.
+        timeout: seconds until the kernel gives up: OSError with ETIMEDOUT. It counts from when a thread takes the
+            message, and anew after a recovery there is none.
+        backend: as ``ha_qnx.backend`` gives it; without it, that of the connection, else the default one.
+
+    Raises:
+        OSError: as MsgSend; EMSGSIZE and EPROTO, as ``Connection.ask``.
+        TypeError: this is no connection, no message, or no time.
+        ValueError: the time is NaN or negative.
+    """
+    return await _exchange(connection.ask, coid, message, room, timeout, backend)
+
+
 async def send(
     coid: int,
     message: Optional[BytesLike],
-    size: Optional[int] = None,
+    size: int = 0,
     *,
     timeout: Optional[float] = None,
     backend: Optional[Backend] = None,
@@ -173,31 +199,30 @@ async def send(
     Args:
         coid: the connection.
         message: is copied, so that its buffer is free at once; None is an empty one.
-        size: the length of the reply; without it, up to 4096 bytes, and zeros at the end are cut off.
-        timeout: seconds until the kernel gives up: OSError with ETIMEDOUT. It counts from when a thread takes the
-            message, and anew after a recovery there is none.
-        backend: as ``ha_qnx.backend`` gives it; without it, that of the connection, else the default one.
+        size: how many bytes of the reply are wanted; there are exactly so many.
+        timeout: as for ``ask``.
+        backend: as for ``ask``.
 
     Raises:
         OSError: as MsgSend.
         TypeError: this is no connection, no message, or no time.
         ValueError: the time is NaN or negative.
     """
+    return await _exchange(connection.send, coid, message, size, timeout, backend)
+
+
+async def _exchange(
+    exchange: Callable[..., T],
+    coid: int,
+    message: Optional[BytesLike],
+    size: int,
+    timeout: Optional[float],
+    backend: Optional[Backend],
+) -> T:
     qnx = _backend_of(coid, backend)
-    nanoseconds = None if timeout is None else int(as_seconds("timeout", timeout) * 1e9)
-    return await call(_send, qnx, operator.index(coid), bytes(readable(message)), size, nanoseconds)
-
-
-def _send(
-    qnx: Backend, coid: int, message: bytes, size: Optional[int], nanoseconds: Optional[int]
-) -> Tuple[int, bytes]:
-    if nanoseconds is None:
-        return connection.exchange(qnx, coid, message, size)
-    qnx.TimerTimeout(NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY, nanoseconds)
-    try:
-        return connection.exchange(qnx, coid, message, size)
-    finally:
-        qnx.TimerTimeout(0, None)  # Where nothing was sent, it is not for the next message of this thread.
+    seconds = None if timeout is None else as_seconds("timeout", timeout)
+    arguments = qnx, operator.index(coid), bytes(readable(message)), size
+    return await call(connection.within, qnx, seconds, exchange, *arguments)
 
 
 def _backend_of(coid: int, backend: Optional[Backend]) -> Backend:

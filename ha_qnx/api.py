@@ -392,12 +392,12 @@ class Backend(Kernel, Vocabulary, Protocol):
         file does. A recovery function that puts the position back reads it there::
 
             def recover(fd, opened):
-                ha.ha_reopen(fd, "/dev/name/local/journal", os.O_RDONLY)
+                ha.ha_reopen(fd, "/dev/journal", os.O_RDONLY)
                 ha.lseek(fd, opened[0].buffer.raw.position, os.SEEK_SET)
                 return fd
 
             opened = []
-            opened.append(ha.ha_fopen("/dev/name/local/journal", "r", recover, opened))
+            opened.append(ha.ha_fopen("/dev/journal", "r", recover, opened))
 
         A flush whose connection is lost and not recovered fails, and what is not written yet stays in the buffer.
         close() makes the connection an ordinary one before it closes it, like ha_fclose.

@@ -1,7 +1,7 @@
 """Waiting for a server to arrive: woken by the host on Linux, by looking now and then elsewhere.
 
-On Linux, a server that takes a name changes a file of the runtime directory, and one that creates a channel makes one;
-inotify reports both. A QNX target has no such thing for its path space: there is nothing but to look again.
+On Linux, a server that takes a name, attaches a path or creates a channel changes or makes a file of the runtime
+directory; inotify reports each. A QNX target has no such thing for its path space: there is nothing but to look again.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Connections for people who like objects.
 
     with ha_qnx.connect("thermostat") as thermostat:
-        status, data = thermostat.send(b"status?")
+        answer = thermostat.ask(b"status?")
 
 A connection adds no behaviour of its own: it is the number that QNX's calls take, with methods.
 """
@@ -10,24 +10,40 @@ import contextlib
 import operator
 import os
 import warnings
-from errno import EBADF, ESRCH
-from typing import IO, Any, Iterable, Optional, Tuple, Type, TypeVar, Union
+from errno import EBADF, EMSGSIZE, EPROTO, ESRCH
+from typing import IO, Any, Callable, List, NoReturn, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 from . import backends
 from .api import Backend, RecoveryFunction
-from .buffers import as_seconds
-from .constants import HA_RECOVERY_ENABLE, HA_RECOVERY_SUSPEND
+from .buffers import as_seconds, check_callable, integer
+from .constants import (
+    HA_RECOVERY_ENABLE,
+    HA_RECOVERY_SUSPEND,
+    NTO_COF_CLOEXEC,
+    NTO_SIDE_CHANNEL,
+    NTO_TIMEOUT_REPLY,
+    NTO_TIMEOUT_SEND,
+    PULSE_CODE_MAXAVAIL,
+    PULSE_CODE_MINAVAIL,
+)
 from .files import OpenMode, RawFile
 from .kernel import BytesLike, StrPath
-from .strategies import NO_SERVER, check_limits, path_of, reopen, set_limits, until_served, wait_for
+from .strategies import NO_SERVER, check_limits, find_server, is_path, set_limits, then, to_target, until_served, wait_for
 from .watching import Counts, Stats
 
-__all__ = ["REPLY_ROOM", "Connection", "connect", "exchange", "stats"]
+__all__ = ["ATTEMPTS", "REPLY_ROOM", "Connection", "ask", "connect", "send", "stats", "within"]
 
 _C = TypeVar("_C", bound="Connection")
+T = TypeVar("T")
 
 #: The room for a reply whose size nobody named.
 REPLY_ROOM = 4096
+
+#: How many servers in a row may be lost with one message in hand before ``connect`` takes the message for the reason.
+ATTEMPTS = 5
+
+# The lowest number that a connection to a name takes: those below are standard input, output and error.
+_FIRST = 3
 
 
 class Connection(int):
@@ -35,13 +51,25 @@ class Connection(int):
 
     _qnx: Optional[Backend] = None  # None: not open, no longer, or not yet.
     _counts: Counts
+    _is_ours = True  # Whether it is this object's to close.
+    target: Optional[str] = None
 
-    def __new__(cls: Type[_C], coid: int, backend: Optional[Backend] = None) -> _C:
-        """Take over a connection that exists; it is this object's to close."""
+    def __new__(
+        cls: Type[_C], coid: int, backend: Optional[Backend] = None, *, target: Optional[StrPath] = None
+    ) -> _C:
+        """Take over a connection that exists; it is this object's to close.
+
+        Args:
+            coid: its number.
+            backend: as ``ha_qnx.backend`` gives it; without it, the default one.
+            target: the name or the path that it leads to, if that is known. A connection to a name ends without a word
+                to the server, as one of ConnectAttach does; any other by _IO_CLOSE, if it is no side channel.
+        """
         connection = super().__new__(cls, operator.index(coid))
         qnx = backends.backend() if backend is None else backend
         connection._counts = qnx.counts
         connection._qnx = qnx
+        connection.target = None if target is None else os.fsdecode(target)
         return connection
 
     @property
@@ -69,21 +97,55 @@ class Connection(int):
         """Failures, recoveries, retransmissions: see the function ``stats``."""
         return self._counts.of(self.coid)
 
-    def send(self, message: BytesLike, size: Optional[int] = None) -> Tuple[int, bytes]:
+    def ask(self, message: BytesLike, *, room: int = REPLY_ROOM, timeout: Optional[float] = None) -> bytes:
+        """Send a message to a server that answers with bytes, and with their number for a status; the bytes.
+
+        That is what a ``Service`` does whose handler returns bytes. (Message passing itself does not tell a client how
+        long a reply is.)
+
+        Args:
+            message: any bytes-like object.
+            room: how many bytes the reply may have.
+            timeout: how many seconds to wait; None is for ever. On a channel with NTO_CHF_UNBLOCK, which every server
+                with a name has, the server is asked to let the client go, and a server that is stopped, or never looks,
+                keeps it waiting: nothing but the end of the server ends that, on QNX as here.
+
+        Raises:
+            OSError: as MsgSend; EMSGSIZE, the reply is longer than the room, and the text says both; EPROTO, the status
+                is negative, and so no length.
+            ValueError: the connection is closed, or the time is NaN or negative.
+        """
+        return within(self.backend, timeout, ask, self.backend, self.coid, message, room)
+
+    def send(self, message: BytesLike, size: int = 0, *, timeout: Optional[float] = None) -> Tuple[int, bytes]:
         """Send a message; the status and the reply.
 
-        Message passing does not tell a client how long a reply is. With ``size``, the data is exactly so long, and zero
-        where the server wrote nothing. Without, there is room for 4096 bytes, and the data ends with the last byte that
-        is not zero: right for text; where zeros count, name the size or use ``send_into``.
-        """
-        return exchange(self.backend, self.coid, message, size)
+        Args:
+            message: any bytes-like object.
+            size: how many bytes of the reply are wanted. There are exactly so many, and zero where the server wrote
+                nothing: message passing does not tell a client how long a reply is.
+            timeout: as for ``ask``.
 
-    def send_into(self, message: BytesLike, reply: Optional[BytesLike]) -> int:
-        """Send a message and receive the reply into a buffer; the status."""
-        return self.backend.MsgSend(self.coid, message, reply)
+        Raises:
+            OSError: as MsgSend.
+            ValueError: the connection is closed, or a number is negative or NaN.
+        """
+        return within(self.backend, timeout, send, self.backend, self.coid, message, size)
+
+    def send_into(
+        self, message: BytesLike, reply: Optional[BytesLike], *, timeout: Optional[float] = None
+    ) -> int:
+        """Send a message and receive the reply into a buffer; the status. The rest is as in ``send``."""
+        return within(self.backend, timeout, self.backend.MsgSend, self.coid, message, reply)
 
     def pulse(self, code: int, value: int = 0, priority: int = -1) -> None:
-        """Send a pulse, with the priority of the calling thread if none is given."""
+        """Send a pulse, with the priority of the calling thread if none is given.
+
+        Raises:
+            ValueError: the code is not of those for programs, 0 to 127; or the connection is closed.
+            OSError: as MsgSendPulse.
+        """
+        code = integer("code", code, PULSE_CODE_MINAVAIL, PULSE_CODE_MAXAVAIL)
         self.backend.MsgSendPulse(self.coid, priority, code, value)
 
     def file(
@@ -96,7 +158,8 @@ class Connection(int):
     ) -> IO[Any]:
         """Read and write the connection as a file; closing that leaves the connection open.
 
-        The arguments are those of Python's open(). The connection is open already: no mode creates or empties anything.
+        It makes sense for a path, whose server answers _IO_READ and _IO_WRITE. The arguments are those of Python's
+        open(). The connection is open already: no mode creates or empties anything.
         """
         how = OpenMode(mode, buffering, encoding, errors, newline)
         file: IO[Any] = how.layers(RawFile(self.backend, self.coid, how, self.coid, closefd=False))
@@ -124,13 +187,20 @@ class Connection(int):
         if qnx is None:
             return
         try:
-            qnx.close(self.coid)
+            self._end(qnx)
         except InterruptedError:
             self._qnx = qnx  # It is still open (B330).
             raise
         except OSError as error:
             if error.errno not in (EBADF, ESRCH):
                 raise
+
+    def _end(self, qnx: Backend) -> None:
+        is_of_name = self.target is not None and not is_path(self.target)
+        if is_of_name or self & NTO_SIDE_CHANNEL:
+            qnx.ConnectDetach(self.coid)
+        else:
+            qnx.close(self.coid)
 
     def __enter__(self: _C) -> _C:
         return self
@@ -139,10 +209,20 @@ class Connection(int):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Connection {self.coid:#x}{' closed' if self.closed else ''}>"
+        target = "" if self.target is None else f" to {self.target!r}"
+        return f"<Connection {self.coid:#x}{target}{' closed' if self.closed else ''}>"
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError("a connection is closed once, so it cannot be copied: connect again, or use ha_dup")
+
+    def __deepcopy__(self, _memo: object) -> NoReturn:
+        self.__copy__()
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError("a connection belongs to its process, so it cannot be pickled: let the other one connect, too")
 
     def __del__(self) -> None:
-        if self._qnx is not None:
+        if self._qnx is not None and self._is_ours:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
             with contextlib.suppress(OSError):
                 self.close()
@@ -163,14 +243,32 @@ def stats(coid: int, backend: Optional[Backend] = None) -> Stats:
     return (backends.backend() if backend is None else backend).counts.of(coid)
 
 
-def exchange(qnx: Backend, coid: int, message: BytesLike, size: Optional[int]) -> Tuple[int, bytes]:
-    """What ``Connection.send`` does."""
-    reply = bytearray(REPLY_ROOM if size is None else size)
+def ask(qnx: Backend, coid: int, message: BytesLike, room: int) -> bytes:
+    """What ``Connection.ask`` does."""
+    reply = bytearray(room)
     status = qnx.MsgSend(coid, message, reply)
-    if size is None:
-        # As rstrip(b"\0") would do, which looks at one byte after the other.
-        size = (int.from_bytes(reply, "little").bit_length() + 7) // 8
-    return status, bytes(memoryview(reply)[:size])
+    if not 0 <= status <= room:
+        if status < 0:
+            raise OSError(EPROTO, f"the server answered with the status {status}, which is no length: use send")
+        raise OSError(EMSGSIZE, f"the reply has {status} bytes, and there was room for {room}: say room={status}")
+    return bytes(memoryview(reply)[:status])
+
+
+def send(qnx: Backend, coid: int, message: BytesLike, size: int) -> Tuple[int, bytes]:
+    """What ``Connection.send`` does."""
+    reply = bytearray(size)
+    return qnx.MsgSend(coid, message, reply), bytes(reply)
+
+
+def within(qnx: Backend, timeout: Optional[float], call: Callable[..., T], *arguments: Any) -> T:
+    """Make a call that sends one message, and let the kernel limit it to so many seconds."""
+    if timeout is None:
+        return call(*arguments)
+    qnx.TimerTimeout(NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY, int(as_seconds("timeout", timeout) * 1e9))
+    try:
+        return call(*arguments)
+    finally:
+        qnx.TimerTimeout(0, None)  # Where nothing was sent, it is not for the next message of this thread.
 
 
 def connect(
@@ -179,44 +277,54 @@ def connect(
     *,
     recover: Union[RecoveryFunction, bool, None] = True,
     handle: object = None,
-    attempts: Optional[int] = None,
+    setup: Optional[Callable[[Connection], object]] = None,
+    attempts: Optional[int] = ATTEMPTS,
     recoveries: Optional[int] = None,
     timeout: float = 30.0,
     wait: float = 0.0,
     backend: Optional[Backend] = None,
 ) -> Connection:
-    """Open a connection that survives the death of its server.
+    """Connect to a server, and survive its death.
 
     Args:
-        target: a name of name_attach, or a path, which begins with a slash. Where nobody answers there and ``recover``
-            is a failover, the first of its servers that answers.
-        oflag: as for open.
+        target: a name of name_attach; or a path, which begins with a slash and which a server has attached. Where nobody
+            answers there and ``recover`` is a failover, the first of its servers that answers.
+        oflag: how to open a path, as for open.
         recover: the recovery function, such as those of ``ha_qnx.strategies``. True: wait for a server of the same
-            name. None: an ordinary connection.
+            name or path. None: an ordinary connection.
         handle: what the recovery function gets beside the connection.
-        attempts: at most so many calls of it for one failure.
+        setup: is called with the connection when it is made and after each recovery, before any message is sent again:
+            to log in, to subscribe. What it sends is not recovered; if the server is lost meanwhile, the next one is
+            waited for.
+        attempts: at most so many calls of the recovery function for one message, so that a message which kills every
+            server that it reaches does not kill them all; None or a negative number: any.
         recoveries: at most so many in all.
-        timeout: how many seconds a recovery waits for a server, if ``recover`` is True.
+        timeout: how many seconds a recovery waits for a server, if ``recover`` is True or there is a ``setup``.
         wait: how many seconds to wait now, if there is no server yet.
         backend: as ``ha_qnx.backend`` gives it; without it, the default one.
 
     Raises:
-        OSError: as ha_open.
-        TypeError: a time or a limit is no number.
-        ValueError: a time is NaN, or a limit too large for C's int.
+        OSError: as name_open and ConnectAttach for a name, as ha_open for a path.
+        TypeError: a time or a limit is no number, or a function not callable.
+        ValueError: a time is NaN, a limit too large for C's int, or the target a name and those of ``recover`` paths, or
+            the other way round.
     """
     timeout, wait = as_seconds("timeout", timeout), as_seconds("wait", wait)
     check_limits(attempts, recoveries)
+    if setup is not None:
+        check_callable("setup", setup)
     qnx = backends.backend() if backend is None else backend
-    path = path_of(target)
+    targets = [target, *getattr(recover, "targets", ())]
+    if len({is_path(each) for each in targets}) > 1:
+        raise ValueError("a connection leads to names or to paths, and not to both")
     if recover is True:
-        recover = wait_for(reopen(path, oflag, backend=qnx), timeout)
-    paths = [path, *getattr(recover, "paths", ())]
-    coid = until_served(lambda: _open_first(qnx, paths, oflag), wait, lambda _coid: True)
-    connection = Connection(coid, qnx)
+        recover = wait_for(to_target(target, oflag, backend=qnx), timeout)
+    if recover and setup is not None:
+        recover = wait_for(then(recover, _rebuild(setup, qnx, target)), timeout)
+    connection = until_served(lambda: _connect_first(qnx, targets, oflag, setup), wait, lambda _connection: True)
     try:
         if recover:
-            qnx.ha_attach(coid, recover, handle)
+            qnx.ha_attach(connection.coid, recover, handle)
             connection.limit(attempts, recoveries)
     except BaseException:
         connection.close()
@@ -224,14 +332,44 @@ def connect(
     return connection
 
 
-def _open_first(qnx: Backend, paths: Iterable[StrPath], oflag: int) -> int:
-    failure: Optional[OSError] = None
-    for path in paths:
+def _connect_first(
+    qnx: Backend, targets: Sequence[StrPath], oflag: int, setup: Optional[Callable[[Connection], object]]
+) -> Connection:
+    """A connection to the first target that has a server."""
+    failures: List[OSError] = []
+    for target in targets:
         try:
-            return qnx.open(path, oflag)
+            connection = Connection(_connect(qnx, target, oflag), qnx, target=target)
         except OSError as error:
             if error.errno not in NO_SERVER:
                 raise
-            failure = failure or error
-    assert failure is not None
-    raise failure
+            failures.append(error)
+            continue
+        try:
+            if setup is not None:
+                then(lambda coid, _handle: coid, _rebuild(setup, qnx, target))(connection.coid, None)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    raise failures[0]
+
+
+def _connect(qnx: Backend, target: StrPath, oflag: int) -> int:
+    if is_path(target):
+        return qnx.open(target, oflag)
+    server = find_server(os.fsdecode(target), backend=qnx)
+    # A number of the descriptors' range, since QNX gives no side channel a number that it had before.
+    return qnx.ConnectAttach(server.nd, server.pid, server.chid, _FIRST, NTO_COF_CLOEXEC)
+
+
+def _rebuild(
+    setup: Callable[[Connection], object], qnx: Backend, target: StrPath
+) -> Callable[[int, Any], object]:
+    def rebuild(coid: int, _handle: object) -> None:
+        # Not the connection itself: that would keep it from being noticed when it is forgotten.
+        lent = Connection(coid, qnx, target=target)
+        lent._is_ours = False
+        setup(lent)
+
+    return rebuild

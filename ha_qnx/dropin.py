@@ -1,13 +1,14 @@
 """The ordinary calls, on connections too: ``install`` lets os.read, open() and their like take a connection.
 
     dropin.install()
-    with open("/dev/name/local/journal") as journal:     # a connection, through the buffers and the text layer
+    with open("/dev/journal") as journal:     # a connection, through the buffers and the text layer
         for line in journal: ...
 
 What is replaced: os.open, os.read, os.readv, os.write, os.writev, os.lseek, os.fstat, os.close, os.dup, os.dup2, and
 open(), which is io.open and what os.fdopen and pathlib use. On a connection of the backend they are its covers; on any
-other descriptor, and any path that is not below /dev/name/local, the originals run. Arguments, results, exceptions,
-``closefd`` and ``opener`` are those of the originals, and so is PEP 475: what a signal interrupts begins anew.
+other descriptor, and any path that no server has attached when it is opened, the originals run. (On a QNX target every
+path has a server; there, the paths below /dev are meant.) Arguments, results, exceptions, ``closefd`` and ``opener`` are
+those of the originals, and so is PEP 475: what a signal interrupts begins anew.
 
 What stays as it was, and does not know connections: what a module took before with ``from os import read``, io.FileIO
 itself, os.pread and os.sendfile, os.closerange, os.set_inheritable and os.set_blocking, sockets, mmap, extension
@@ -38,13 +39,16 @@ from .buffers import as_seconds
 from .constants import NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
 from .files import OpenMode, RawFile, is_connection, uninterrupted
 from .kernel import BytesLike, StrPath
+from .platforms import is_qnx
 from .rules import LOST
 from .structures import MessageInfo
 
 __all__ = ["PATHS_VARIABLE", "install", "installed", "parse_paths", "uninstall"]
 
-#: Names a map of paths: /dev/ser1=/dev/name/local/fakeser,/dev/ser2=...
+#: Names a map of paths: /dev/ser1=/dev/fakeser,/dev/ser2=...
 PATHS_VARIABLE = "HA_QNX_PATHS"
+
+_DEVICES = "/dev/"
 
 _REOPENED_WITHOUT = os.O_CREAT | os.O_EXCL | os.O_TRUNC
 
@@ -79,7 +83,7 @@ def install(
 
     Args:
         backend: whose connections; without it, the default backend's.
-        recover_within: make what is opened below /dev/name/local HA-aware, and let it wait so many seconds for the next
+        recover_within: make the connections that are opened HA-aware, and let them wait so many seconds for the next
             server. Without it, only what the program itself makes HA-aware recovers.
         paths: paths to open in place of others; without it, what HA_QNX_PATHS says.
 
@@ -148,6 +152,15 @@ class _Place:
             self.position = position
 
 
+def _has_server(path: str) -> bool:
+    """Whether opening a path is to be asked of a server, which may die."""
+    if is_qnx():
+        return os.path.abspath(path).startswith(_DEVICES)
+    from .fallback.paths import is_attached
+
+    return is_attached(path)
+
+
 class _Covers:
     """The backend's calls as the ordinary ones promise them."""
 
@@ -169,7 +182,7 @@ class _Covers:
             return None
         text: str = os.fsdecode(path)
         mapped = self._paths.get(text)
-        if mapped is None and not text.startswith(strategies.NAME_PREFIX):
+        if mapped is None and not _has_server(text):
             return None
         return mapped or text
 

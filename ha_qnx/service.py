@@ -6,6 +6,10 @@
 
     Thermostat("thermostat").serve(threads=4)
 
+A service has a name, which clients find by name_open (``ha_qnx.connect("thermostat")``), or a path, which they open, read
+and write (``ha_qnx.connect("/dev/thermostat")``, ``open("/dev/thermostat")`` under ``ha-qnx run``), or both:
+``Thermostat("thermostat", "/dev/thermostat")``.
+
 The class does what a resource manager does: it answers _IO_CONNECT, _IO_DUP, _IO_CLOSE and _IO_LSEEK, keeps an open
 control block (OCB) for each connection that a client has opened, cleans up after clients that disappear, and frees
 clients that want to be freed. It uses only calls that QNX has; the same file serves on a target.
@@ -45,6 +49,7 @@ from .api import Backend
 from .buffers import INT_MAX, as_seconds, integer
 from .constants import (
     EOK,
+    FTYPE_ANY,
     IO_BASE,
     IO_CLOSE,
     IO_CONNECT,
@@ -55,13 +60,16 @@ from .constants import (
     IO_READ,
     IO_WRITE,
     NAME_FLAG_DETACH_SAVEDPP,
+    NTO_CHF_DISCONNECT,
+    NTO_CHF_UNBLOCK,
     NTO_MI_UNBLOCK_REQ,
     PULSE_CODE_DISCONNECT,
     PULSE_CODE_UNBLOCK,
 )
 from .iomessages import CONNECT, POSITION, SEEK, TRANSFER
-from .kernel import BytesLike, Name
+from .kernel import BytesLike, Name, StrPath
 from .ocb import Ocb, Ocbs
+from .strategies import is_path
 from .structures import ClientInfo, MessageInfo, Pulse
 
 __all__ = ["LATER", "BaseService", "Ocb", "Request", "Service", "log"]
@@ -77,6 +85,10 @@ _dup = Struct("=12xi8xii")
 
 # Answered to a client, these would say that its server is lost, and have it send again (B368).
 _WOULD_LOOK_LOST = frozenset((EBADF, ESRCH))
+
+
+# Which field of an _IO_CONNECT message tells how long the path behind it is.
+_PATH_LENGTH = 12
 
 
 class _Later:
@@ -124,6 +136,18 @@ class Request:
             buffer = bytearray(size)
             self._data = bytes(buffer[: self._service.backend.MsgRead(self.rcvid, buffer)])
         return self._data
+
+    @property
+    def path(self) -> str:
+        """The rest of the path that is opened, below the one that the service has attached; "" for that itself.
+
+        Raises:
+            OSError: EINVAL, this is no _IO_CONNECT message, or a damaged one.
+        """
+        if self.kind != IO_CONNECT:
+            raise OSError(EINVAL, "only an _IO_CONNECT message has a path")
+        length = self.unpack(CONNECT)[_PATH_LENGTH]
+        return os.fsdecode(self.data[CONNECT.size :][:length].partition(b"\0")[0])
 
     @property
     def client(self) -> ClientInfo:
@@ -186,14 +210,70 @@ class _Run:
         self.stop_requests.put(None)
 
 
+class _Place:
+    """Where clients find a service: a channel, its name, the paths that lead to it, and a connection of our own to it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.chid = self.own = -1
+        self._backend = backend
+        self._name: Optional[Name] = None
+        self._attached: List[int] = []
+
+    def enter(self, name: Optional[Name]) -> None:
+        """Have the channel of a name, or a new one of the same kind."""
+        self._name = name
+        self.chid = self._backend.ChannelCreate(NTO_CHF_UNBLOCK | NTO_CHF_DISCONNECT) if name is None else name.chid
+        self.own = self._backend.ConnectAttach(0, 0, self.chid)  # Now: in an emergency there may be no room for it.
+
+    def attach(self, path: str, flags: int) -> None:
+        self._attached.append(self._backend.resmgr_attach(self.chid, path, FTYPE_ANY, flags))
+
+    def disappear(self) -> None:
+        """Be found no more; who is connected stays so."""
+        while self._attached:
+            self._backend.resmgr_detach(self._attached.pop())
+        name, self._name = self._name, None
+        if name is not None:
+            self._backend.name_detach(name, NAME_FLAG_DETACH_SAVEDPP)
+
+    def leave(self) -> None:
+        """End the channel."""
+        if self.own >= 0:
+            self._backend.ConnectDetach(self.own)
+        if self.chid >= 0:
+            self._backend.ChannelDestroy(self.chid)
+
+
 class BaseService:
     """What ``Service`` and ``aio.Service`` have in common: all but how they are run."""
 
     #: Longer messages than this are refused with EMSGSIZE when ``Request.data`` is read.
     max_message = 16 * 1024 * 1024
 
-    def __init__(self, name: str, *, backend: Optional[Backend] = None) -> None:
-        self.name = name
+    def __init__(self, *targets: StrPath, flags: int = 0, backend: Optional[Backend] = None) -> None:
+        """A server for a name, for paths, or for both.
+
+        Args:
+            targets: at most one name; paths begin with a slash. Several services may have one path: each open goes to the
+                first of them that lives.
+            flags: of the paths, as for resmgr_attach: NTO's RESMGR_FLAG_AFTER makes it a standby for those that are there
+                already, RESMGR_FLAG_DIR serves what lies below the paths, too.
+            backend: as ``ha_qnx.backend`` gives it; without it, the default one.
+
+        Raises:
+            TypeError: there is no target, or one is neither str nor path.
+            ValueError: there are two names.
+        """
+        if not targets:
+            raise TypeError("a service needs a name, or a path")
+        self.paths = [os.fsdecode(target) for target in targets if is_path(target)]
+        names = [os.fsdecode(target) for target in targets if not is_path(target)]
+        if len(names) > 1:
+            raise ValueError(f"a service has one name, and not {len(names)}: each name has a channel of its own")
+        #: What it is called in the log: its name, or its first path.
+        self.name = (names or self.paths)[0]
+        self._flags = flags
+        self._has_name = bool(names)
         self.backend = backends.backend() if backend is None else backend
         self._ocbs = Ocbs()
         self._in_hand: Dict[int, Request] = {}
@@ -204,7 +284,10 @@ class BaseService:
     # What a subclass overrides. (In an aio.Service, each may be a coroutine function.)
 
     def message(self, request: Request) -> Answer:
-        """Answer a message that is no I/O message: by a status, data, both, or None; or return LATER."""
+        """Answer a message that is no I/O message: by a status, bytes, both, or None; or return LATER.
+
+        Bytes alone have their number for a status, as with _IO_READ: ``Connection.ask`` returns just them.
+        """
         raise OSError(ENOSYS, os.strerror(ENOSYS))
 
     def read(self, request: Request, nbytes: int) -> BytesLike:
@@ -224,7 +307,11 @@ class BaseService:
         raise OSError(ENOSYS, os.strerror(ENOSYS))
 
     def opened(self, request: Request) -> object:
-        """A client opens the name, or sends its first message without having done so; raise OSError to refuse it."""
+        """A client opens a path, or sends its first message on a connection; raise OSError to refuse it.
+
+        ``request.path`` is the rest of the path, where the service has what lies below its own. An open that is refused
+        with ENOENT or ENOSYS goes on to the next server of the path, if there is one.
+        """
 
     def closed(self, ocb: Ocb) -> object:
         """The last descriptor of an opening is closed, or its client is gone."""
@@ -237,7 +324,7 @@ class BaseService:
         """A pulse has come that is no business of this class."""
 
     def ready(self) -> None:
-        """The name is taken: clients can come."""
+        """The name is taken, the paths are attached: clients can come."""
 
     # Running it.
 
@@ -260,7 +347,7 @@ class BaseService:
 
     def _run(self, run: _Run, threads: int, grace: float, name_timeout: float, signals: Sequence[int]) -> None:
         with self._stopped_by(signals):
-            self._serve(run, self._take_name(time.monotonic() + name_timeout), threads, grace)
+            self._serve(run, self._appear(time.monotonic() + name_timeout), threads, grace)
         if run.failure is not None:
             raise run.failure
 
@@ -268,27 +355,38 @@ class BaseService:
         """End ``serve``. From any thread and from a signal handler; returns at once."""
         self._now.stop()
 
-    def _serve(self, run: _Run, name: Name, threads: int, grace: float) -> None:
-        own = self.backend.ConnectAttach(0, 0, name.chid)  # Now, because in an emergency there may be no room for it.
-        waker = threading.Thread(target=self._wake, args=(run, name, own, threads), daemon=True)
+    def _serve(self, run: _Run, place: "_Place", threads: int, grace: float) -> None:
+        waker = threading.Thread(target=self._wake, args=(run, place, threads), daemon=True)
         waker.start()
         try:
             crew = [
-                threading.Thread(target=self._receive, args=(run, name.chid), name=f"{self.name}-{n}", daemon=True)
+                threading.Thread(target=self._receive, args=(run, place.chid), name=f"{self.name}-{n}", daemon=True)
                 for n in range(1, threads)
             ]
             for thread in crew:
                 thread.start()
             self.ready()
             run.ready.set()
-            self._receive(run, name.chid)
+            self._receive(run, place.chid)
             self._finish(crew, time.monotonic() + grace)
         finally:
             run.stop()
             waker.join()
-            self.backend.ConnectDetach(own)
-            self.backend.ChannelDestroy(name.chid)
+            place.leave()
             self._close(self._ocbs.leave_client())
+
+    def _appear(self, deadline: float) -> "_Place":
+        """Take the name, once a predecessor has left it, and attach the paths."""
+        place = _Place(self.backend)
+        try:
+            place.enter(self._take_name(deadline) if self._has_name else None)
+            for path in self.paths:
+                place.attach(path, self._flags)
+        except BaseException:
+            place.disappear()
+            place.leave()
+            raise
+        return place
 
     def _take_name(self, deadline: float) -> Name:
         while True:
@@ -309,13 +407,13 @@ class BaseService:
                 stack.callback(signal.signal, number, signal.signal(number, lambda _number, _frame: self.stop()))
             yield
 
-    def _wake(self, run: _Run, name: Name, own: int, threads: int) -> None:
+    def _wake(self, run: _Run, place: "_Place", threads: int) -> None:
         """Wait for the end, then give up the name and wake who waits for messages: no work for a signal handler."""
         run.stop_requests.get()
-        self.backend.name_detach(name, NAME_FLAG_DETACH_SAVEDPP)
+        place.disappear()
         with contextlib.suppress(BlockingIOError):  # So many pulses wait that nobody sleeps.
             for _thread in range(threads):
-                self.backend.MsgSendPulse(own, -1, 0, 0)
+                self.backend.MsgSendPulse(place.own, -1, 0, 0)
 
     def _finish(self, crew: Sequence[threading.Thread], deadline: float) -> None:
         """Wait for the requests in hand."""
@@ -516,7 +614,7 @@ class BaseService:
 
 
 class Service(BaseService):
-    """A server for one name. Subclass it and override what it shall answer.
+    """A server for a name, for paths, or for both. Subclass it and override what it shall answer.
 
     The handlers that take a request may raise: an OSError's errno goes to the client, for anything else EIO. (So it is
     for EBADF and ESRCH, which would look as if the server were lost; ``request.error`` sends them.)
@@ -533,8 +631,8 @@ class Service(BaseService):
     ) -> None:
         """Serve until ``stop`` is called or, in the main thread, one of the signals comes.
 
-        Then the name is free at once, for a successor. The requests in hand are answered; those that nobody has
-        received yet fail with ESRCH, so that clients that recover send them again, to the successor.
+        Then the name and the paths are free at once, for a successor. The requests in hand are answered; those that
+        nobody has received yet fail with ESRCH, so that clients that recover send them again, to the successor.
 
         Args:
             threads: how many threads receive; the calling one is one of them.
@@ -543,7 +641,7 @@ class Service(BaseService):
             signals: what ends it. Their handlers are put back afterwards.
 
         Raises:
-            OSError: as name_attach.
+            OSError: as name_attach and resmgr_attach.
             RuntimeError: it is being served already.
             TypeError: one of the numbers is none.
             ValueError: there are no threads, or a time is NaN.
@@ -601,7 +699,10 @@ def _plain_answer(result: Any) -> Tuple[int, Optional[BytesLike]]:
     if isinstance(result, tuple):
         status, data = result
         return operator.index(status), data
-    return EOK, memoryview(result)
+    if isinstance(result, str):
+        raise TypeError("a handler returned a str: encode it, such as by .encode()")
+    data = memoryview(result).cast("B")
+    return len(data), data
 
 
 def _read_answer(request: Request, nbytes: int, data: BytesLike) -> Tuple[int, BytesLike]:

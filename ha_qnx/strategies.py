@@ -1,9 +1,12 @@
 """Ready-made recovery functions. Each call here makes one; they compose.
 
-    ha.ha_open(path, os.O_RDWR, strategies.wait_for(strategies.reopen(path), timeout=10))
+    ha.ha_open("/dev/ledger", os.O_RDWR, strategies.wait_for(strategies.reopen("/dev/ledger"), timeout=10))
 
     log_in_again = strategies.then(strategies.reopen_name("ledger"), log_in)
     ha_qnx.connect("ledger", recover=strategies.wait_for(log_in_again, timeout=10))
+
+A server is found by a name that it has attached (``reopen_name``) or by a path (``reopen``). On QNX these are two things:
+a name is not opened, and a path has no name.
 
 A strategy is a recovery function like any other: it takes the connection and the handle, and returns the connection's
 number or raises OSError. So whatever decorates a function that raises decorates a strategy: tenacity, stamina.
@@ -29,19 +32,19 @@ from .constants import (
     HA_RECOVERY_ENABLE,
     HA_RECOVERY_ICOUNT,
     HA_RECOVERY_SUSPEND,
-    NTO_SIDE_CHANNEL,
+    NTO_COF_CLOEXEC,
 )
-from .kernel import NAME_PREFIX, StrPath
+from .kernel import StrPath
 from .structures import MessageInfo
 from .watching import Counts, attempted
 
 __all__ = [
-    "NAME_PREFIX",
     "NO_SERVER",
     "circuit_breaker",
     "failover",
+    "find_server",
+    "is_path",
     "limit",
-    "path_of",
     "reconnect",
     "reopen",
     "reopen_name",
@@ -57,16 +60,30 @@ T = TypeVar("T")
 _log = logging.getLogger("ha_qnx")
 
 
-def path_of(target: StrPath) -> StrPath:
-    """The path of a name of name_attach; a path, which begins with a slash, is returned as it is."""
-    text = os.fsdecode(target)
-    return target if text.startswith("/") else NAME_PREFIX + text
+def is_path(target: StrPath) -> bool:
+    """Whether a target is a path, which begins with a slash, and not a name of name_attach."""
+    return os.fsdecode(target).startswith("/")
+
+
+def find_server(name: str, *, backend: Optional[Backend] = None) -> MessageInfo:
+    """Find the server of a name by name_open: ``nd``, ``pid`` and ``chid`` are what ConnectAttach takes.
+
+    Raises:
+        OSError: as name_open and ConnectServerInfo.
+    """
+    qnx, info = _use(backend), MessageInfo()
+    found = qnx.name_open(name)
+    try:
+        qnx.ConnectServerInfo(0, found, info)
+    finally:
+        qnx.name_close(found)
+    return info
 
 
 def reopen(
     path: StrPath, oflag: int = os.O_RDWR, mode: int = 0o666, *, backend: Optional[Backend] = None
 ) -> RecoveryFunction:
-    """Open the path again."""
+    """Open the path again, for connections of ha_open."""
 
     def recover(coid: int, _handle: Any) -> int:
         attempted()
@@ -76,21 +93,15 @@ def reopen(
 
 
 def reopen_name(name: str, *, backend: Optional[Backend] = None) -> RecoveryFunction:
-    """Open the name again, for connections of ha_open and of name_open.
+    """Find the server that has the name now, and connect to it under the old number: for what ConnectAttach has made.
 
-    A side channel, which name_open makes, cannot be reopened on QNX: there, another name_open finds the server.
+    The number has to be one of the descriptors' range. QNX gives a side channel, such as name_open makes, the first
+    number that is free, and so not the one that it had; then the recovery fails.
     """
 
     def recover(coid: int, handle: Any) -> int:
-        if not coid & NTO_SIDE_CHANNEL:
-            return reopen(NAME_PREFIX + name, backend=backend)(coid, handle)
-        qnx = _use(backend)
-        found, info = qnx.name_open(name), MessageInfo()
-        try:
-            qnx.ConnectServerInfo(0, found, info)
-            return reconnect(info.nd, info.pid, info.chid, backend=backend)(coid, handle)
-        finally:
-            qnx.name_close(found)
+        server = find_server(name, backend=backend)
+        return reconnect(server.nd, server.pid, server.chid, NTO_COF_CLOEXEC, backend=backend)(coid, handle)
 
     return recover
 
@@ -103,6 +114,11 @@ def reconnect(nd: int, pid: int, chid: int, flags: int = 0, *, backend: Optional
         return _use(backend).ha_ReConnectAttach(coid, nd, pid, chid, coid, flags)
 
     return recover
+
+
+def to_target(target: StrPath, oflag: int = os.O_RDWR, *, backend: Optional[Backend] = None) -> RecoveryFunction:
+    """``reopen`` for a path, ``reopen_name`` for a name."""
+    return reopen(target, oflag, backend=backend) if is_path(target) else reopen_name(os.fsdecode(target), backend=backend)
 
 
 class _Remembered(Generic[T]):
@@ -126,21 +142,20 @@ class _Remembered(Generic[T]):
 class Failover:
     """What ``failover`` makes: it remembers which server each connection had."""
 
-    def __init__(self, paths: Sequence[StrPath], oflag: int, step: int, backend: Optional[Backend]) -> None:
-        self.paths = [path_of(path) for path in paths]
-        self._oflag = oflag
+    def __init__(self, targets: Sequence[StrPath], oflag: int, step: int, backend: Optional[Backend]) -> None:
+        self.targets = list(targets)
+        self._strategies = [to_target(target, oflag, backend=backend) for target in targets]
         self._step = step
-        self._backend = backend
         self._last: _Remembered[int] = _Remembered(backend)
 
     def __call__(self, coid: int, handle: Any) -> int:
-        count = len(self.paths)
+        count = len(self._strategies)
         last = self._last.get(coid)
         start = 0 if last is None else last + self._step
         failures = []
         for number in (place % count for place in range(start, start + count)):
             try:
-                reopened = reopen(self.paths[number], self._oflag, backend=self._backend)(coid, handle)
+                reopened = self._strategies[number](coid, handle)
             except OSError as error:
                 if error.errno == EBADF:
                     raise
@@ -152,23 +167,25 @@ class Failover:
 
 
 def failover(
-    paths: Sequence[StrPath], oflag: int = os.O_RDWR, *, round_robin: bool = False, backend: Optional[Backend] = None
+    targets: Sequence[StrPath], oflag: int = os.O_RDWR, *, round_robin: bool = False, backend: Optional[Backend] = None
 ) -> Failover:
-    """Open the first of several paths or names that answers.
+    """Connect to the first of several names, or open the first of several paths, that answers.
 
     A connection begins with the server that it had last, so that it stays with one that was started again at once, and
     goes through the list from there. With ``round_robin`` it begins with the one after that, which gives each server
     its turn. No answer is any error but EBADF, which says that the number belongs to something else by now.
 
     Raises:
-        TypeError: ``paths`` is one path, and no sequence of them.
-        ValueError: there is none.
+        TypeError: ``targets`` is one name or path, and no sequence of them.
+        ValueError: there is none, or there are names and paths, whose connections end in different ways.
     """
-    if isinstance(paths, (str, bytes)):
-        raise TypeError(f"failover takes a sequence of paths: [{paths!r}], not {paths!r}")
-    if not paths:
-        raise ValueError("failover needs a path")
-    return Failover(paths, oflag, 1 if round_robin else 0, backend)
+    if isinstance(targets, (str, bytes)):
+        raise TypeError(f"failover takes a sequence of names or paths: [{targets!r}], not {targets!r}")
+    if not targets:
+        raise ValueError("failover needs a name or a path")
+    if len({is_path(target) for target in targets}) > 1:
+        raise ValueError("failover takes names or paths, and not both")
+    return Failover(targets, oflag, 1 if round_robin else 0, backend)
 
 
 def wait_for(strategy: RecoveryFunction, timeout: float = 30.0) -> RecoveryFunction:
@@ -191,7 +208,7 @@ def wait_for(strategy: RecoveryFunction, timeout: float = 30.0) -> RecoveryFunct
     return recover
 
 
-def until_served(attempt: Callable[[], int], timeout: float, is_served: Callable[[int], bool]) -> int:
+def until_served(attempt: Callable[[], T], timeout: float, is_served: Callable[[T], bool]) -> T:
     """Make an attempt until there is a server, or the time is over: then return or raise what the last one did."""
     deadline = time.monotonic() + timeout
     with contextlib.ExitStack() as stack:

@@ -26,22 +26,22 @@ from ..platforms import is_qnx
 HELP = "run a program as it is, with connections that recover"
 
 DESCRIPTION = """\
-Runs a Python program, unedited. What it opens below /dev/name/local is a connection that is
-opened again when its server dies: the program waits for the next server and goes on, at the
-position where it was. Everything else is as if python had run it.
+Runs a Python program, unedited. A path that a server has attached is opened as a connection
+that is opened again when its server dies: the program waits for the next server and goes on,
+at the position where it was. Everything else is as if python had run it.
 """
 
 EPILOG = """\
-A path of a device can stand for a name, so that a program with fixed paths needs no change:
-HA_QNX_PATHS=/dev/ser1=/dev/name/local/fakeser,/dev/ser2=/dev/name/local/other
+One path can stand for another, so that a program with fixed paths needs no change:
+HA_QNX_PATHS=/dev/ser1=/dev/fakeser,/dev/ser2=/dev/other
 
 A call whose server dies is made again: at least once, not exactly once. That is safe for
 reading and for writing files; what a server does for each message, it may do twice.
 
 examples:
-  ha-qnx run report.py --input /dev/name/local/journal   a script and its arguments
-  ha-qnx run -m json.tool /dev/name/local/config         a module
-  ha-qnx run --wait 5 --json report.py                   and tell of each recovery, as JSON
+  ha-qnx run report.py --input /dev/journal   a script and its arguments
+  ha-qnx run -m json.tool /dev/config         a module
+  ha-qnx run --wait 5 --json report.py        and tell of each recovery, as JSON
 
 exit status: 0 or what else the program exits with; 2, wrong use.
 """

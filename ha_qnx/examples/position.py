@@ -11,7 +11,7 @@ import ha_qnx as ha
 from ha_qnx import strategies
 from ha_qnx.service import Request, Service
 
-NAME = "example-position"
+PATH = "/dev/example-position"
 
 
 class Log(Service):
@@ -28,8 +28,8 @@ class Reader:
 
     def __init__(self) -> None:
         self.position = 0
-        recover = strategies.then(strategies.reopen_name(NAME), self.seek)
-        self.connection = ha.connect(NAME, recover=strategies.wait_for(recover, timeout=10), wait=10)
+        recover = strategies.then(strategies.reopen(PATH, os.O_RDONLY), self.seek)
+        self.connection = ha.connect(PATH, os.O_RDONLY, recover=strategies.wait_for(recover, timeout=10), wait=10)
 
     def seek(self, coid: int, _handle: object) -> None:
         print(f"  the server was lost: going on at byte {self.position}")
@@ -62,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    Log(NAME).serve() if sys.argv[1:] == ["serve"] else main()
+    Log(PATH).serve() if sys.argv[1:] == ["serve"] else main()

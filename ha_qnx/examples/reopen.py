@@ -1,4 +1,4 @@
-"""A client survives the death of its server, with nothing but libha's calls.
+"""A client survives the death of its server, by nothing but libha's calls, on a path.
 
 python -m ha_qnx.examples.reopen
 """
@@ -10,19 +10,23 @@ import time
 
 import ha_qnx as ha
 
-PATH = "/dev/name/local/example-reopen"
+PATH = "/dev/example-reopen"
 
 
 def serve() -> None:
     """A server in QNX's own terms: it answers each message with the number of its process."""
-    name = ha.name_attach(os.path.basename(PATH))
+    chid = ha.ChannelCreate(ha.NTO_CHF_DISCONNECT)
+    ha.resmgr_attach(chid, PATH)
     message = bytearray(1024)
     while True:
-        rcvid = ha.MsgReceive(name.chid, message)
+        rcvid = ha.MsgReceive(chid, message)
         if rcvid == 0:
             continue  # A pulse: a client has gone, for instance.
-        is_opening = int.from_bytes(message[:2], sys.byteorder) == ha.IO_CONNECT
-        ha.MsgReply(rcvid, ha.EOK, b"" if is_opening else b"process %d" % os.getpid())
+        kind = int.from_bytes(message[:2], sys.byteorder)
+        if kind in (ha.IO_CONNECT, ha.IO_CLOSE):
+            ha.MsgReply(rcvid, ha.EOK)
+        else:
+            ha.MsgReply(rcvid, ha.EOK, b"process %d" % os.getpid())
 
 
 def start_server() -> "subprocess.Popen[bytes]":

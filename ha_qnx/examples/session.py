@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import ha_qnx as ha
-from ha_qnx import strategies
 from ha_qnx.service import Request, Service
 
 NAME = "example-session"
@@ -31,17 +30,15 @@ class Broker(Service):
         return f"{session['user']} has {', '.join(session['topics']) or 'nothing'} (process {os.getpid()})".encode()
 
 
-def ask(coid: int, message: str) -> str:
-    reply = bytearray(200)
-    ha.MsgSend(coid, message.encode(), reply)
-    return reply.rstrip(b"\0").decode()
+def ask(connection: ha.Connection, message: str) -> str:
+    return connection.ask(message.encode()).decode()
 
 
-def begin_session(coid: int, user: str) -> None:
+def begin_session(connection: ha.Connection) -> None:
     """What has to be said to a server first: to the first one, and to each that comes after it."""
-    print(f"  login: {ask(coid, 'login ' + user)}")
+    print(f"  login: {ask(connection, 'login anna')}")
     for topic in TOPICS:
-        ask(coid, "subscribe " + topic)
+        ask(connection, "subscribe " + topic)
 
 
 def start_server() -> "subprocess.Popen[bytes]":
@@ -50,10 +47,8 @@ def start_server() -> "subprocess.Popen[bytes]":
 
 def main() -> None:
     server = start_server()
-    recover = strategies.wait_for(strategies.then(strategies.reopen_name(NAME), begin_session), timeout=10)
     try:
-        with ha.connect(NAME, recover=recover, handle="anna", wait=10) as connection:
-            begin_session(connection, "anna")
+        with ha.connect(NAME, setup=begin_session, timeout=10, wait=10) as connection:
             for number in range(1, 4):
                 print(f"{number}: {ask(connection, 'status')}")
                 if number < 3:

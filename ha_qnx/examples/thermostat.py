@@ -34,8 +34,8 @@ def watch(times: int, seconds: float) -> None:
     """Ask again and again."""
     with ha.connect(NAME, wait=30) as thermostat:
         for _time in range(times):
-            _status, value = thermostat.send(b"get")
-            print(f"{value.decode()} ({thermostat.stats.recoveries} recoveries)", flush=True)
+            value = thermostat.ask(b"get").decode()
+            print(f"{value} ({thermostat.stats.recoveries} recoveries)", flush=True)
             time.sleep(seconds)
 
 

@@ -1,4 +1,4 @@
-"""Two redundant servers: the client goes over to the one that lives.
+"""Two redundant servers of different names: the client goes over to the one that lives.
 
 python -m ha_qnx.examples.two_servers
 """
@@ -55,8 +55,7 @@ def main() -> None:
                     servers[victim].kill()
                     servers[victim].communicate()
                     print(f"killed {victim}")
-                _status, data = connection.send(b"who are you?")
-                print(f"answered by {data.decode()}")
+                print(f"answered by {connection.ask(b'who are you?').decode()}")
                 if victim is not None:
                     servers[victim] = start_server(victim)
     finally:

@@ -14,8 +14,7 @@ from typing import Iterator
 import ha_qnx as ha
 from ha_qnx.service import Request, Service
 
-NAME = "example-unedited"
-PATH = f"/dev/name/local/{NAME}"
+PATH = "/dev/example-unedited"
 ROWS = 5000
 
 # The program. Under plain python it would read any file.
@@ -55,7 +54,7 @@ def running(*arguments: str) -> "Iterator[subprocess.Popen[bytes]]":
 
 def main() -> None:
     with running("ha_qnx.examples.unedited", "doomed") as doomed, tempfile.TemporaryDirectory() as directory:
-        ha.connect(NAME, wait=10).close()
+        ha.connect(PATH, os.O_RDONLY, wait=10).close()
         script = os.path.join(directory, "reader.py")
         with open(script, "w") as file:
             file.write(READER)
@@ -73,6 +72,6 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:]:
         Table.is_doomed = sys.argv[1] == "doomed"
-        Table(NAME).serve()
+        Table(PATH).serve()
     else:
         main()

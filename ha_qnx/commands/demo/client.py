@@ -4,8 +4,9 @@ Started by ``ha-qnx demo``, as
 
     python -m ha_qnx.commands.demo.client BACKEND NAME BOARD CLIENT
 
-Client 0 is the plain one. The others are HA-aware: those with odd numbers by ha_open and ha_reopen, those with even
-numbers by ha_ConnectAttach and ha_ReConnectAttach. At the end, each says what became of its requests, as JSON.
+Client 0 is the plain one. The others are HA-aware: those with odd numbers open a path (ha_open, ha_reopen), those with
+even numbers find a name (name_open, ha_ConnectAttach, ha_ReConnectAttach). At the end, each says what became of its
+requests, as JSON.
 """
 
 import errno
@@ -18,7 +19,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import ha_qnx
 
-from ...strategies import until_served
+from ...strategies import find_server, until_served
 from .shared import (
     ANSWERED,
     BEGUN,
@@ -29,12 +30,16 @@ from .shared import (
     REQUEST_MAX,
     REQUEST_TYPE,
     Board,
+    path_of,
     right_reply,
     say,
     wait_for_go,
 )
 
 _RECOVERY_DEADLINE = 20.0
+
+# The lowest number of a connection: of the descriptors' range, so that it can be had again.
+_FIRST = 3
 
 _NOISE = os.urandom(REQUEST_MAX - REQUEST.size)
 
@@ -56,7 +61,7 @@ class RecoveringClient:
     def __init__(self, qnx: ha_qnx.Backend, name: str, board: Board, client: int) -> None:
         self._qnx = qnx
         self._name = name
-        self._path = f"/dev/name/local/{name}"
+        self._path = path_of(name)
         self._board = board
         self._row = board.row(client)
         self._client = client
@@ -74,14 +79,11 @@ class RecoveringClient:
         if self._client % 2:
             self._coid = self._qnx.ha_open(self._path, os.O_RDWR, self._reopen)
         else:
-            self._coid = self._qnx.ha_ConnectAttach(0, *self._find_server(), 0, 0, self._reconnect)
+            self._coid = self._qnx.ha_ConnectAttach(0, *self._find_server(), _FIRST, 0, self._reconnect)
 
     def _find_server(self) -> Tuple[int, int]:
         """The process and the channel that have the name now."""
-        coid = self._qnx.name_open(self._name)
-        info = ha_qnx.MessageInfo()
-        self._qnx.ConnectServerInfo(0, coid, info)
-        self._qnx.name_close(coid)
+        info = find_server(self._name, backend=self._qnx)
         return info.pid, info.chid
 
     def _reopen(self, coid: int, _handle: Any) -> int:

@@ -21,6 +21,7 @@ from .shared import (
     REQUEST_MAX,
     REQUEST_TYPE,
     Board,
+    path_of,
     right_reply,
     say,
     wait_for_go,
@@ -100,6 +101,7 @@ def main(arguments: List[str]) -> None:
     say("ready")
     wait_for_go(board)
     chid = attach_name(qnx, name).chid
+    qnx.resmgr_attach(chid, path_of(name))
     say("serving")
     server.serve(chid)
 

@@ -33,6 +33,11 @@ RECORD = struct.Struct("=IIQ")
 PLAIN_CLIENT = 0
 
 
+def path_of(name: str) -> str:
+    """The path of the server that has a name."""
+    return f"/dev/{name}"
+
+
 def right_reply(request: bytes) -> bytes:
     """The only reply that belongs to a request."""
     _type, _subtype, client, number = REQUEST.unpack_from(request)

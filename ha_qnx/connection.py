@@ -28,7 +28,17 @@ from .constants import (
 )
 from .files import OpenMode, RawFile
 from .kernel import BytesLike, StrPath
-from .strategies import NO_SERVER, check_limits, find_server, is_path, set_limits, then, to_target, until_served, wait_for
+from .strategies import (
+    NO_SERVER,
+    check_limits,
+    find_server,
+    is_path,
+    set_limits,
+    then,
+    to_target,
+    until_served,
+    wait_for,
+)
 from .watching import Counts, Stats
 
 __all__ = ["ATTEMPTS", "REPLY_ROOM", "Connection", "ask", "connect", "send", "stats", "within"]
@@ -54,9 +64,7 @@ class Connection(int):
     _is_ours = True  # Whether it is this object's to close.
     target: Optional[str] = None
 
-    def __new__(
-        cls: Type[_C], coid: int, backend: Optional[Backend] = None, *, target: Optional[StrPath] = None
-    ) -> _C:
+    def __new__(cls: Type[_C], coid: int, backend: Optional[Backend] = None, *, target: Optional[StrPath] = None) -> _C:
         """Take over a connection that exists; it is this object's to close.
 
         Args:
@@ -132,9 +140,7 @@ class Connection(int):
         """
         return within(self.backend, timeout, send, self.backend, self.coid, message, size)
 
-    def send_into(
-        self, message: BytesLike, reply: Optional[BytesLike], *, timeout: Optional[float] = None
-    ) -> int:
+    def send_into(self, message: BytesLike, reply: Optional[BytesLike], *, timeout: Optional[float] = None) -> int:
         """Send a message and receive the reply into a buffer; the status. The rest is as in ``send``."""
         return within(self.backend, timeout, self.backend.MsgSend, self.coid, message, reply)
 
@@ -287,8 +293,8 @@ def connect(
     """Connect to a server, and survive its death.
 
     Args:
-        target: a name of name_attach; or a path, which begins with a slash and which a server has attached. Where nobody
-            answers there and ``recover`` is a failover, the first of its servers that answers.
+        target: a name of name_attach; or a path, which begins with a slash and which a server has attached. Where
+            nobody answers there and ``recover`` is a failover, the first of its servers that answers.
         oflag: how to open a path, as for open.
         recover: the recovery function, such as those of ``ha_qnx.strategies``. True: wait for a server of the same
             name or path. None: an ordinary connection.
@@ -306,8 +312,8 @@ def connect(
     Raises:
         OSError: as name_open and ConnectAttach for a name, as ha_open for a path.
         TypeError: a time or a limit is no number, or a function not callable.
-        ValueError: a time is NaN, a limit too large for C's int, or the target a name and those of ``recover`` paths, or
-            the other way round.
+        ValueError: a time is NaN, a limit too large for C's int, or the target a name and those of ``recover`` paths,
+            or the other way round.
     """
     timeout, wait = as_seconds("timeout", timeout), as_seconds("wait", wait)
     check_limits(attempts, recoveries)
@@ -363,9 +369,7 @@ def _connect(qnx: Backend, target: StrPath, oflag: int) -> int:
     return qnx.ConnectAttach(server.nd, server.pid, server.chid, _FIRST, NTO_COF_CLOEXEC)
 
 
-def _rebuild(
-    setup: Callable[[Connection], object], qnx: Backend, target: StrPath
-) -> Callable[[int, Any], object]:
+def _rebuild(setup: Callable[[Connection], object], qnx: Backend, target: StrPath) -> Callable[[int, Any], object]:
     def rebuild(coid: int, _handle: object) -> None:
         # Not the connection itself: that would keep it from being noticed when it is forgotten.
         lent = Connection(coid, qnx, target=target)

@@ -7,8 +7,8 @@
 What is replaced: os.open, os.read, os.readv, os.write, os.writev, os.lseek, os.fstat, os.close, os.dup, os.dup2, and
 open(), which is io.open and what os.fdopen and pathlib use. On a connection of the backend they are its covers; on any
 other descriptor, and any path that no server has attached when it is opened, the originals run. (On a QNX target every
-path has a server; there, the paths below /dev are meant.) Arguments, results, exceptions, ``closefd`` and ``opener`` are
-those of the originals, and so is PEP 475: what a signal interrupts begins anew.
+path has a server; there, the paths below /dev are meant.) Arguments, results, exceptions, ``closefd`` and ``opener``
+are those of the originals, and so is PEP 475: what a signal interrupts begins anew.
 
 What stays as it was, and does not know connections: what a module took before with ``from os import read``, io.FileIO
 itself, os.pread and os.sendfile, os.closerange, os.set_inheritable and os.set_blocking, sockets, mmap, extension

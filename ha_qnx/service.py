@@ -6,8 +6,8 @@
 
     Thermostat("thermostat").serve(threads=4)
 
-A service has a name, which clients find by name_open (``ha_qnx.connect("thermostat")``), or a path, which they open, read
-and write (``ha_qnx.connect("/dev/thermostat")``, ``open("/dev/thermostat")`` under ``ha-qnx run``), or both:
+A service has a name, which clients find by name_open (``ha_qnx.connect("thermostat")``), or a path, which they open,
+read and write (``ha_qnx.connect("/dev/thermostat")``, ``open("/dev/thermostat")`` under ``ha-qnx run``), or both:
 ``Thermostat("thermostat", "/dev/thermostat")``.
 
 The class does what a resource manager does: it answers _IO_CONNECT, _IO_DUP, _IO_CLOSE and _IO_LSEEK, keeps an open
@@ -65,6 +65,7 @@ from .constants import (
     NTO_MI_UNBLOCK_REQ,
     PULSE_CODE_DISCONNECT,
     PULSE_CODE_UNBLOCK,
+    RESMGR_FLAG_SELF,
 )
 from .iomessages import CONNECT, POSITION, SEEK, TRANSFER
 from .kernel import BytesLike, Name, StrPath
@@ -211,7 +212,7 @@ class _Run:
 
 
 class _Place:
-    """Where clients find a service: a channel, its name, the paths that lead to it, and a connection of our own to it."""
+    """Where clients find a service: a channel, its name, the paths that lead to it, and a connection of our own."""
 
     def __init__(self, backend: Backend) -> None:
         self.chid = self.own = -1
@@ -254,9 +255,9 @@ class BaseService:
         """A server for a name, for paths, or for both.
 
         Args:
-            targets: at most one name; paths begin with a slash. Several services may have one path: each open goes to the
-                first of them that lives.
-            flags: of the paths, as for resmgr_attach: NTO's RESMGR_FLAG_AFTER makes it a standby for those that are there
+            targets: at most one name; paths begin with a slash. Several services may have one path: each open goes to
+                the first of them that lives.
+            flags: of the paths, as for resmgr_attach: RESMGR_FLAG_AFTER makes it a standby for those that are there
                 already, RESMGR_FLAG_DIR serves what lies below the paths, too.
             backend: as ``ha_qnx.backend`` gives it; without it, the default one.
 
@@ -345,9 +346,11 @@ class BaseService:
         finally:
             self._now = _Run()  # The next time begins anew.
 
-    def _run(self, run: _Run, threads: int, grace: float, name_timeout: float, signals: Sequence[int]) -> None:
+    def _run(
+        self, run: _Run, threads: int, grace: float, name_timeout: float, signals: Sequence[int], flags: int = 0
+    ) -> None:
         with self._stopped_by(signals):
-            self._serve(run, self._appear(time.monotonic() + name_timeout), threads, grace)
+            self._serve(run, self._appear(time.monotonic() + name_timeout, self._flags | flags), threads, grace)
         if run.failure is not None:
             raise run.failure
 
@@ -375,13 +378,13 @@ class BaseService:
             place.leave()
             self._close(self._ocbs.leave_client())
 
-    def _appear(self, deadline: float) -> "_Place":
+    def _appear(self, deadline: float, flags: int) -> "_Place":
         """Take the name, once a predecessor has left it, and attach the paths."""
         place = _Place(self.backend)
         try:
             place.enter(self._take_name(deadline) if self._has_name else None)
             for path in self.paths:
-                place.attach(path, self._flags)
+                place.attach(path, flags)
         except BaseException:
             place.disappear()
             place.leave()
@@ -652,7 +655,7 @@ class Service(BaseService):
 
     @contextlib.contextmanager
     def running(self, threads: int = 1, *, grace: float = 10.0) -> Iterator["Service"]:
-        """Serve in the background, in threads of this process, while the context lasts.
+        """Serve in the background, in threads of this process, while the context lasts; it can open the paths, too.
 
         Args:
             threads: how many threads receive.
@@ -662,7 +665,7 @@ class Service(BaseService):
             OSError: as name_attach; then the body does not run.
             RuntimeError, TypeError, ValueError: as ``serve``.
         """
-        arguments = _threads(threads), as_seconds("grace", grace), _NAME_TIMEOUT, ()
+        arguments = _threads(threads), as_seconds("grace", grace), _NAME_TIMEOUT, (), RESMGR_FLAG_SELF
         failures: List[BaseException] = []
 
         def serve() -> None:

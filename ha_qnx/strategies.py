@@ -5,8 +5,8 @@
     log_in_again = strategies.then(strategies.reopen_name("ledger"), log_in)
     ha_qnx.connect("ledger", recover=strategies.wait_for(log_in_again, timeout=10))
 
-A server is found by a name that it has attached (``reopen_name``) or by a path (``reopen``). On QNX these are two things:
-a name is not opened, and a path has no name.
+A server is found by a name that it has attached (``reopen_name``) or by a path (``reopen``). On QNX these are two
+things: a name is not opened, and a path has no name.
 
 A strategy is a recovery function like any other: it takes the connection and the handle, and returns the connection's
 number or raises OSError. So whatever decorates a function that raises decorates a strategy: tenacity, stamina.
@@ -118,7 +118,9 @@ def reconnect(nd: int, pid: int, chid: int, flags: int = 0, *, backend: Optional
 
 def to_target(target: StrPath, oflag: int = os.O_RDWR, *, backend: Optional[Backend] = None) -> RecoveryFunction:
     """``reopen`` for a path, ``reopen_name`` for a name."""
-    return reopen(target, oflag, backend=backend) if is_path(target) else reopen_name(os.fsdecode(target), backend=backend)
+    return (
+        reopen(target, oflag, backend=backend) if is_path(target) else reopen_name(os.fsdecode(target), backend=backend)
+    )
 
 
 class _Remembered(Generic[T]):

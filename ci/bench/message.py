@@ -127,15 +127,23 @@ def ctypes_call() -> float:
 
 
 def _connect(recovery: Any, name: str, descriptor: bool) -> int:
+    from ha_qnx import MessageInfo
+
     deadline = time.monotonic() + 10
     while True:
         try:
-            opened = recovery.open(f"/dev/name/local/{name}", os.O_RDWR) if descriptor else recovery.name_open(name)
-            return int(opened)
+            found = recovery.name_open(name)
+            break
         except FileNotFoundError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.005)
+    if not descriptor:
+        return int(found)
+    info = MessageInfo()
+    recovery.ConnectServerInfo(0, found, info)
+    recovery.name_close(found)
+    return int(recovery.ConnectAttach(info.nd, info.pid, info.chid, 3))
 
 
 def _in_thread(call: Callable[[], None], main_thread: bool) -> None:

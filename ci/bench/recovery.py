@@ -20,28 +20,29 @@ import time
 from typing import Dict, List
 
 NAME = "bench-recovery"
-PATH = f"/dev/name/local/{NAME}"
+PATH = f"/dev/{NAME}"
 REPLY = struct.Struct("=q")
 
 
 def serve() -> None:
-    """Take the name when told so, and answer each message with the moment from which this server listened."""
+    """Attach the path when told so, and answer each message with the moment from which this server listened."""
     import ha_qnx
 
     buffer = bytearray(64)
     print("ready", flush=True)
     sys.stdin.readline()
-    name = ha_qnx.name_attach(NAME)
+    chid = ha_qnx.ChannelCreate(ha_qnx.NTO_CHF_UNBLOCK | ha_qnx.NTO_CHF_DISCONNECT)
+    ha_qnx.resmgr_attach(chid, PATH)
     listening = REPLY.pack(time.monotonic_ns())
     while True:
-        rcvid = ha_qnx.MsgReceive(name.chid, buffer)
+        rcvid = ha_qnx.MsgReceive(chid, buffer)
         if rcvid:
             is_io = int.from_bytes(buffer[:2], sys.byteorder) in (ha_qnx.IO_CONNECT, ha_qnx.IO_CLOSE)
             ha_qnx.MsgReply(rcvid, ha_qnx.EOK, b"" if is_io else listening)
 
 
 def start() -> "subprocess.Popen[str]":
-    """A server that waits to be told to take the name."""
+    """A server that waits to be told to attach the path."""
     server = subprocess.Popen(  # noqa: S603  # this very file
         [sys.executable, __file__, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -51,7 +52,7 @@ def start() -> "subprocess.Popen[str]":
 
 
 def go(server: "subprocess.Popen[str]") -> None:
-    """Tell a server to take the name."""
+    """Tell a server to attach the path."""
     assert server.stdin is not None
     server.stdin.write("go\n")
     server.stdin.flush()
@@ -66,7 +67,7 @@ def measure(kills: int, show_progress: bool) -> Dict[str, float]:
     fresh: List[float] = []
     server = start()
     go(server)
-    first = ha_qnx.connect(NAME, wait=10, recover=False)
+    first = ha_qnx.connect(PATH, wait=10, recover=None)
     first.close()
     fd = ha_qnx.ha_open(PATH, os.O_RDWR, wait_for(reopen(PATH), timeout=10))
     message, reply = b"x" * 64, bytearray(REPLY.size)

@@ -8,7 +8,7 @@ import signal
 import threading
 import warnings
 from errno import EBADF, EIO, ENOENT, ESRCH, ETIMEDOUT
-from typing import Any, Awaitable, Callable, List, Tuple
+from typing import Any, Awaitable, Callable, List
 
 import pytest
 from ha_qnx.conformance.expect import fails_with
@@ -76,8 +76,8 @@ def test_send_returns_the_status_and_the_reply() -> None:
 
     async def main() -> None:
         async with aio.connect(NAME) as connection:
-            assert await aio.send(connection, b"x") == (0, b"<x>")
-            assert await aio.send(connection.coid, bytearray(b"x"), 5) == (0, b"<x>\0\0")
+            assert await aio.ask(connection, b"x") == b"<x>"
+            assert await aio.send(connection.coid, bytearray(b"x"), 5) == (3, b"<x>\0\0")
 
     with Threaded().running():
         run(main)
@@ -140,7 +140,7 @@ def test_a_timeout_is_the_kernels() -> None:
         async with aio.connect(NAME) as connection:
             with fails_with(ETIMEDOUT):
                 await aio.send(connection, b"later", timeout=0.02)
-            assert await aio.send(connection, b"x", timeout=DEADLINE) == (0, b"<x>")
+            assert await aio.ask(connection, b"x", timeout=DEADLINE) == b"<x>"
 
     with server.running():
         run(main)
@@ -172,7 +172,7 @@ def test_a_message_can_wait_as_long_as_it_takes() -> None:
 
     async def main() -> None:
         async with aio.connect(NAME) as connection:
-            assert await aio.send(connection, b"x", timeout=float("inf")) == (0, b"<x>")
+            assert await aio.ask(connection, b"x", timeout=float("inf")) == b"<x>"
 
     with Threaded().running():
         run(main)
@@ -195,7 +195,7 @@ def test_what_is_no_message_is_refused_as_msgsend_does() -> None:
                 await aio.send(connection, b"x", timeout=no_time)
             with pytest.raises(ValueError, match="ntime"):
                 await aio.send(connection, b"x", timeout=-1)
-            assert await aio.send(connection, None) == (0, b"<>")
+            assert await aio.ask(connection, None) == b"<>"
 
     with Threaded().running():
         run(main)
@@ -213,7 +213,7 @@ def test_a_cancelled_task_stops_waiting_at_once() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             assert server.requests[0].reply(1) is True
-            assert await aio.send(connection, b"x") == (0, b"<x>")
+            assert await aio.ask(connection, b"x") == b"<x>"
 
     with server.running():
         run(main)
@@ -233,7 +233,7 @@ def test_a_message_that_is_cancelled_before_its_turn_is_not_sent() -> None:
             for request in list(server.requests):
                 request.reply(0)
             await asyncio.gather(*waiting)
-            assert await aio.send(connection, b"x") == (0, b"<x>")
+            assert await aio.ask(connection, b"x") == b"<x>"
 
     with server.running():
         run(main)
@@ -296,7 +296,7 @@ def test_a_forked_child_has_threads_of_its_own(start_program: Callable[..., Any]
 import asyncio, os, ha_qnx
 async def main():
     async with ha_qnx.aio.connect("aio") as connection:
-        print(await ha_qnx.aio.send(connection, b"x"), flush=True)
+        print(await ha_qnx.aio.ask(connection, b"x"), flush=True)
 asyncio.run(main())
 child = os.fork()
 asyncio.run(main())
@@ -320,15 +320,15 @@ def test_a_recovery_function_can_be_a_coroutine(start_program: Callable[..., Any
     async def recover(coid: int, handle: Any) -> int:
         threads.append((threading.current_thread(), handle))
         await aio.call(strategies.wait_for(strategies.reopen_name(NAME), DEADLINE), coid, handle)
-        assert await asyncio.gather(*(aio.send(coid, b"log in") for _time in range(3))) == [(0, b"known")] * 3
+        assert await asyncio.gather(*(aio.ask(coid, b"log in") for _time in range(3))) == [b"known"] * 3
         return coid
 
     async def main() -> None:
         async with aio.connect(NAME, recover=recover, handle="handle", wait=DEADLINE) as connection:
-            assert await aio.send(connection, b"x") == (0, b"unknown")
+            assert await aio.ask(connection, b"x") == b"unknown"
             first.kill()
             start_program(SERVER)
-            assert await aio.send(connection, b"x") == (0, b"known")
+            assert await aio.ask(connection, b"x") == b"known"
             assert connection.stats.recoveries == 1
 
     run(main)
@@ -365,9 +365,9 @@ def test_a_task_that_outlives_its_recovery_sends_as_others_do(start_program: Cal
         await aio.call(strategies.wait_for(strategies.reopen_name(NAME), DEADLINE), coid, handle)
         is_over = asyncio.Event()
 
-        async def later() -> Tuple[int, bytes]:
+        async def later() -> bytes:
             await is_over.wait()
-            return await aio.send(coid, b"x")
+            return await aio.ask(coid, b"x")
 
         left.extend([asyncio.ensure_future(later()), is_over])
         return coid
@@ -378,7 +378,7 @@ def test_a_task_that_outlives_its_recovery_sends_as_others_do(start_program: Cal
             start_program(SERVER)
             await aio.send(connection, b"x")
             left[1].set()
-            assert await left[0] == (0, b"unknown")
+            assert await left[0] == b"unknown"
 
     run(main)
 
@@ -414,7 +414,7 @@ def test_a_loop_that_is_over_recovers_nothing(start_program: Callable[..., Any])
 
         run(main)
         first.kill()
-        assert Task(connection.send, b"x").errno() == EBADF
+        assert Task(connection.ask, b"x").errno() == EBADF
 
 
 def test_an_ordinary_recovery_function_runs_in_the_thread(start_program: Callable[..., Any]) -> None:
@@ -426,7 +426,7 @@ def test_an_ordinary_recovery_function_runs_in_the_thread(start_program: Callabl
         async with aio.connect(NAME, recover=recover, wait=DEADLINE) as connection:
             first.kill()
             start_program(SERVER)
-            assert await aio.send(connection, b"x") == (0, b"unknown")
+            assert await aio.ask(connection, b"x") == b"unknown"
 
     run(main)
 
@@ -492,11 +492,11 @@ def served() -> Any:
 def test_handlers_run_at_the_same_time() -> None:
     """In one loop: a request that waits does not keep others waiting."""
     with served() as server, connect(NAME, recover=None) as one, connect(NAME, recover=None) as other:
-        waiting = Task(one.send, b"wait")
+        waiting = Task(one.ask, b"wait")
         eventually(lambda: b"wait" in server.seen, "the request")
-        assert other.send(b"x") == (0, b"<x>")
+        assert other.ask(b"x") == b"<x>"
         server.go_on.set()
-        assert waiting.result() == (0, b"<wait>")
+        assert waiting.result() == b"<wait>"
 
 
 def test_errors_of_coroutines_are_the_clients() -> None:
@@ -504,7 +504,7 @@ def test_errors_of_coroutines_are_the_clients() -> None:
     with served(), connect(NAME, recover=None) as connection:
         with fails_with(ENOENT):
             connection.send(b"error")
-        assert connection.send(b"x") == (0, b"<x>")
+        assert connection.ask(b"x") == b"<x>"
 
 
 def test_files_and_pulses_have_their_handlers(caplog: pytest.LogCaptureFixture) -> None:
@@ -534,17 +534,17 @@ def test_a_client_that_wants_to_be_freed_has_its_task_cancelled() -> None:
             with fails_with(ETIMEDOUT):
                 timed_send(message)
         assert server.seen == [b"wait", "cancelled", b"later"]
-        assert connection.send(b"x") == (0, b"<x>")
+        assert connection.ask(b"x") == b"<x>"
 
 
 def test_requests_in_hand_are_answered_when_the_server_ends() -> None:
     """Serve returns when they are."""
     with connect_to_served() as (server, connection, task):
-        waiting = Task(connection.send, b"wait")
+        waiting = Task(connection.ask, b"wait")
         eventually(lambda: b"wait" in server.seen, "the request")
         server.stop()
         server.go_on.set()
-        assert waiting.result() == (0, b"<wait>")
+        assert waiting.result() == b"<wait>"
         task.result()
 
 
@@ -591,7 +591,7 @@ asyncio.run(Server("aio").serve())
 print("over")
 """)
     with connect(NAME, recover=None, wait=DEADLINE) as connection:
-        assert connection.send(b"x") == (0, b"<x>")
+        assert connection.ask(b"x") == b"<x>"
         assert program.terminate() == 0
     assert (program.output, program.errors) == ("over\n", "")
 
@@ -637,7 +637,7 @@ def test_an_answer_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, ans
     """The client gets EIO, and does not wait for ever."""
     monkeypatch.setattr(Served, "message", lambda _self, _request: answer)
     with served(), connect(NAME, recover=None) as connection:
-        assert Task(connection.send, b"x").errno() == EIO
+        assert Task(connection.ask, b"x").errno() == EIO
 
 
 def test_a_service_is_served_once_at_a_time() -> None:
@@ -648,7 +648,7 @@ def test_a_service_is_served_once_at_a_time() -> None:
             run(server.serve)
         with pytest.raises(TypeError, match="grace"):
             run(lambda: server.serve(grace=no_time))
-        assert connection.send(b"x") == (0, b"<x>")
+        assert connection.ask(b"x") == b"<x>"
 
 
 def test_a_server_that_cannot_start_says_why() -> None:

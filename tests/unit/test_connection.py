@@ -1,11 +1,13 @@
 """Connections as objects."""
 
 import contextlib
+import copy
 import gc
 import os
+import pickle
 import threading
 import warnings
-from errno import EBADF, ENOENT
+from errno import EBADF, EMSGSIZE, ENOENT, EPROTO, ETIMEDOUT
 from typing import Any, Callable, Dict, Iterator, List, Tuple, Type
 
 import pytest
@@ -14,12 +16,12 @@ from ha_qnx.conformance.waiting import DEADLINE, Task
 
 import ha_qnx
 from ha_qnx import strategies
-from ha_qnx.connection import Connection, connect
-from ha_qnx.service import Ocb, Request, Service
+from ha_qnx.connection import ATTEMPTS, Connection, connect
+from ha_qnx.service import LATER, Ocb, Request, Service
 
 pytestmark = pytest.mark.usefixtures("shared_directory")
 
-PATH = "/dev/name/local/thermostat"
+PATH = "/dev/thermostat"
 
 # A server that says who it is, started as a process of its own.
 SERVER = """
@@ -27,10 +29,10 @@ import os, sys
 from ha_qnx.service import Service
 class Server(Service):
     def message(self, request):
-        return request.info.msglen, b"%s by %d" % (request.data, os.getpid())
+        return b"%s by %d" % (request.data, os.getpid())
     def read(self, request, nbytes):
         return b"all there is"[request.ocb.offset :][:nbytes]
-Server(sys.argv[1]).serve()
+Server(*sys.argv[1:]).serve()
 """
 
 
@@ -38,7 +40,7 @@ class Echo(Service):
     """A server in this process that says what it got."""
 
     def __init__(self) -> None:
-        super().__init__("thermostat")
+        super().__init__("thermostat", PATH)
         self.open = 0
         self.pulses: List[Tuple[int, int]] = []
         self.was_pulsed = threading.Event()
@@ -57,6 +59,17 @@ class Echo(Service):
         self.was_pulsed.set()
 
 
+class Answering(Service):
+    """A server in this process that always gives the same answer."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__("thermostat")
+        self.answer = answer
+
+    def message(self, request: Request) -> Any:
+        return self.answer
+
+
 @pytest.fixture
 def echo() -> Iterator[Echo]:
     server = Echo()
@@ -64,24 +77,55 @@ def echo() -> Iterator[Echo]:
         yield server
 
 
-def test_send_returns_the_status_and_the_reply(echo: Echo) -> None:
-    """The status is the server's, and the reply is as long as what the server wrote."""
+def test_send_returns_the_status_and_as_many_bytes_as_are_asked_for(echo: Echo) -> None:
+    """What the server did not write is zero, what does not fit is cut off; no byte is asked for unless it is named."""
     with connect("thermostat") as thermostat:
-        assert thermostat.send(b"22.5") == (4, b"<22.5>")
-
-
-def test_a_reply_of_a_named_size_has_that_size(echo: Echo) -> None:
-    """What the server did not write is zero, what does not fit is cut off."""
-    with connect("thermostat") as thermostat:
+        assert thermostat.send(b"22.5", 6) == (4, b"<22.5>")
         assert thermostat.send(b"abc", 8) == (3, b"<abc>\0\0\0")
         assert thermostat.send(b"abc", 2) == (3, b"<a")
-        assert thermostat.send(b"abc", 0) == (3, b"")
+        assert thermostat.send(b"abc") == (3, b"")
+        with pytest.raises(ValueError, match="negative"):
+            thermostat.send(b"abc", -1)
 
 
-def test_a_reply_without_a_size_loses_the_zeros_at_its_end(echo: Echo) -> None:
-    """That is documented: nobody can tell them from what was not written. Zeros inside stay."""
-    with connect("thermostat") as thermostat:
-        assert thermostat.send(b"a\0b") == (3, b"<a\0b>")
+@pytest.mark.parametrize("answer", [b"", b"22.5", b"\0\0", b"a\0b\0", bytes(5000)], ids=len)
+def test_ask_returns_what_the_handler_returned(answer: bytes) -> None:
+    """All of it, zeros included: the status of the reply is its length."""
+    with Answering(answer).running(), connect("thermostat") as thermostat:
+        assert thermostat.ask(b"x", room=5000) == answer
+
+
+def test_an_answer_that_has_no_room_is_an_error_that_says_how_much_it_needs() -> None:
+    """EMSGSIZE, with both numbers; nothing is cut off without a word."""
+    with Answering(bytes(8005)).running(), connect("thermostat") as thermostat:
+        with pytest.raises(OSError, match=r"8005 bytes.*room for 4096.*room=8005") as raised:
+            thermostat.ask(b"x")
+        assert raised.value.errno == EMSGSIZE
+        assert thermostat.ask(b"x", room=8005) == bytes(8005)
+
+
+def test_an_answer_that_tells_no_length_is_an_error() -> None:
+    """EPROTO, for a status that is negative."""
+    with Answering(-5).running(), connect("thermostat") as thermostat:
+        with fails_with(EPROTO):
+            thermostat.ask(b"x")
+        assert thermostat.send(b"x") == (-5, b"")
+
+
+def test_a_message_can_be_limited_in_time() -> None:
+    """ETIMEDOUT, once the server has let the client go. The next message of the thread has all the time it wants."""
+    with Answering(LATER).running(), connect("thermostat") as thermostat:
+        calls: List[Callable[..., Any]] = [thermostat.ask, thermostat.send]
+        for call in calls:
+            with fails_with(ETIMEDOUT):
+                call(b"x", timeout=0.02)
+            for no_time, error in (("1", TypeError), (float("nan"), ValueError), (-1, ValueError)):
+                with pytest.raises(error):
+                    call(b"x", timeout=no_time)
+        with fails_with(ETIMEDOUT):
+            thermostat.send_into(b"x", bytearray(3), timeout=0.02)
+    with Answering(b"22.5").running(), connect("thermostat") as thermostat:
+        assert thermostat.ask(b"x", timeout=float("inf")) == b"22.5"
 
 
 def test_send_into_fills_a_buffer(echo: Echo) -> None:
@@ -97,18 +141,41 @@ def test_pulse_sends_a_pulse(echo: Echo) -> None:
     with connect("thermostat") as thermostat:
         thermostat.pulse(7, -5)
         assert echo.was_pulsed.wait(DEADLINE)
+        for code in (500, -1, 128):
+            with pytest.raises(ValueError, match="code"):
+                thermostat.pulse(code)
     assert echo.pulses == [(7, -5)]
 
 
-def test_a_path_is_connected_to_as_it_is(echo: Echo) -> None:
-    """A target that begins with a slash is a path."""
-    with connect(PATH) as by_path, connect(os.fsencode(PATH)) as by_bytes:
-        assert by_path.send(b"1") == by_bytes.send(b"1") == (1, b"<1>")
+def test_a_target_that_begins_with_a_slash_is_a_path(echo: Echo) -> None:
+    """It is opened, and its server hears of that; a name is found, and its server hears nothing."""
+    with connect("thermostat"):
+        assert echo.open == 0
+        with connect(PATH) as by_path, connect(os.fsencode(PATH)) as by_bytes:
+            assert echo.open == 2
+            assert by_path.send(b"1", 3) == by_bytes.send(b"1", 3) == (1, b"<1>")
+    assert echo.open == 0
+
+
+def test_a_connection_to_a_name_has_a_number_that_can_be_had_again(echo: Echo) -> None:
+    """One of the descriptors' range, and not of the standard ones: QNX gives back no side channel."""
+    with connect("thermostat") as thermostat:
+        assert 3 <= thermostat.coid < ha_qnx.NTO_SIDE_CHANNEL
+        assert ha_qnx.ConnectFlags(0, thermostat.coid, 0, 0) == ha_qnx.NTO_COF_CLOEXEC
+
+
+@pytest.mark.parametrize(
+    ("target", "others"), [("thermostat", ["/dev/a"]), ("/dev/thermostat", ["a", "b"]), ("a", ["/dev/b"])]
+)
+def test_a_name_and_a_path_are_not_taken_for_each_other(target: str, others: List[str]) -> None:
+    """A failover from one to the other would end the connection in the wrong way."""
+    with pytest.raises(ValueError, match="names or"):
+        connect(target, recover=strategies.failover(others))
 
 
 def test_a_connection_is_a_coid(echo: Echo) -> None:
     """Every call takes it where it takes a number, and the covers recover it."""
-    with connect("thermostat", recover=None) as thermostat:
+    with connect(PATH, recover=None) as thermostat:
         recovered: List[Any] = []
 
         def recover(coid: int, handle: Any) -> int:
@@ -138,6 +205,7 @@ def test_a_connection_is_a_coid(echo: Echo) -> None:
         ({"wait": float("nan")}, ValueError),
         ({"attempts": "x"}, TypeError),
         ({"recoveries": 1 << 40}, ValueError),
+        ({"setup": "log in"}, TypeError),
     ],
     ids=str,
 )
@@ -145,14 +213,16 @@ def test_what_cannot_be_connected_with_is_refused(
     monkeypatch: pytest.MonkeyPatch, options: Dict[str, Any], error: Type[Exception]
 ) -> None:
     """Before anything is opened."""
-    monkeypatch.setattr(ha_qnx.backend(), "open", lambda *_arguments: pytest.fail("it is opened"))
-    with pytest.raises(error, match=next(iter(options))):
-        connect("thermostat", **options)
+    for call in ("open", "name_open"):
+        monkeypatch.setattr(ha_qnx.backend(), call, lambda *_arguments: pytest.fail("it is opened"))
+    for target in ("thermostat", PATH):
+        with pytest.raises(error, match=next(iter(options))):
+            connect(target, **options)
 
 
 def test_the_context_closes_the_connection(echo: Echo) -> None:
     """The server hears of it, and the object can no longer be used."""
-    with connect("thermostat") as thermostat:
+    with connect(PATH) as thermostat:
         assert (echo.open, thermostat.closed) == (1, False)
     assert (echo.open, thermostat.closed) == (0, True)
     calls: List[Callable[[], Any]] = [
@@ -177,16 +247,16 @@ def test_it_is_closed_once(echo: Echo) -> None:
         others = [stack.enter_context(connect("thermostat")) for _connection in range(20)]
         assert first.coid in others
         first.close()
-        assert [other.send(b"1") for other in others] == [(1, b"<1>")] * 20
+        assert [other.send(b"1", 3) for other in others] == [(1, b"<1>")] * 20
 
 
 def test_a_forgotten_connection_warns_and_is_closed(echo: Echo) -> None:
     """A ResourceWarning names it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        coid = connect("thermostat").coid
+        coid = connect(PATH).coid
         gc.collect()
-    assert [str(warning.message) for warning in caught] == [f"<Connection {coid:#x}> was never closed"]
+    assert [str(warning.message) for warning in caught] == [f"<Connection {coid:#x} to {PATH!r}> was never closed"]
     assert caught[0].category is ResourceWarning
     assert echo.open == 0
 
@@ -204,19 +274,20 @@ def test_a_closed_connection_does_not_warn(echo: Echo) -> None:
 def test_a_connection_that_exists_can_be_taken_over(echo: Echo) -> None:
     """Connection(coid) makes an object of a number, side channels included."""
     with Connection(ha_qnx.name_open("thermostat")) as thermostat:
-        assert thermostat.send(b"1") == (1, b"<1>")
+        assert thermostat.send(b"1", 3) == (1, b"<1>")
     assert ha_qnx.MsgSend_r(thermostat.coid, b"1") == -EBADF
 
 
-def test_it_survives_the_death_of_its_server(start_program: Callable[..., Any]) -> None:
-    """By itself: it waits for a server of the same name. The stats tell."""
-    first = start_program(SERVER, "thermostat")
-    with connect("thermostat", wait=DEADLINE) as thermostat:
-        assert thermostat.send(b"1") == (1, b"1 by %d" % first.pid)
+@pytest.mark.parametrize("target", ["thermostat", PATH])
+def test_it_survives_the_death_of_its_server(start_program: Callable[..., Any], target: str) -> None:
+    """By itself: it waits for a server of the same name, or path. The stats tell."""
+    first = start_program(SERVER, target)
+    with connect(target, wait=DEADLINE) as thermostat:
+        assert thermostat.ask(b"1") == b"1 by %d" % first.pid
         assert thermostat.stats == ha_qnx.stats(thermostat.coid) == ha_qnx.stats(999)
         first.kill()
-        second = start_program(SERVER, "thermostat")
-        assert thermostat.send(b"2") == (1, b"2 by %d" % second.pid)
+        second = start_program(SERVER, target)
+        assert thermostat.ask(b"2") == b"2 by %d" % second.pid
         assert (thermostat.stats.failures, thermostat.stats.recoveries) == (1, 1)
         second.kill()
 
@@ -285,7 +356,7 @@ def test_a_connection_waits_for_its_first_server(start_program: Callable[..., An
     opening.wait_until_blocked()
     server = start_program(SERVER, "thermostat")
     with opening.result() as thermostat:
-        assert thermostat.send(b"1") == (1, b"1 by %d" % server.pid)
+        assert thermostat.ask(b"1") == b"1 by %d" % server.pid
 
 
 def test_a_refusal_is_not_waited_out() -> None:
@@ -295,8 +366,8 @@ def test_a_refusal_is_not_waited_out() -> None:
         def opened(self, request: Request) -> None:
             raise PermissionError(13, "not you")
 
-    with Refusing("thermostat").running(), pytest.raises(PermissionError):
-        connect("thermostat", wait=DEADLINE)
+    with Refusing(PATH).running(), pytest.raises(PermissionError):
+        connect(PATH, wait=DEADLINE)
 
 
 def test_a_failover_serves_from_the_first_moment(start_program: Callable[..., Any]) -> None:
@@ -304,10 +375,10 @@ def test_a_failover_serves_from_the_first_moment(start_program: Callable[..., An
     server = start_program(SERVER, "log-b")
     recover = strategies.wait_for(strategies.failover(["log-a", "log-b"]), DEADLINE)
     with connect("log", recover=recover, attempts=5, wait=DEADLINE) as log:
-        assert log.send(b"1") == (1, b"1 by %d" % server.pid)
+        assert log.ask(b"1") == b"1 by %d" % server.pid
         successor = start_program(SERVER, "log-a")
         server.kill()
-        assert log.send(b"2") == (1, b"2 by %d" % successor.pid)
+        assert log.ask(b"2") == b"2 by %d" % successor.pid
 
 
 def test_nothing_stays_open_when_the_attachment_fails(echo: Echo) -> None:
@@ -315,7 +386,7 @@ def test_nothing_stays_open_when_the_attachment_fails(echo: Echo) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(TypeError):
-            connect("thermostat", recover="thermostat")  # type: ignore[arg-type]  # that is the point
+            connect(PATH, recover="thermostat")  # type: ignore[arg-type]  # that is the point
         gc.collect()
     assert caught == []
     assert echo.open == 0
@@ -323,14 +394,105 @@ def test_nothing_stays_open_when_the_attachment_fails(echo: Echo) -> None:
 
 def test_a_connection_can_be_read_as_a_file(start_program: Callable[..., Any]) -> None:
     """Closing the file leaves the connection open."""
-    server = start_program(SERVER, "thermostat")
-    with connect("thermostat", wait=DEADLINE) as thermostat:
+    server = start_program(SERVER, PATH)
+    with connect(PATH, wait=DEADLINE) as thermostat:
         with thermostat.file("rb") as file:
             assert file.read() == b"all there is"
-        assert thermostat.send(b"1") == (1, b"1 by %d" % server.pid)
+        assert thermostat.ask(b"1") == b"1 by %d" % server.pid
         with thermostat.file("r", encoding="ascii") as text:
             text.seek(4)
             assert text.read(5) == "there"
+
+
+def test_a_connection_is_neither_copied_nor_pickled(echo: Echo) -> None:
+    """It is closed once, and it belongs to its process: the error says what to do."""
+    with connect("thermostat") as thermostat:
+        for copying in (copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="ha_dup"):
+                copying(thermostat)
+        with pytest.raises(TypeError, match="connect"):
+            pickle.dumps(thermostat)
+
+
+SESSION_SERVER = """
+import os, sys
+from ha_qnx.service import Service
+class Server(Service):
+    def message(self, request):
+        if request.data == b"log in":
+            if sys.argv[2:] == ["dies"]:
+                os._exit(1)
+            request.ocb.data = True
+        return b"known to %d" % os.getpid() if request.ocb.data else b"unknown"
+Server(sys.argv[1]).serve()
+"""
+
+
+@pytest.mark.parametrize("target", ["thermostat", PATH])
+def test_setup_is_called_when_the_connection_is_made_and_after_each_recovery(
+    start_program: Callable[..., Any], target: str
+) -> None:
+    """With the connection, which it does not own; a server that is lost meanwhile is not the last."""
+    lent: List[Connection] = []
+
+    def log_in(connection: Connection) -> None:
+        lent.append(connection)
+        connection.ask(b"log in")
+
+    server = start_program(SESSION_SERVER, target)
+    with connect(target, setup=log_in, wait=DEADLINE) as connection:
+        assert connection.ask(b"x") == b"known to %d" % server.pid
+        server.kill()
+        doomed = start_program(SESSION_SERVER, target, "dies")
+        asking = Task(connection.ask, b"x")
+        doomed.process.wait(DEADLINE)
+        successor = start_program(SESSION_SERVER, target)
+        assert asking.result() == b"known to %d" % successor.pid
+        assert len(lent) == 3
+        del lent[:]
+        gc.collect()
+        assert connection.ask(b"x") == b"known to %d" % successor.pid
+
+
+def test_a_setup_that_fails_closes_the_connection(echo: Echo) -> None:
+    """Whatever it raises is raised, and nothing stays open."""
+
+    def fail(_connection: Connection) -> None:
+        raise KeyError("log in")
+
+    with pytest.raises(KeyError):
+        connect(PATH, setup=fail)
+    assert echo.open == 0
+
+
+POISONED_SERVER = """
+import os, sys
+from ha_qnx.service import Service
+class Server(Service):
+    def message(self, request):
+        if request.data == b"poison":
+            os._exit(1)
+        return request.data
+while True:
+    if not os.fork():
+        Server(sys.argv[1]).serve()
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.mark.parametrize("target", ["thermostat", PATH])
+def test_a_message_that_kills_every_server_does_not_kill_them_all(
+    start_program: Callable[..., Any], target: str
+) -> None:
+    """After a few it is taken for the reason, and fails; the next message starts anew."""
+    start_program(POISONED_SERVER, target)
+    with connect(target, wait=DEADLINE) as connection:
+        with pytest.raises(ProcessLookupError):
+            connection.ask(b"poison")
+        assert connection.stats.recoveries == ATTEMPTS
+        connection.limit(attempts=-1)
+        assert connection.ask(b"good") == b"good"
 
 
 def test_the_backend_can_be_chosen(echo: Echo) -> None:

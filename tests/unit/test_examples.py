@@ -19,7 +19,7 @@ import ha_qnx
 from ha_qnx import watching
 
 DIRECTORY = pathlib.Path(importlib.util.find_spec("ha_qnx.examples").origin or "").parent  # type: ignore[union-attr]  # it is there
-PROGRAMS = ["reopen", "position", "session", "two_servers"]
+PROGRAMS = ["reopen", "reconnect", "position", "session", "two_servers", "standby"]
 
 
 def run(name: str) -> List[str]:
@@ -36,14 +36,15 @@ def run(name: str) -> List[str]:
     return done.stdout.splitlines()
 
 
-def test_reopen_answers_every_request() -> None:
+@pytest.mark.parametrize("name", ["reopen", "reconnect"])
+def test_every_request_is_answered(name: str) -> None:
     """Two requests by each of two servers, and one recovery in between."""
-    lines = run("reopen")
+    lines = run(name)
     servers = [line.rpartition(" ")[2] for line in lines if line.startswith("started server")]
     answers = [line.rpartition(" ")[2] for line in lines if line.startswith("request")]
     assert len(set(servers)) == 2
     assert answers == [servers[0]] * 2 + [servers[1]] * 2
-    assert sum("is lost: reopening" in line for line in lines) == 1
+    assert sum("is lost: " in line for line in lines) == 1
 
 
 def test_position_reads_every_line_once() -> None:
@@ -73,6 +74,16 @@ def test_two_servers_take_turns() -> None:
     a, b = "example-server-a", "example-server-b"
     assert answers == [a, b, a, b, a]
     assert sum(line.startswith("  recovered") for line in lines) == 4
+
+
+def test_a_standby_takes_over_at_each_kill() -> None:
+    """The one that has waited answers, and the next one waits behind it."""
+    lines = run("standby")
+    attached = [line.split()[1] for line in lines if line.endswith("has attached /dev/example-standby")]
+    answers = [line.rpartition(" ")[2] for line in lines if line.startswith("answered by")]
+    successors = [line.rpartition(" ")[2] for line in lines if line.startswith("killed")]
+    assert answers == attached[:4]
+    assert successors == attached[1:5]
 
 
 @pytest.mark.usefixtures("shared_directory")

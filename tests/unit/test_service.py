@@ -19,14 +19,14 @@ from ha_qnx.service import LATER, Ocb, Request, Service
 pytestmark = pytest.mark.usefixtures("shared_directory")
 
 NAME = "service"
-PATH = f"/dev/name/local/{NAME}"
+PATH = f"/dev/{NAME}"
 
 
 class Recording(Service):
     """A service whose handlers are told by a test what to do, and note what they see."""
 
     def __init__(self) -> None:
-        super().__init__(NAME)
+        super().__init__(NAME, PATH)
         self.requests: List[Request] = []
         self.seen: List[Tuple[Any, ...]] = []
         self.answer: Callable[[Request], Any] = lambda request: request.data
@@ -69,7 +69,7 @@ def server() -> Iterator[Recording]:
 @pytest.fixture
 def coid(server: Recording) -> Iterator[int]:
     """An ordinary connection to the server, opened for reading and writing."""
-    with connect(NAME, recover=None) as connection:
+    with connect(PATH, recover=None) as connection:
         yield connection.coid
 
 
@@ -81,8 +81,8 @@ def coid(server: Recording) -> Iterator[int]:
     [
         (None, 0, b"...."),
         (7, 7, b"...."),
-        (b"ab", 0, b"ab.."),
-        (bytearray(b"ab"), 0, b"ab.."),
+        (b"ab", 2, b"ab.."),
+        (bytearray(b"ab"), 2, b"ab.."),
         ((7, b"ab"), 7, b"ab.."),
         ((7, None), 7, b"...."),
     ],
@@ -171,7 +171,7 @@ def test_an_exception_is_an_error_number_for_the_client(
 def test_an_exception_does_not_look_like_the_death_of_the_server(server: Recording, errno: int) -> None:
     """EBADF and ESRCH of a handler's own troubles become EIO: the client must not recover because of them."""
     server.answer = raising(OSError(errno, "a descriptor of the server"))
-    with connect(NAME) as connection:
+    with connect(PATH) as connection:
         with fails_with(EIO):
             connection.send(b"x")
         assert connection.stats.failures == 0
@@ -208,7 +208,7 @@ def test_another_answer_can_follow_one_that_is_none(server: Recording, coid: int
 
 def test_a_service_without_handlers_knows_nothing() -> None:
     """ENOSYS for everything but opening and closing."""
-    with Service(NAME).running(), connect(NAME, recover=None) as connection:
+    with Service(PATH).running(), connect(PATH, recover=None) as connection:
         calls: List[Callable[[], Any]] = [
             lambda: connection.send(b"x"),
             lambda: ha_qnx.read(connection, 1),
@@ -237,7 +237,7 @@ def test_a_handler_can_end_the_service() -> None:
     service.answer = raising(SystemExit(3))
 
     def run() -> None:
-        with service.running(threads=2), connect(NAME, recover=None) as connection, fails_with(EIO):
+        with service.running(threads=2), connect(PATH, recover=None) as connection, fails_with(EIO):
             connection.send(b"x")
 
     with pytest.raises(SystemExit):
@@ -255,8 +255,8 @@ def test_an_answer_can_be_left_for_later(server: Recording, coid: int) -> None:
     reply = bytearray(8)
     waiting = Task(ha_qnx.MsgSend, coid, b"later", reply)
     eventually(lambda: server.requests, "the request")
-    with connect(NAME, recover=None) as other:
-        assert other.send(b"x") == (0, b"at once")
+    with connect(PATH, recover=None) as other:
+        assert other.ask(b"x") == b"at once"
     assert server.requests[0].reply(5, b"at last") is True
     assert waiting.result() == 5
     assert reply == b"at last\0"
@@ -324,7 +324,7 @@ def test_a_handler_at_work_sees_that_its_client_wants_to_be_freed() -> None:
         return 4
 
     service.answer = answer
-    with service.running(threads=2), connect(NAME, recover=None) as connection:
+    with service.running(threads=2), connect(PATH, recover=None) as connection:
         assert timed_send(connection.coid, b"x") == 4
 
 
@@ -337,7 +337,7 @@ def test_a_wish_to_be_freed_that_came_before_later_is_not_forgotten() -> None:
         return LATER
 
     service.answer = answer
-    with service.running(threads=2), connect(NAME, recover=None) as connection, fails_with(ETIMEDOUT):
+    with service.running(threads=2), connect(PATH, recover=None) as connection, fails_with(ETIMEDOUT):
         timed_send(connection.coid, b"x")
 
 
@@ -348,7 +348,7 @@ def test_an_opening_has_an_ocb_until_it_is_closed(server: Recording) -> None:
     """What handlers put there stays there; ``opened`` sees how it was opened."""
     server.answer = lambda request: setattr(request.ocb, "data", [*(request.ocb.data or []), request.data])
     for oflag, ioflag in ((os.O_RDONLY, 1), (os.O_WRONLY, 2), (os.O_RDWR, 3)):
-        with connect(NAME, oflag, recover=None) as connection:
+        with connect(PATH, oflag, recover=None) as connection:
             connection.send(b"a")
             connection.send(b"b")
         assert server.seen == [("opened", ioflag), ("closed", [b"a", b"b"])]
@@ -411,7 +411,7 @@ def test_an_opening_under_a_number_that_was_left_open_ends_the_old_one(server: R
 
 CLIENT = """
 import os, sys, ha_qnx
-opened = [ha_qnx.open("/dev/name/local/service", os.O_RDWR) for _ in range(2)]
+opened = [ha_qnx.open("/dev/service", os.O_RDWR) for _ in range(2)]
 ha_qnx.MsgSend(opened[0], b"here")
 if sys.argv[1:] == ["fork"]:
     ha_qnx.read(opened[0], 4)
@@ -449,7 +449,7 @@ def test_a_forked_child_shares_its_parents_ocb(server: Recording, start_program:
 
 def test_a_server_of_files_keeps_positions(server: Recording, coid: int) -> None:
     """Read and write move them by what was done, lseek by what is said; each opening has its own."""
-    with connect(NAME, recover=None) as other:
+    with connect(PATH, recover=None) as other:
         assert ha_qnx.read(coid, 3) == b"012"
         assert ha_qnx.read(other, 2) == b"01"
         assert ha_qnx.write(coid, b"abc") == 3
@@ -494,7 +494,7 @@ def test_transfers_of_one_opening_do_not_overlap() -> None:
             return content[offset:][:nbytes]
 
     parts: List[bytes] = []
-    with Slow(NAME).running(threads=4), connect(NAME, recover=None) as connection:
+    with Slow(NAME).running(threads=4), connect(PATH, recover=None) as connection:
         tasks = [
             Task(lambda: parts.extend(iter(lambda: ha_qnx.read(connection.coid, 10), b""))) for _thread in range(4)
         ]
@@ -553,7 +553,7 @@ print("over", flush=True)
 def test_an_idle_server_ends_at_a_signal(start_program: Callable[..., Any], threads: int, number: int) -> None:
     """It exits with 0; the openings are closed."""
     program = start_program(SLOW, str(threads))
-    with connect(NAME, recover=None, wait=DEADLINE):
+    with connect(PATH, recover=None, wait=DEADLINE):
         eventually(lambda: "ready" in program.output, "the server")
         program.process.send_signal(number)
         assert program.process.wait(DEADLINE) == 0
@@ -564,8 +564,8 @@ def test_an_idle_server_ends_at_a_signal(start_program: Callable[..., Any], thre
 def test_the_requests_in_hand_are_answered_at_the_end(start_program: Callable[..., Any]) -> None:
     """The name is free at once, for a successor; SIGTERM waits for the handler that runs."""
     program = start_program(SLOW, "2")
-    with connect(NAME, recover=None, wait=DEADLINE) as slow, connect(NAME, recover=None) as quick:
-        waiting = Task(slow.send, b"slow")
+    with connect(PATH, recover=None, wait=DEADLINE) as slow, connect(PATH, recover=None) as quick:
+        waiting = Task(slow.ask, b"slow")
         eventually(lambda: "slow" in program.output, "the handler")
         program.process.terminate()
         eventually(lambda: "stopping" in program.output, "the signal")
@@ -583,8 +583,8 @@ def test_a_handler_has_time_to_end(start_program: Callable[..., Any]) -> None:
     """Its client gets the answer after the signal, and the server exits with 0."""
     source = SLOW.replace("self.go_on.wait(20)", "[None for _ in iter(lambda: self._now.is_stopping, True)]")
     program = start_program(source, "1")
-    with connect(NAME, recover=None, wait=DEADLINE) as slow:
-        waiting = Task(slow.send, b"slow")
+    with connect(PATH, recover=None, wait=DEADLINE) as slow:
+        waiting = Task(slow.ask, b"slow")
         eventually(lambda: "slow" in program.output, "the handler")
         assert program.terminate() == 0
         assert waiting.result() == (0, b"%d" % program.pid)
@@ -596,7 +596,7 @@ def test_the_end_does_not_wait_for_ever() -> None:
     service.answer = lambda request: LATER
     connections: Dict[str, Any] = {}
     with service.running(grace=0.05):
-        connections["client"] = connect(NAME, recover=None)
+        connections["client"] = connect(PATH, recover=None)
         waiting = Task(connections["client"].send, b"x")
         eventually(lambda: service.requests, "the request")
     assert waiting.errno() == ESRCH
@@ -606,9 +606,9 @@ def test_the_end_does_not_wait_for_ever() -> None:
 def test_a_client_that_recovers_does_not_notice_the_change(start_program: Callable[..., Any]) -> None:
     """One server ends in order, the next one takes over, again and again."""
     program = start_program(SLOW, "3")
-    with connect(NAME, wait=DEADLINE) as connection:
+    with connect(PATH, wait=DEADLINE) as connection:
         for _change in range(3):
-            assert connection.send(b"x") == (0, b"%d" % program.pid)
+            assert connection.ask(b"x") == b"%d" % program.pid
             successor = start_program(SLOW, "3")
             assert program.terminate() == 0
             program = successor
@@ -625,8 +625,8 @@ def test_stop_before_serve_ends_it_at_once() -> None:
     service = Recording()
     service.stop()
     Task(service.serve).result()
-    with service.running(), connect(NAME, recover=None) as connection:
-        assert connection.send(b"x") == (0, b"x")
+    with service.running(), connect(PATH, recover=None) as connection:
+        assert connection.ask(b"x") == b"x"
 
 
 def test_a_service_that_cannot_start_says_why(server: Recording) -> None:
@@ -668,8 +668,8 @@ def test_the_end_can_be_given_all_the_time_there_is() -> None:
     service.answer = lambda request: LATER
     with contextlib.ExitStack() as stack:
         with service.running(threads=2, grace=float("inf")):
-            connection = stack.enter_context(connect(NAME, recover=None))
-            waiting = Task(connection.send, b"x")
+            connection = stack.enter_context(connect(PATH, recover=None))
+            waiting = Task(connection.ask, b"x")
             eventually(lambda: service.requests, "the request")
             service.stop()
             service.requests[0].reply(3)
@@ -682,8 +682,8 @@ def test_a_service_is_served_once_at_a_time(server: Recording) -> None:
         server.serve()
     with pytest.raises(RuntimeError, match="served already"), server.running():
         pytest.fail("it serves twice")
-    with connect(NAME, recover=None) as connection:
-        assert connection.send(b"x") == (0, b"x")
+    with connect(PATH, recover=None) as connection:
+        assert connection.ask(b"x") == b"x"
 
 
 def test_the_signals_get_their_handlers_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -729,7 +729,7 @@ def test_the_end_waits_until_an_answer_is_given(monkeypatch: pytest.MonkeyPatch)
         return destroy(chid)
 
     with connect_to(service) as (connection, serving):
-        waiting = Task(connection.send, b"x")
+        waiting = Task(connection.ask, b"x")
         eventually(lambda: service.requests, "the request")
         monkeypatch.setattr(service.backend, "MsgReply", slow_reply)
         monkeypatch.setattr(service.backend, "ChannelDestroy", noted_destroy)
@@ -750,5 +750,5 @@ def connect_to(service: Service) -> Iterator[Tuple[Any, Task]]:
     service.ready = ready.set  # type: ignore[method-assign]  # for this object
     serving = Task(service.serve)
     assert ready.wait(DEADLINE)
-    with connect(NAME, recover=None) as connection:
+    with connect(PATH, recover=None) as connection:
         yield connection, serving

@@ -31,7 +31,7 @@ class Server(Service):
         if request.data == b"log in":
             request.ocb.data = True
         return b"%s %s" % (self.name.encode(), b"known" if request.ocb.data else b"unknown")
-Server(sys.argv[1]).serve()
+Server(*sys.argv[1:]).serve()
 """
 
 
@@ -58,21 +58,48 @@ def recovered(strategy: Callable[[int, Any], int], coid: int) -> int:
 # Simple ones.
 
 
+def attach(name: str) -> int:
+    """A connection of the descriptors' range to the server of a name."""
+    server = strategies.find_server(name)
+    return ha_qnx.ConnectAttach(server.nd, server.pid, server.chid, 3)
+
+
 @pytest.mark.parametrize(
-    "make", [lambda: ha_qnx.open("/dev/name/local/one", os.O_RDWR), lambda: ha_qnx.name_open("one")]
+    ("make", "strategy"),
+    [
+        (lambda: ha_qnx.open("/dev/one", os.O_RDWR), strategies.reopen("/dev/one")),
+        (lambda: attach("one"), strategies.reopen_name("one")),
+    ],
+    ids=["reopen", "reopen_name"],
 )
-@pytest.mark.parametrize(
-    "strategy", [strategies.reopen("/dev/name/local/one"), strategies.reopen_name("one")], ids=["reopen", "reopen_name"]
-)
-def test_a_connection_is_reopened(make: Callable[[], int], strategy: Callable[[int, Any], int]) -> None:
-    """By its path or by its name, under its own number, be it a descriptor or a side channel."""
-    with Named("one").running():
+def test_a_connection_is_made_again(make: Callable[[], int], strategy: Callable[[int, Any], int]) -> None:
+    """By its path or by its name, under its own number."""
+    with Named("one", "/dev/one").running():
         coid = make()
         assert recovered(strategy, coid) == coid
         reply = bytearray(3)
-        assert ha_qnx.MsgSend(coid, b"x", reply) == 0
+        assert ha_qnx.MsgSend(coid, b"x", reply) == 3
         assert reply == b"one"
         ha_qnx.ConnectDetach(coid)
+
+
+def test_a_server_is_found_by_its_name() -> None:
+    """Its process and its channel; nothing stays open, and the server is not told."""
+    opened: List[Request] = []
+
+    class Asked(Named):
+        def opened(self, request: Request) -> None:
+            opened.append(request)
+
+    with Asked("one").running():
+        server = strategies.find_server("one")
+        assert (server.nd, server.pid) == (ha_qnx.ND_LOCAL_NODE, os.getpid())
+        coid = ha_qnx.ConnectAttach(server.nd, server.pid, server.chid)
+        assert opened == []
+        assert ha_qnx.MsgSend(coid, b"x") == 3
+        ha_qnx.ConnectDetach(coid)
+    with fails_with(ENOENT):
+        strategies.find_server("one")
 
 
 def test_reopen_opens_as_it_is_told() -> None:
@@ -83,8 +110,8 @@ def test_reopen_opens_as_it_is_told() -> None:
         def opened(self, request: Request) -> None:
             flags.append(request.ocb.ioflag)
 
-    with Asking("one").running(), connect("one", os.O_RDONLY, recover=None) as connection:
-        strategies.reopen("/dev/name/local/one", os.O_WRONLY)(connection.coid, None)
+    with Asking("/dev/one").running(), connect("/dev/one", os.O_RDONLY, recover=None) as connection:
+        strategies.reopen("/dev/one", os.O_WRONLY)(connection.coid, None)
     assert flags == [1, 2]
 
 
@@ -105,30 +132,30 @@ def test_a_channel_is_connected_to_again(index: int) -> None:
 def test_a_strategy_without_a_server_raises_what_opening_raises() -> None:
     """And the number stays the connection's."""
     with Named("one").running():
-        coid = ha_qnx.open("/dev/name/local/one", os.O_RDWR)
-    for strategy in (strategies.reopen("/dev/name/local/one"), strategies.reopen_name("one")):
+        coid = attach("one")
+    for strategy in (strategies.reopen("/dev/one"), strategies.reopen_name("one")):
         with fails_with(ENOENT):
             strategy(coid, None)
     with fails_with(ESRCH):
         strategies.reconnect(0, os.getpid(), 12345)(coid, None)
     with Named("one").running():
         assert strategies.reopen_name("one")(coid, None) == coid
-        ha_qnx.close(coid)
+        ha_qnx.ConnectDetach(coid)
 
 
 # Several servers.
 
 
-def ask(coid: int) -> str:
+def ask(coid: int, size: int = 1) -> str:
     """Who answers."""
-    reply = bytearray(1)
+    reply = bytearray(size)
     ha_qnx.MsgSend(coid, b"x", reply)
     return reply.decode()
 
 
 def test_failover_stays_with_the_server_that_answered() -> None:
     """It begins with the one it had last, goes through the list from there, and does not go back by itself."""
-    failover = strategies.failover(["a", "/dev/name/local/b", "c"])
+    failover = strategies.failover(["a", "b", "c"])
     with Named("b").running(), Named("c").running(), connect("b", recover=None) as connection:
         coid = connection.coid
         with Named("a").running():
@@ -166,14 +193,15 @@ def test_failover_passes_over_servers_that_refuse() -> None:
         def opened(self, request: Request) -> None:
             raise PermissionError(EACCES, "no")
 
-    failover = strategies.failover(["a", "b"])
-    with Refusing("a").running(), Named("b").running(), connect("b", recover=None) as connection:
-        assert (recovered(failover, connection.coid), ask(connection.coid)) == (connection.coid, "b")
-    failover = strategies.failover(["a", "b"])
-    with Named("c").running(), connect("c", recover=None) as connection:
-        with Refusing("b").running(), fails_with(EACCES):
+    a, b, c = "/dev/a", "/dev/b", "/dev/c"
+    failover = strategies.failover([a, b])
+    with Refusing(a).running(), Named(b).running(), connect(b, recover=None) as connection:
+        assert (recovered(failover, connection.coid), ask(connection.coid, 6)) == (connection.coid, b)
+    failover = strategies.failover([a, b])
+    with Named(c).running(), connect(c, recover=None) as connection:
+        with Refusing(b).running(), fails_with(EACCES):
             failover(connection.coid, None)
-        with Refusing("a").running(), fails_with(ENOENT):
+        with Refusing(a).running(), fails_with(ENOENT):
             failover(connection.coid, None)
 
 
@@ -187,15 +215,15 @@ def test_failover_does_not_touch_a_number_that_is_anothers(monkeypatch: pytest.M
         return reopen(coid, path, *arguments)
 
     monkeypatch.setattr(ha_qnx.backend(), "ha_reopen", noted)
-    with Named("a").running(), Named("b").running():
-        coid = ha_qnx.open("/dev/name/local/a", os.O_RDWR)
+    with Named("/dev/a").running(), Named("/dev/b").running():
+        coid = ha_qnx.open("/dev/a", os.O_RDWR)
         os.close(coid)
         foreign = os.open(os.devnull, os.O_RDONLY)
         os.dup2(foreign, coid)
         with fails_with(EBADF):
-            strategies.failover(["a", "b"])(coid, None)
+            strategies.failover(["/dev/a", "/dev/b"])(coid, None)
         assert os.read(coid, 1) == b""
-        assert tried == ["/dev/name/local/a"]
+        assert tried == ["/dev/a"]
         for fd in {foreign, coid}:
             os.close(fd)
 
@@ -208,6 +236,8 @@ def test_failover_needs_a_path() -> None:
     for text in texts:
         with pytest.raises(TypeError, match="ledger"):
             strategies.failover(text)
+    with pytest.raises(ValueError, match="names or paths"):
+        strategies.failover(["ledger", "/dev/ledger"])
 
 
 def test_failover_forgets_a_connection_that_is_closed() -> None:
@@ -239,11 +269,11 @@ def test_wait_for_is_woken_by_the_arrival_of_a_server(
     first = start_program(SERVER, "one")
     with connect("one", recover=strategies.wait_for(strategy, DEADLINE), wait=DEADLINE) as connection:
         first.kill()
-        waiting = Task(connection.send, b"x")
+        waiting = Task(connection.ask, b"x")
         waiting.wait_until_blocked()
         eventually(lambda: len(tries) >= 2, "a look before the wait, and one after the watch began")
         start_program(SERVER, "one")
-        assert waiting.result() == (0, b"one unknown")
+        assert waiting.result() == b"one unknown"
 
 
 def test_wait_for_gives_up_at_its_deadline() -> None:
@@ -251,7 +281,7 @@ def test_wait_for_gives_up_at_its_deadline() -> None:
     with Named("one").running():
         connection = connect("one", timeout=0.05)
     with connection:
-        error = Task(connection.send, b"x").error()
+        error = Task(connection.ask, b"x").error()
     assert isinstance(error, OSError)
     assert error.errno == EBADF
     assert isinstance(error.__cause__, FileNotFoundError)
@@ -334,7 +364,7 @@ def test_a_wait_can_be_as_long_as_it_takes(start_program: Callable[..., Any]) ->
         with connect("one", recover=recover, wait=timeout) as connection:
             first.kill()
             second = start_program(SERVER, "one")
-            assert connection.send(b"x") == (0, b"one unknown")
+            assert connection.ask(b"x") == b"one unknown"
             second.kill()
 
 
@@ -346,7 +376,7 @@ def test_a_host_without_inotify_polls(monkeypatch: pytest.MonkeyPatch, start_pro
         assert not arrivals.wakes
     start_program(SERVER, "one")
     with connect("one", wait=DEADLINE, backend=fallback) as connection:
-        assert connection.send(b"x") == (0, b"one unknown")
+        assert connection.ask(b"x") == b"one unknown"
 
 
 # Rebuilding.
@@ -363,10 +393,10 @@ def test_then_rebuilds_the_conversation(start_program: Callable[..., Any]) -> No
     strategy = strategies.then(strategies.wait_for(strategies.reopen_name("one"), DEADLINE), log_in)
     first = start_program(SERVER, "one")
     with connect("one", recover=strategy, handle="handle", wait=DEADLINE) as connection:
-        assert connection.send(b"x") == (0, b"one unknown")
+        assert connection.ask(b"x") == b"one unknown"
         first.kill()
         start_program(SERVER, "one")
-        assert connection.send(b"x") == (0, b"one known")
+        assert connection.ask(b"x") == b"one known"
     assert handles == ["handle"]
 
 
@@ -387,7 +417,7 @@ def test_a_server_that_dies_while_the_conversation_is_rebuilt_is_waited_for_agai
     with connect("one", recover=strategy, wait=DEADLINE) as connection:
         first.kill()
         start_program(SERVER, "one")
-        assert connection.send(b"x") == (0, b"one known")
+        assert connection.ask(b"x") == b"one known"
         assert connection.stats.recoveries == 1
     assert len(starts) == 3
 
@@ -486,7 +516,7 @@ def test_a_circuit_breaker_stops_recovery_for_a_time() -> None:
         assert len(calls) == 3, "one failure is enough to suspend it again"
         with Named("one").running():
             eventually(lambda: answered(connection), "the recovery")
-            assert connection.send(b"x") == (0, b"one")
+            assert connection.ask(b"x") == b"one"
 
 
 def test_a_circuit_breaker_counts_failures_in_a_row() -> None:
@@ -505,7 +535,7 @@ def test_a_circuit_breaker_counts_failures_in_a_row() -> None:
             lost(connection.coid)
             with fails_with(EBADF):
                 connection.send(b"x")
-            assert connection.send(b"x") == (0, b"one")
+            assert connection.ask(b"x") == b"one"
 
 
 def fails_with_recovery(connection: Any, calls: List[int], number: int) -> bool:
@@ -545,7 +575,7 @@ def test_tenacity_retries_a_strategy_as_it_is(start_program: Callable[..., Any])
     with connect("one", recover=retried, wait=DEADLINE) as connection:
         first.kill()
         start_program(SERVER, "one")
-        assert connection.send(b"x") == (0, b"one unknown")
+        assert connection.ask(b"x") == b"one unknown"
 
 
 def test_what_tenacity_raises_in_the_end_is_the_cause() -> None:
@@ -554,7 +584,7 @@ def test_what_tenacity_raises_in_the_end_is_the_cause() -> None:
     with Named("one").running():
         connection = connect("one", recover=retried)
     with connection:
-        error = Task(connection.send, b"x").error()
+        error = Task(connection.ask, b"x").error()
     assert isinstance(error, OSError)
     assert error.errno == EBADF
     assert isinstance(error.__cause__, tenacity.RetryError)
@@ -569,7 +599,7 @@ def test_stamina_retries_a_strategy_as_it_is(start_program: Callable[..., Any]) 
     with connect("one", recover=retried, wait=DEADLINE) as connection:
         first.kill()
         second = start_program(SERVER, "two")
-        assert connection.send(b"x") == (0, b"two unknown")
+        assert connection.ask(b"x") == b"two unknown"
         with connect("three", recover=retried) as other:
-            assert other.send(b"x") == (0, b"two unknown")
+            assert other.ask(b"x") == b"two unknown"
         second.kill()

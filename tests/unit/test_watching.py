@@ -207,11 +207,11 @@ def test_the_counts_of_a_connection(start_program: Callable[..., Any]) -> None:
         connection.send(b"x")
         stats = connection.stats
         assert (stats.failures, stats.recoveries, stats.retransmissions, stats.last_error) == (3, 1, 1, EBADF)
-        waiting = Task(connection.send, b"later")
+        waiting = Task(connection.ask, b"later")
         eventually(lambda: "later" in server.output, "the message")
         server.kill()
         start_program(SERVER.replace("return LATER", "return b'now'"))
-        assert waiting.result() == (0, b"now")
+        assert waiting.result() == b"now"
         assert connection.stats.last_error == ESRCH
 
 
@@ -221,11 +221,11 @@ def test_threads_that_find_the_connection_recovered_count_their_own_failures(
     """One recovery, and one message sent again for each thread."""
     server = start_program(SERVER)
     with connect("one", wait=DEADLINE) as connection:
-        tasks = [Task(connection.send, b"later") for _thread in range(3)]
+        tasks = [Task(connection.ask, b"later") for _thread in range(3)]
         eventually(lambda: server.output.count("later") == 3, "the messages")
         server.kill()
         start_program(SERVER.replace("return LATER", "return b'now'"))
-        assert [task.result() for task in tasks] == [(0, b"now")] * 3
+        assert [task.result() for task in tasks] == [b"now"] * 3
         stats = connection.stats
         assert (stats.failures, stats.recoveries, stats.retransmissions) == (3, 1, 3)
 
@@ -362,7 +362,7 @@ def test_a_message_that_gets_through_costs_nothing(start_program: Callable[..., 
     with connect("one", wait=DEADLINE) as connection:
         threading.setprofile(trace)
         try:
-            Task(connection.send, b"x").result()
+            Task(connection.ask, b"x").result()
         finally:
             threading.setprofile(None)
     assert called == []

@@ -257,8 +257,8 @@ class BaseService:
         Args:
             targets: at most one name; paths begin with a slash. Several services may have one path: each open goes to
                 the first of them that lives.
-            flags: of the paths, as for resmgr_attach: RESMGR_FLAG_AFTER makes it a standby for those that are there
-                already, RESMGR_FLAG_DIR serves what lies below the paths, too.
+            flags: of the paths, as for resmgr_attach: with RESMGR_FLAG_BEFORE the oldest of several services is asked
+                first, without it the newest; RESMGR_FLAG_DIR serves what lies below the paths, too.
             backend: as ``ha_qnx.backend`` gives it; without it, the default one.
 
         Raises:

@@ -99,9 +99,10 @@ def reopen_name(name: str, *, backend: Optional[Backend] = None) -> RecoveryFunc
     number that is free, and so not the one that it had; then the recovery fails.
     """
 
-    def recover(coid: int, handle: Any) -> int:
+    def recover(coid: int, _handle: Any) -> int:
+        watching.attempted()
         server = find_server(name, backend=backend)
-        return reconnect(server.nd, server.pid, server.chid, NTO_COF_CLOEXEC, backend=backend)(coid, handle)
+        return _use(backend).ha_ReConnectAttach(coid, server.nd, server.pid, server.chid, coid, NTO_COF_CLOEXEC)
 
     return recover
 

@@ -1,4 +1,4 @@
-"""Two servers on one path, which is what QNX itself has for a hot standby: an open goes to the first that lives.
+"""Two servers on one path, which is what QNX itself has for a hot standby: an open goes to the next one that lives.
 
 python -m ha_qnx.examples.standby
 """
@@ -33,7 +33,7 @@ def start_server() -> "subprocess.Popen[bytes]":
 
 
 def main() -> None:
-    # The second attaches the path behind the first: nobody is sent to it as long as the first one lives.
+    # With RESMGR_FLAG_BEFORE the oldest is asked first: nobody is sent to the second as long as the first one lives.
     servers = [start_server(), start_server()]
     try:
         with ha.connect(PATH) as connection:
@@ -54,6 +54,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["serve"]:
-        Counter(PATH, flags=ha.RESMGR_FLAG_AFTER).serve()
+        Counter(PATH, flags=ha.RESMGR_FLAG_BEFORE).serve()
     else:
         main()

@@ -21,6 +21,7 @@ from ha_qnx.connection import connect
 pytestmark = pytest.mark.usefixtures("shared_directory")
 
 NAME = "aio"
+PATH = "/dev/aio"
 
 SERVER = """
 import os, sys
@@ -38,7 +39,7 @@ class Threaded(service.Service):
     """A server in threads, that answers when it is told to."""
 
     def __init__(self) -> None:
-        super().__init__(NAME)
+        super().__init__(NAME, PATH, flags=ha_qnx.RESMGR_FLAG_SELF)
         self.requests: List[service.Request] = []
 
     def message(self, request: service.Request) -> Any:
@@ -253,7 +254,7 @@ def test_a_connection_that_nobody_wants_any_more_is_closed() -> None:
             closed.set()
 
     async def opening() -> None:
-        async with aio.connect(NAME):
+        async with aio.connect(PATH):
             raise AssertionError
 
     async def main() -> None:
@@ -265,7 +266,7 @@ def test_a_connection_that_nobody_wants_any_more_is_closed() -> None:
         go_on.set()
         await until(closed.is_set)
 
-    with Slow(NAME).running(), warnings.catch_warnings(record=True) as caught:
+    with Slow(PATH).running(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run(main)
         gc.collect()
@@ -306,7 +307,7 @@ if child:
     with Threaded().running():
         program = start_program(both)
         assert program.process.wait(DEADLINE) == 0
-    assert program.output == "(0, b'<x>')\n" * 3
+    assert program.output == "b'<x>'\n" * 3
 
 
 # Recovery.
@@ -438,7 +439,7 @@ class Served(aio.Service):
     """A server in the loop."""
 
     def __init__(self) -> None:
-        super().__init__(NAME)
+        super().__init__(NAME, PATH, flags=ha_qnx.RESMGR_FLAG_SELF)
         self.seen: List[Any] = []
         self.is_ready = threading.Event()
         self.go_on = threading.Event()
@@ -491,7 +492,7 @@ def served() -> Any:
 
 def test_handlers_run_at_the_same_time() -> None:
     """In one loop: a request that waits does not keep others waiting."""
-    with served() as server, connect(NAME, recover=None) as one, connect(NAME, recover=None) as other:
+    with served() as server, connect(PATH, recover=None) as one, connect(NAME, recover=None) as other:
         waiting = Task(one.ask, b"wait")
         eventually(lambda: b"wait" in server.seen, "the request")
         assert other.ask(b"x") == b"<x>"
@@ -509,7 +510,7 @@ def test_errors_of_coroutines_are_the_clients() -> None:
 
 def test_files_and_pulses_have_their_handlers(caplog: pytest.LogCaptureFixture) -> None:
     """Coroutines or not; writes of one opening come one after the other."""
-    with served() as server, connect(NAME, recover=None) as connection:
+    with served() as server, connect(PATH, recover=None) as connection:
         assert ha_qnx.read(connection, 4) == b"0123"
         for task in [Task(ha_qnx.write, connection.coid, b"x") for _thread in range(4)]:
             assert task.result() == 1
@@ -529,7 +530,7 @@ def test_a_client_that_wants_to_be_freed_has_its_task_cancelled() -> None:
         ha_qnx.TimerTimeout(ha_qnx.NTO_TIMEOUT_REPLY, 20_000_000)
         return ha_qnx.MsgSend(connection, message)
 
-    with served() as server, connect(NAME, recover=None) as connection:
+    with served() as server, connect(PATH, recover=None) as connection:
         for message in (b"wait", b"later"):
             with fails_with(ETIMEDOUT):
                 timed_send(message)
@@ -643,7 +644,7 @@ def test_an_answer_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, ans
 def test_a_service_is_served_once_at_a_time() -> None:
     """The second time is refused, as are times that are none, and the first one goes on."""
     no_time: Any = "x"
-    with served() as server, connect(NAME, recover=None) as connection:
+    with served() as server, connect(PATH, recover=None) as connection:
         with pytest.raises(RuntimeError, match="served already"):
             run(server.serve)
         with pytest.raises(TypeError, match="grace"):

@@ -5,6 +5,7 @@ import copy
 import gc
 import os
 import pickle
+import subprocess
 import threading
 import warnings
 from errno import EBADF, EMSGSIZE, ENOENT, EPROTO, ETIMEDOUT
@@ -448,7 +449,7 @@ def test_setup_is_called_when_the_connection_is_made_and_after_each_recovery(
         doomed.process.wait(DEADLINE)
         successor = start_program(SESSION_SERVER, target)
         assert asking.result() == b"known to %d" % successor.pid
-        assert len(lent) == 3
+        assert len(lent) >= 3  # A server that is dying may be found, and lost, once more.
         del lent[:]
         gc.collect()
         assert connection.ask(b"x") == b"known to %d" % successor.pid
@@ -465,7 +466,7 @@ def test_a_setup_that_fails_closes_the_connection(echo: Echo) -> None:
     assert echo.open == 0
 
 
-POISONED_SERVER = """
+DELICATE_SERVER = """
 import os, sys
 from ha_qnx.service import Service
 class Server(Service):
@@ -473,11 +474,7 @@ class Server(Service):
         if request.data == b"poison":
             os._exit(1)
         return request.data
-while True:
-    if not os.fork():
-        Server(sys.argv[1]).serve()
-        os._exit(0)
-    os.wait()
+Server(sys.argv[1]).serve()
 """
 
 
@@ -486,13 +483,25 @@ def test_a_message_that_kills_every_server_does_not_kill_them_all(
     start_program: Callable[..., Any], target: str
 ) -> None:
     """After a few it is taken for the reason, and fails; the next message starts anew."""
-    start_program(POISONED_SERVER, target)
+    servers = [start_program(DELICATE_SERVER, target)]
+    is_over = threading.Event()
+
+    def restart() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                servers[-1].process.wait(0.05)
+                servers.append(start_program(DELICATE_SERVER, target))
+
+    restarting = Task(restart)
     with connect(target, wait=DEADLINE) as connection:
         with pytest.raises(ProcessLookupError):
             connection.ask(b"poison")
         assert connection.stats.recoveries == ATTEMPTS
         connection.limit(attempts=-1)
         assert connection.ask(b"good") == b"good"
+        assert len(servers) <= ATTEMPTS + 2
+    is_over.set()
+    restarting.result()
 
 
 def test_the_backend_can_be_chosen(echo: Echo) -> None:

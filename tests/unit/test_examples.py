@@ -104,6 +104,7 @@ def test_no_server_outlives_a_client_that_fails(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(subprocess, "Popen", Noted)
     monkeypatch.setattr(ha_qnx, "connect", fail)
     monkeypatch.setattr(ha_qnx, "ha_open", fail)
+    monkeypatch.setattr(ha_qnx, "ha_ConnectAttach", fail)
     monkeypatch.setattr(watching, "_callbacks", {})
     with pytest.raises(ValueError, match="the client fails"):
         example.main()
@@ -111,7 +112,7 @@ def test_no_server_outlives_a_client_that_fails(name: str, monkeypatch: pytest.M
     for server in servers:
         with server:  # which closes its pipe
             server.kill()
-    assert states == [-signal.SIGKILL] * (2 if name == "two_servers" else 1)
+    assert states == [-signal.SIGKILL] * (2 if name in ("two_servers", "standby") else 1)
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["as it is", "failing"])
@@ -120,7 +121,9 @@ def test_the_first_program_leaves_nothing(fails: bool, tmp_path: pathlib.Path) -
     text = (pathlib.Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     source = text.split("```python\n")[1].partition("```")[0]
     program = tmp_path / "first.py"
-    program.write_text(source.replace("print(data.decode())", "1 / 0") if fails else source, encoding="utf-8")
+    program.write_text(
+        source.replace("print(teller.ask", "1 / 0; print(teller.ask") if fails else source, encoding="utf-8"
+    )
     command = [sys.executable, str(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)  # noqa: S603  # ours
     # What would live on would keep the pipes open: run() would not have returned.

@@ -26,7 +26,7 @@ class Recording(Service):
     """A service whose handlers are told by a test what to do, and note what they see."""
 
     def __init__(self) -> None:
-        super().__init__(NAME, PATH)
+        super().__init__(NAME, PATH, flags=ha_qnx.RESMGR_FLAG_SELF)
         self.requests: List[Request] = []
         self.seen: List[Tuple[Any, ...]] = []
         self.answer: Callable[[Request], Any] = lambda request: request.data
@@ -109,13 +109,13 @@ def test_a_message_that_is_too_long_is_refused(server: Recording, coid: int) -> 
     server.max_message = 10_000
     with fails_with(EMSGSIZE):
         ha_qnx.MsgSend(coid, bytes(10_001))
-    assert ha_qnx.MsgSend(coid, bytes(10_000)) == 0
+    assert ha_qnx.MsgSend(coid, bytes(10_000)) == 10_000
 
 
 @pytest.mark.parametrize("message", [b"", b"\1", b"\0\0", (0x200).to_bytes(2, "little"), b"\xff\xff"])
 def test_what_is_no_io_message_is_the_handlers(server: Recording, coid: int, message: bytes) -> None:
     """Empty ones, and those whose type is outside of the range of I/O messages."""
-    assert ha_qnx.MsgSend(coid, message) == 0
+    assert ha_qnx.MsgSend(coid, message) == len(message)
     assert server.requests[0].data == message
 
 
@@ -360,8 +360,6 @@ def test_an_opening_can_be_refused(server: Recording, monkeypatch: pytest.Monkey
     monkeypatch.setattr(server, "opened", raising(PermissionError(EACCES, "no")))
     with fails_with(EACCES):
         ha_qnx.open(PATH, os.O_RDWR)
-    with fails_with(EACCES):
-        ha_qnx.name_open(NAME)
     assert server.seen == []
 
 
@@ -401,12 +399,12 @@ def test_duplicates_share_an_ocb(server: Recording) -> None:
 
 def test_an_opening_under_a_number_that_was_left_open_ends_the_old_one(server: Recording, coid: int) -> None:
     """ConnectDetach tells a server nothing; the next opening of the same number does."""
-    first = ha_qnx.name_open(NAME)
-    ha_qnx.name_close(first)
+    first = ha_qnx.open(PATH, os.O_RDWR)
+    ha_qnx.ConnectDetach(first)
     server.seen.clear()
-    second = ha_qnx.name_open(NAME)
+    second = ha_qnx.open(PATH, os.O_RDWR)
     assert (second, server.seen) == (first, [("opened", 3), ("closed", None)])
-    ha_qnx.name_close(second)
+    ha_qnx.close(second)
 
 
 CLIENT = """
@@ -494,7 +492,7 @@ def test_transfers_of_one_opening_do_not_overlap() -> None:
             return content[offset:][:nbytes]
 
     parts: List[bytes] = []
-    with Slow(NAME).running(threads=4), connect(PATH, recover=None) as connection:
+    with Slow(PATH).running(threads=4), connect(PATH, recover=None) as connection:
         tasks = [
             Task(lambda: parts.extend(iter(lambda: ha_qnx.read(connection.coid, 10), b""))) for _thread in range(4)
         ]
@@ -519,7 +517,7 @@ def test_pulses_reach_their_handler(
     monkeypatch.setattr(server, "pulse", failing_pulse)
     ha_qnx.MsgSendPulse(coid, 10, 5, -6)
     eventually(lambda: caplog.records, "the line in the log")
-    assert ha_qnx.MsgSend(coid, b"x") == 0
+    assert ha_qnx.MsgSend(coid, b"x") == 1
 
 
 # Coming and going.
@@ -543,7 +541,7 @@ class Slow(Service):
     def stop(self):
         super().stop()
         print("stopping", flush=True)
-Slow("service").serve(int(sys.argv[1]))
+Slow("service", "/dev/service").serve(int(sys.argv[1]))
 print("over", flush=True)
 """
 
@@ -587,7 +585,7 @@ def test_a_handler_has_time_to_end(start_program: Callable[..., Any]) -> None:
         waiting = Task(slow.ask, b"slow")
         eventually(lambda: "slow" in program.output, "the handler")
         assert program.terminate() == 0
-        assert waiting.result() == (0, b"%d" % program.pid)
+        assert waiting.result() == b"%d" % program.pid
 
 
 def test_the_end_does_not_wait_for_ever() -> None:
@@ -669,7 +667,7 @@ def test_the_end_can_be_given_all_the_time_there_is() -> None:
     with contextlib.ExitStack() as stack:
         with service.running(threads=2, grace=float("inf")):
             connection = stack.enter_context(connect(PATH, recover=None))
-            waiting = Task(connection.ask, b"x")
+            waiting = Task(connection.send, b"x")
             eventually(lambda: service.requests, "the request")
             service.stop()
             service.requests[0].reply(3)
@@ -729,7 +727,7 @@ def test_the_end_waits_until_an_answer_is_given(monkeypatch: pytest.MonkeyPatch)
         return destroy(chid)
 
     with connect_to(service) as (connection, serving):
-        waiting = Task(connection.ask, b"x")
+        waiting = Task(connection.send, b"x")
         eventually(lambda: service.requests, "the request")
         monkeypatch.setattr(service.backend, "MsgReply", slow_reply)
         monkeypatch.setattr(service.backend, "ChannelDestroy", noted_destroy)

@@ -29,7 +29,7 @@ class Server(Service):
             print("later", flush=True)
             return LATER
         return b"%d" % os.getpid()
-Server("one").serve()
+Server("one", "/dev/one").serve()
 """
 
 
@@ -220,7 +220,7 @@ def test_threads_that_find_the_connection_recovered_count_their_own_failures(
 ) -> None:
     """One recovery, and one message sent again for each thread."""
     server = start_program(SERVER)
-    with connect("one", wait=DEADLINE) as connection:
+    with connect("/dev/one", wait=DEADLINE) as connection:
         tasks = [Task(connection.ask, b"later") for _thread in range(3)]
         eventually(lambda: server.output.count("later") == 3, "the messages")
         server.kill()

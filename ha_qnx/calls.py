@@ -74,6 +74,8 @@ __all__ = [
     "open",
     "read",
     "readinto",
+    "resmgr_attach",
+    "resmgr_detach",
     "write",
 ]
 
@@ -111,6 +113,8 @@ if TYPE_CHECKING:
     name_detach = _default.name_detach
     name_open = _default.name_open
     name_close = _default.name_close
+    resmgr_attach = _default.resmgr_attach
+    resmgr_detach = _default.resmgr_detach
     open = _default.open
     close = _default.close
     dup = _default.dup

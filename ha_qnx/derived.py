@@ -69,6 +69,13 @@ class Vocabulary(Protocol):
     PULSE_CODE_UNBLOCK: ClassVar[int] = constants.PULSE_CODE_UNBLOCK
     PULSE_SUBTYPE: ClassVar[int] = constants.PULSE_SUBTYPE
     PULSE_TYPE: ClassVar[int] = constants.PULSE_TYPE
+    RESMGR_FLAG_AFTER: ClassVar[int] = constants.RESMGR_FLAG_AFTER
+    RESMGR_FLAG_BEFORE: ClassVar[int] = constants.RESMGR_FLAG_BEFORE
+    RESMGR_FLAG_DIR: ClassVar[int] = constants.RESMGR_FLAG_DIR
+    RESMGR_FLAG_FTYPEALL: ClassVar[int] = constants.RESMGR_FLAG_FTYPEALL
+    RESMGR_FLAG_FTYPEONLY: ClassVar[int] = constants.RESMGR_FLAG_FTYPEONLY
+    RESMGR_FLAG_OPAQUE: ClassVar[int] = constants.RESMGR_FLAG_OPAQUE
+    RESMGR_FLAG_SELF: ClassVar[int] = constants.RESMGR_FLAG_SELF
     SYSMGR_CHID: ClassVar[int] = constants.SYSMGR_CHID
     SYSMGR_COID: ClassVar[int] = constants.SYSMGR_COID
     SYSMGR_PID: ClassVar[int] = constants.SYSMGR_PID
@@ -104,6 +111,8 @@ class PlainCalls:
         self.MsgInfo = kernel.MsgInfo
         self.name_attach = kernel.name_attach
         self.name_detach = kernel.name_detach
+        self.resmgr_attach = kernel.resmgr_attach
+        self.resmgr_detach = kernel.resmgr_detach
         self.is_open = kernel.is_open
         self.open_at = kernel.open_at
         self.attach_at = kernel.attach_at

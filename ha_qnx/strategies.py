@@ -100,7 +100,7 @@ def reopen_name(name: str, *, backend: Optional[Backend] = None) -> RecoveryFunc
     """
 
     def recover(coid: int, _handle: Any) -> int:
-        watching.attempted()
+        attempted()
         server = find_server(name, backend=backend)
         return _use(backend).ha_ReConnectAttach(coid, server.nd, server.pid, server.chid, coid, NTO_COF_CLOEXEC)
 

@@ -10,14 +10,14 @@ from errno import EBADF, ENOENT, ENOSYS, ENOTDIR, ENXIO, EROFS, ESRCH
 from typing import Callable, Iterator, Optional
 
 from ha_qnx import iomessages
-from ha_qnx.buffers import INT_MAX, integer
+from ha_qnx.buffers import INT_MAX, Buffers, integer
 from ha_qnx.constants import EBADFSYS, RESMGR_FLAG_DIR, RESMGR_FLAG_OPAQUE
 from ha_qnx.errors import failure
 from ha_qnx.kernel import StrPath
 from ha_qnx.paths import refuse_names
 
 from . import host
-from .connections import Buffers, Connection
+from .connections import Connection
 from .paths import Attachment, attachments
 from .table import ConnectionTable, is_host_descriptor
 

@@ -20,6 +20,7 @@ from .constants import (
     HA_RECOVERY_ENABLE,
     HA_RECOVERY_SUSPEND,
     NTO_COF_CLOEXEC,
+    NTO_COF_DEAD,
     NTO_SIDE_CHANNEL,
     NTO_TIMEOUT_REPLY,
     NTO_TIMEOUT_SEND,
@@ -39,6 +40,7 @@ from .strategies import (
     until_served,
     wait_for,
 )
+from .structures import MessageInfo
 from .watching import Counts, Stats
 
 __all__ = ["ATTEMPTS", "REPLY_ROOM", "Connection", "ask", "connect", "send", "stats", "within"]
@@ -215,8 +217,23 @@ class Connection(int):
         self.close()
 
     def __repr__(self) -> str:
-        target = "" if self.target is None else f" to {self.target!r}"
-        return f"<Connection {self.coid:#x}{target}{' closed' if self.closed else ''}>"
+        return f"<{self._description()}, {self._state()}>"
+
+    def _description(self) -> str:
+        return f"Connection {self.coid:#x}" + ("" if self.target is None else f" to {self.target!r}")
+
+    def _state(self) -> str:
+        """Who the server is, or why there is none."""
+        if self._qnx is None:
+            return "closed"
+        info = MessageInfo()
+        try:
+            found = self._qnx.ConnectServerInfo(0, self.coid, info)
+        except OSError:
+            found = -1
+        if found != self.coid:
+            return "lost"  # Its number was closed by somebody else.
+        return "lost" if info.flags & NTO_COF_DEAD else f"server {info.pid}"
 
     def __copy__(self) -> NoReturn:
         raise TypeError("a connection is closed once, so it cannot be copied: connect again, or use ha_dup")
@@ -229,9 +246,11 @@ class Connection(int):
 
     def __del__(self) -> None:
         if self._qnx is not None and self._is_ours:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(f"<{self._description()}> was never closed", ResourceWarning, source=self, stacklevel=2)
+            qnx, self._qnx = self._qnx, None
+            # Not by _IO_CLOSE: nobody knows which thread this is, nor whether the server answers.
             with contextlib.suppress(OSError):
-                self.close()
+                qnx.ConnectDetach(self.coid)
 
 
 def stats(coid: int, backend: Optional[Backend] = None) -> Stats:

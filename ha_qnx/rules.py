@@ -8,9 +8,10 @@ Duplicates made by ha_dup share one attachment, and it lives as long as the last
 When a call on an HA-aware connection fails with EBADF or ESRCH, the connection is lost and the attachment is asked to
 recover it. Any other error is the server's or the host's business and goes to the caller (B361, B362, B367).
 
-* One recovery at a time (D9). A thread whose failure is older than a recovery that has completed does not recover
-  again: it just sends again. It can tell because it read the *generation*, the number of completed recoveries, before
-  it sent. (A time taken after the failure would be too late in a thread that was scheduled late.)
+* One failure, one recovery, one outcome (D9). One thread recovers at a time; a thread whose failure is older than a
+  recovery that has ended shares its outcome: it sends again, or fails as well. It can tell because it read the
+  *generation*, the number of recoveries that have ended, before it sent. (A time taken after the failure would be too
+  late in a thread that was scheduled late.)
 * Inside its recovery function, a thread's own calls on the connection are plain: they fail, they do not recurse (D10).
 * The function has recovered the connection if it returns the connection's own number. Another number, no number, or an
   exception says that it has not, and the caller gets the error of the call that failed (B363 to B365, D12).
@@ -34,6 +35,7 @@ from .constants import (
     HA_RECOVERY_SUSPEND,
     HAREPLACERECOVERYFN,
 )
+from .errors import not_recovered
 from .watching import Counts
 
 LOST = frozenset((EBADF, ESRCH))
@@ -59,6 +61,9 @@ class Attachment:
         self._acount_limit = _NO_LIMIT
         self._lock = threading.Lock()
         self._recovering_thread: Optional[int] = None
+        #: Whether the last recovery that has ended brought the connection back, and what it raised, if not.
+        self._is_back = True
+        self._raised: Optional[OSError] = None
 
     @property
     def is_recovering_here(self) -> bool:
@@ -77,15 +82,19 @@ class Attachment:
             If the call is to be made again.
 
         Raises:
-            OSError: ``failure``, if not; with what the recovery function raised as its cause.
+            OSError: ``failure``, if not; or, with the same errno, an error whose cause is what the recovery function
+                raised, and which says so.
         """
         try:
             if self.is_recovering_here:
                 raise failure
             with self._lock:
                 if generation != self.generation:
-                    self._counts.sent_again(coid, failure)
-                    return
+                    if self._is_back:
+                        self._counts.sent_again(coid, failure)
+                        return
+                    self._counts.given_up(coid, failure)
+                    raise failure if self._raised is None else not_recovered(failure.errno or 0, self._raised)
                 if self.suspended or coid not in self.coids or self._is_used_up:
                     self._counts.given_up(coid, failure)
                     raise failure
@@ -95,14 +104,22 @@ class Attachment:
                 try:
                     result = self._counts.observed(coid, failure, *self.called)
                 except Exception as error:
-                    raise failure from error
+                    self._has_ended(False, error)
+                    raise not_recovered(failure.errno or 0, error) from error
                 finally:
                     self._recovering_thread = None
-                if not isinstance(result, int) or result != coid:
+                self._has_ended(isinstance(result, int) and result == coid)
+                if not self._is_back:
                     raise failure
-                self.generation += 1
         finally:
             del failure  # Its traceback holds this frame, and with it the buffers of the call until a collection.
+
+    def _has_ended(self, is_back: bool, error: Optional[Exception] = None) -> None:
+        """Keep the outcome of a recovery for the threads whose failure is older."""
+        self.generation += 1
+        self._is_back = is_back
+        # A copy: the traceback of the error itself holds the buffers of this thread's call.
+        self._raised = OSError(error.errno, error.strerror, error.filename) if isinstance(error, OSError) else None
 
     @property
     def _is_used_up(self) -> bool:

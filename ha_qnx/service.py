@@ -10,6 +10,10 @@ A service has a name, which clients find by name_open (``ha_qnx.connect("thermos
 read and write (``ha_qnx.connect("/dev/thermostat")``, ``open("/dev/thermostat")`` under ``ha-qnx run``), or both:
 ``Thermostat("thermostat", "/dev/thermostat")``.
 
+Under systemd (``Type=notify``, ``WatchdogSec=``) a service says when clients can come, that it still answers, by a
+pulse to itself through its own channel, and that it ends. One whose handler hangs is killed, then, and its clients
+recover.
+
 The class does what a resource manager does: it answers _IO_CONNECT, _IO_DUP, _IO_CLOSE and _IO_LSEEK, keeps an open
 control block (OCB) for each connection that a client has opened, cleans up after clients that disappear, and frees
 clients that want to be freed. It uses only calls that QNX has; the same file serves on a target.
@@ -17,12 +21,15 @@ clients that want to be freed. It uses only calls that QNX has; the same file se
 An exception of a handler goes to the client as an error number, and to the log; it does not end the server.
 """
 
+import collections
 import contextlib
 import errno
 import logging
+import math
 import operator
 import os
 import queue
+import random
 import signal
 import sys
 import threading
@@ -34,6 +41,7 @@ from typing import (
     Awaitable,
     Callable,
     ContextManager,
+    Deque,
     Dict,
     Iterator,
     List,
@@ -64,6 +72,7 @@ from .constants import (
     NTO_CHF_UNBLOCK,
     NTO_MI_UNBLOCK_REQ,
     PULSE_CODE_DISCONNECT,
+    PULSE_CODE_MAXAVAIL,
     PULSE_CODE_UNBLOCK,
     RESMGR_FLAG_SELF,
 )
@@ -72,6 +81,7 @@ from .kernel import BytesLike, Name, StrPath
 from .ocb import Ocb, Ocbs
 from .strategies import is_path
 from .structures import ClientInfo, MessageInfo, Pulse
+from .supervision import Supervisor
 
 __all__ = ["LATER", "BaseService", "Ocb", "Request", "Service", "log"]
 
@@ -80,6 +90,13 @@ log = logging.getLogger("ha_qnx.service")
 _RECEIVE_ROOM = 4096
 
 _NAME_TIMEOUT = 5.0  # Seconds.
+
+# How often to see whether a predecessor has left its name, in seconds: at first, and after a while.
+_LOOK_SOON = 0.002
+_LOOK_AGAIN = 0.02
+
+# So many pulses may wait for a handler that runs.
+_PULSES_MAX = 1000
 
 # The beginning of _IO_DUP: pid, scoid and coid of the original (B341).
 _dup = Struct("=12xi8xii")
@@ -111,14 +128,15 @@ class Request:
         #: Who sent it, and how: pid, tid, scoid, coid, priority, and the lengths.
         self.info = info
         #: What kind of message it is: IO_READ and the like, or what the client's message begins with.
-        self.kind = int.from_bytes(head[:2], sys.byteorder) if len(head) >= 2 else IO_MAX + 1
+        is_typed = len(head) >= 2 and service.takes_io
+        self.kind = int.from_bytes(head[:2], sys.byteorder) if is_typed else IO_MAX + 1
         #: What the server keeps for the connection that it came by.
         self.ocb = service.ocb_of(self)
         #: Whether an answer was given.
         self.is_answered = False
         #: Whether the client wants to be freed, because of a signal or a timeout. A long handler may look at it.
         self.is_unblocking = False
-        #: Whether the handler has left the answer for LATER, and nobody has yet called ``unblock``.
+        #: Whether the handler has left the answer for LATER.
         self.is_later = False
         self._service = service
         self._data: Optional[bytes] = head if info.srcmsglen <= len(head) else None
@@ -203,12 +221,33 @@ class _Run:
         self.is_stopping = False
         self.failure: Optional[BaseException] = None
         self.ready = threading.Event()
+        self.pulses: Deque[Pulse] = collections.deque()
+        self.supervisor = Supervisor()
+        #: Code and value of the pulse by which the service sees that its channel is answered; nobody else knows it.
+        self.sign_of_life = PULSE_CODE_MAXAVAIL, random.SystemRandom().randrange(1 << 31)
+        self.is_over = threading.Event()
         # SimpleQueue, because a signal handler may put into it whatever this thread was doing.
         self.stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def stop(self) -> None:
         self.is_stopping = True
         self.stop_requests.put(None)
+
+
+class _NoTurn:
+    """In place of a lock, where handlers may run side by side."""
+
+    def acquire(self, blocking: bool = True) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_how: object) -> None:
+        pass
 
 
 class _Place:
@@ -250,6 +289,9 @@ class BaseService:
 
     #: Longer messages than this are refused with EMSGSIZE when ``Request.data`` is read.
     max_message = 16 * 1024 * 1024
+    #: Whether messages whose first two bytes are 0x100 to 0x1FF are I/O messages, as on QNX. A message of another kind
+    #: can begin so, too (one of protobuf by ``08 01``); a service that clients do not open can switch it off.
+    takes_io = True
 
     def __init__(self, *targets: StrPath, flags: int = 0, backend: Optional[Backend] = None) -> None:
         """A server for a name, for paths, or for both.
@@ -281,6 +323,8 @@ class BaseService:
         self._lock = threading.Lock()
         self._none_in_hand = threading.Condition(self._lock)
         self._now = _Run()
+        #: Whose turn it is to run a handler, where they do not run side by side.
+        self._turn: Any = _NoTurn()
 
     # What a subclass overrides. (In an aio.Service, each may be a coroutine function.)
 
@@ -318,7 +362,11 @@ class BaseService:
         """The last descriptor of an opening is closed, or its client is gone."""
 
     def unblock(self, request: Request) -> object:
-        """A client whose answer is left for LATER wants to be freed. By default, it is."""
+        """A client that waits for its answer wants to be freed, because of a signal or a timeout. By default, it is.
+
+        It is called while the handler of the request runs, if it does, and from another thread; what that handler
+        answers later goes nowhere. A service that wants to answer in its own way does nothing here.
+        """
         return request.error(-1)
 
     def pulse(self, code: int, value: int) -> object:
@@ -350,7 +398,13 @@ class BaseService:
         self, run: _Run, threads: int, grace: float, name_timeout: float, signals: Sequence[int], flags: int = 0
     ) -> None:
         with self._stopped_by(signals):
-            self._serve(run, self._appear(time.monotonic() + name_timeout, self._flags | flags), threads, grace)
+            try:
+                place = self._appear(run, time.monotonic() + name_timeout, self._flags | flags)
+            except FileExistsError:
+                if run.is_stopping:
+                    return  # It was told to end while it waited for the name.
+                raise
+            self._serve(run, place, threads, grace)
         if run.failure is not None:
             raise run.failure
 
@@ -362,14 +416,24 @@ class BaseService:
         waker = threading.Thread(target=self._wake, args=(run, place, threads), daemon=True)
         waker.start()
         try:
+            self._turn = threading.Lock() if threads == 1 else _NoTurn()
             crew = [
                 threading.Thread(target=self._receive, args=(run, place.chid), name=f"{self.name}-{n}", daemon=True)
                 for n in range(1, threads)
             ]
+            pulses = threading.Thread(
+                target=self._receive_pulses, args=(run, place.chid), name=f"{self.name}-pulses", daemon=True
+            )
+            crew.append(pulses)
             for thread in crew:
                 thread.start()
             self.ready()
             run.ready.set()
+            run.supervisor.ready()
+            if run.supervisor.interval is not None:
+                threading.Thread(
+                    target=self._live, args=(run, place.own, run.supervisor.interval, self.backend), daemon=True
+                ).start()
             self._receive(run, place.chid)
             self._finish(crew, time.monotonic() + grace)
         finally:
@@ -378,11 +442,11 @@ class BaseService:
             place.leave()
             self._close(self._ocbs.leave_client())
 
-    def _appear(self, deadline: float, flags: int) -> "_Place":
+    def _appear(self, run: _Run, deadline: float, flags: int) -> "_Place":
         """Take the name, once a predecessor has left it, and attach the paths."""
         place = _Place(self.backend)
         try:
-            place.enter(self._take_name(deadline) if self._has_name else None)
+            place.enter(self._take_name(run, deadline) if self._has_name else None)
             for path in self.paths:
                 place.attach(path, flags)
         except BaseException:
@@ -391,14 +455,16 @@ class BaseService:
             raise
         return place
 
-    def _take_name(self, deadline: float) -> Name:
+    def _take_name(self, run: _Run, deadline: float) -> Name:
+        pause = _LOOK_SOON
         while True:
             try:
                 return self.backend.name_attach(self.name)
             except OSError as error:
-                if error.errno != EEXIST or time.monotonic() >= deadline:
+                if error.errno != EEXIST or time.monotonic() >= deadline or run.is_stopping:
                     raise
-            time.sleep(0.002)
+            time.sleep(pause)
+            pause = min(pause * 1.1, _LOOK_AGAIN)
 
     @contextlib.contextmanager
     def _stopped_by(self, signals: Sequence[int]) -> Iterator[None]:
@@ -413,10 +479,19 @@ class BaseService:
     def _wake(self, run: _Run, place: "_Place", threads: int) -> None:
         """Wait for the end, then give up the name and wake who waits for messages: no work for a signal handler."""
         run.stop_requests.get()
+        run.is_over.set()
+        run.supervisor.stopping()
         place.disappear()
         with contextlib.suppress(BlockingIOError):  # So many pulses wait that nobody sleeps.
-            for _thread in range(threads):
+            for _thread in range(threads + 1):
                 self.backend.MsgSendPulse(place.own, -1, 0, 0)
+
+    @staticmethod
+    def _live(run: _Run, own: int, interval: float, backend: Backend) -> None:
+        """Have the channel show that it is answered: by a pulse that whoever answers messages has to take."""
+        while not run.is_over.wait(interval):
+            with contextlib.suppress(OSError):  # As many pulses wait as there can be.
+                backend.MsgSendPulse(own, -1, *run.sign_of_life)
 
     def _finish(self, crew: Sequence[threading.Thread], deadline: float) -> None:
         """Wait for the requests in hand."""
@@ -440,13 +515,50 @@ class BaseService:
                     continue
                 if rcvid:
                     head = bytes(memoryview(buffer)[: info.msglen])
-                    self._accept(Request(self, rcvid, MessageInfo.from_buffer_copy(info), head))
+                    with self._turn:
+                        self._accept(Request(self, rcvid, MessageInfo.from_buffer_copy(info), head))
                 else:
-                    self._take_pulse(Pulse.from_buffer_copy(buffer))
+                    self._sort_pulse(run, Pulse.from_buffer_copy(buffer))
+                self._take_pulses(run)
         except BaseException as error:
             if not run.is_stopping or not isinstance(error, OSError):  # At the end, the channel is gone.
                 run.failure = run.failure or error
             run.stop()
+
+    def _receive_pulses(self, run: _Run, chid: int) -> None:
+        """Take pulses while all threads are busy with messages: a thread that receives those comes first (B258)."""
+        pulse = Pulse()
+        try:
+            while not run.is_stopping:
+                try:
+                    self.backend.MsgReceivePulse(chid, pulse)
+                except InterruptedError:
+                    continue
+                self._sort_pulse(run, Pulse.from_buffer_copy(pulse))
+                self._take_pulses(run)
+        except BaseException as error:
+            if not run.is_stopping or not isinstance(error, OSError):  # At the end, the channel is gone.
+                run.failure = run.failure or error
+            run.stop()
+
+    def _sort_pulse(self, run: _Run, pulse: Pulse) -> None:
+        """Deal at once with what cannot wait; the rest is for a moment at which handlers may run."""
+        if pulse.code == PULSE_CODE_UNBLOCK:
+            self._unblock_by(pulse)
+            return
+        if len(run.pulses) >= _PULSES_MAX:
+            with self._turn:  # Let more of them wait where the kernel bounds them.
+                pass
+        run.pulses.append(pulse)
+
+    def _take_pulses(self, run: _Run) -> None:
+        """Deal with the pulses that wait, unless a handler runs in another thread: then that one does, at its end."""
+        while run.pulses and self._turn.acquire(blocking=False):
+            try:
+                with contextlib.suppress(IndexError):  # Another thread has taken the last one.
+                    self._take_pulse(run.pulses.popleft())
+            finally:
+                self._turn.release()
 
     def ocb_of(self, request: "Request") -> Ocb:
         """The OCB of the connection that a request came by; a new one if it is the first, or opens the name."""
@@ -599,20 +711,27 @@ class BaseService:
             self._close(self._ocbs.leave_client(pulse.scoid))
             with contextlib.suppress(OSError):  # It is one of our own connections.
                 self.backend.ConnectDetach(pulse.scoid)
-        elif pulse.code == PULSE_CODE_UNBLOCK:
-            # The value is as wide as a rcvid, which depends on the release of QNX (D23).
-            value = pulse.value
-            request = self._in_hand.get(value.sival_ptr or 0) or self._in_hand.get(value.sival_int)
-            if request is not None:
-                self._unblock(request)
+        elif (pulse.code, pulse.value.sival_int) == self._now.sign_of_life:
+            self._tell(self._now.supervisor.alive)
         elif not self._now.is_stopping:
             self._tell(self.pulse, pulse.code, pulse.value.sival_int)
 
+    def _unblock_by(self, pulse: Pulse) -> None:
+        # The value is as wide as a rcvid, which depends on the release of QNX (D23).
+        value = pulse.value
+        request = self._in_hand.get(value.sival_ptr or 0) or self._in_hand.get(value.sival_int)
+        if request is None:
+            return
+        with contextlib.suppress(OSError):  # It is answered by now.
+            # Whoever may send pulses can send one that looks like this.
+            if self.backend.MsgInfo(request.rcvid).flags & NTO_MI_UNBLOCK_REQ:
+                self._unblock(request)
+
     def _unblock(self, request: Request) -> None:
-        """A client wants to be freed. While its handler runs, that has to look; else ``unblock`` decides."""
-        request.is_unblocking = True
-        if request.is_later:
-            request.is_later = False  # Once is enough.
+        """A client wants to be freed: let ``unblock`` decide, once."""
+        with self._lock:
+            is_known, request.is_unblocking = request.is_unblocking, True
+        if not is_known:
             self._tell(self.unblock, request)
 
 
@@ -630,6 +749,7 @@ class Service(BaseService):
         *,
         grace: float = 10.0,
         name_timeout: float = _NAME_TIMEOUT,
+        standby: bool = False,
         signals: Sequence[int] = (signal.SIGTERM, signal.SIGINT),
     ) -> None:
         """Serve until ``stop`` is called or, in the main thread, one of the signals comes.
@@ -641,6 +761,7 @@ class Service(BaseService):
             threads: how many threads receive; the calling one is one of them.
             grace: how many seconds the requests in hand may take at the end.
             name_timeout: how many seconds to wait for the name, if a predecessor still has it.
+            standby: wait for the name for as long as another server lives, and take over when it dies.
             signals: what ends it. Their handlers are put back afterwards.
 
         Raises:
@@ -649,7 +770,8 @@ class Service(BaseService):
             TypeError: one of the numbers is none.
             ValueError: there are no threads, or a time is NaN.
         """
-        arguments = _threads(threads), as_seconds("grace", grace), as_seconds("name_timeout", name_timeout), signals
+        wait = as_seconds("name_timeout", math.inf if standby else name_timeout)
+        arguments = _threads(threads), as_seconds("grace", grace), wait, signals
         with self._one_run() as run:
             self._run(run, *arguments)
 

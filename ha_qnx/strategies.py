@@ -17,6 +17,7 @@ Each takes the backend to work on; without it, the default one.
 import contextlib
 import functools
 import logging
+import math
 import os
 import threading
 import time
@@ -194,8 +195,12 @@ def failover(
 def wait_for(strategy: RecoveryFunction, timeout: float = 30.0) -> RecoveryFunction:
     """Use the strategy until there is a server, for so many seconds at most. Any other error ends it at once.
 
-    It sleeps until a server arrives; on QNX it looks every 50 ms. The time is one for all tries together. It does not
+    It sleeps until a server arrives; on QNX it looks every 50 ms. The time is one for all tries together, and for all
+    threads that have met the same loss: one that comes when another has just waited in vain tries once. It does not
     cut a try short: a server that is there and does not answer is waited for as ever.
+
+    When the time is over, the error says so, and how often it was tried; its errno and its file name are those of the
+    last try.
 
     Raises:
         TypeError: the strategy is not callable, or the time is no number.
@@ -204,11 +209,39 @@ def wait_for(strategy: RecoveryFunction, timeout: float = 30.0) -> RecoveryFunct
     check_callable("a strategy", strategy)
     timeout = as_seconds("timeout", timeout)
 
+    # Where the library has the lock, and not we, the threads that wait for it come one after the other.
+    in_vain: Dict[int, Tuple[int, float]] = {}
+
     @functools.wraps(strategy)
     def recover(coid: int, handle: Any) -> int:
-        return until_served(lambda: strategy(coid, handle), timeout, lambda answer: answer == coid)
+        tries = 0
+
+        def attempt() -> int:
+            nonlocal tries
+            tries += 1
+            return strategy(coid, handle)
+
+        thread, ended = in_vain.pop(coid, (0, -math.inf))
+        is_too_late = thread != threading.get_ident() and time.monotonic() - ended < _SAME_LOSS
+        allowed = 0.0 if is_too_late else timeout
+        try:
+            answer = until_served(attempt, allowed, lambda answer: answer == coid)
+        except OSError as error:
+            if error.errno not in NO_SERVER:
+                raise
+            in_vain[coid] = threading.get_ident(), time.monotonic()
+            attempts = "1 attempt" if tries == 1 else f"{tries} attempts"
+            waited = f"no successor within {timeout:g} s ({attempts}; last: {error.strerror or error})"
+            raise OSError(error.errno, waited, error.filename) from error
+        if answer != coid:
+            in_vain[coid] = threading.get_ident(), time.monotonic()
+        return answer
 
     return recover
+
+
+#: So many seconds after a wait in vain, another thread that comes has met the same loss.
+_SAME_LOSS = 0.05
 
 
 def until_served(attempt: Callable[[], T], timeout: float, is_served: Callable[[T], bool]) -> T:

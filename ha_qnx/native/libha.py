@@ -28,7 +28,7 @@ from ..constants import (
 )
 from ..derived import Vocabulary
 from ..documenting import documented_by
-from ..errors import failure
+from ..errors import failure, not_recovered
 from ..files import Files
 from ..kernel import StrPath
 from ..lifetimes import Lifetimes
@@ -103,9 +103,7 @@ class Native(ReturningErrors, Files, Lifetimes, NativeKernel, Vocabulary):
         """The exception for an errno, raised from what the recovery function raised (D12)."""
         raised, self._thread.raised = self._thread.raised, None
         if raised is None or isinstance(raised, Exception):
-            error = failure(number)
-            error.__cause__ = raised
-            return error
+            return not_recovered(number, raised)
         return raised
 
     # The forms that return errors.

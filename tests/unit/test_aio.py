@@ -394,7 +394,7 @@ def test_a_blocked_loop_is_told_so(start_program: Callable[..., Any]) -> None:
     async def main() -> None:
         async with aio.connect(NAME, recover=recover, wait=DEADLINE) as connection:
             first.kill()
-            with pytest.raises(OSError, match=os.strerror(EBADF)) as failed:
+            with pytest.raises(OSError, match="the event loop is blocked") as failed:
                 ha_qnx.MsgSend(connection, b"x")
             assert isinstance(failed.value.__cause__, RuntimeError)
             assert "ha_qnx.aio.send" in str(failed.value.__cause__)

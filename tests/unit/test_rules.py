@@ -4,7 +4,7 @@ import contextlib
 import sys
 import threading
 import weakref
-from errno import EBADF, EEXIST, EINVAL, EIO, ESRCH
+from errno import EBADF, EEXIST, EINVAL, EIO, ENOENT, ESRCH
 from typing import Any, List, Optional
 
 import pytest
@@ -82,15 +82,60 @@ def test_only_the_connections_own_number_says_that_it_is_recovered(result: Any) 
     with pytest.raises(OSError, match="lost") as raised:
         attachment.recover(COID, 0, failure)
     assert raised.value is failure
-    assert attachment.generation == 0
+    with pytest.raises(OSError, match="lost") as raised:
+        attachment.recover(COID, 0, failure)
+    assert raised.value is failure, "a failure that is older than the recovery shares its outcome"
 
 
 def test_what_the_recovery_function_raises_is_the_cause_of_the_error() -> None:
     """An exception counts as -1."""
     reason = RuntimeError("no server")
-    with pytest.raises(OSError, match="lost") as raised:
+    with pytest.raises(OSError, match="the server was lost, and its recovery function raised RuntimeError") as raised:
         recover(attached(Recorder(reason)))
     assert raised.value.__cause__ is reason
+    assert raised.value.errno == lost().errno
+
+
+def test_an_error_of_the_recovery_function_tells_what_became_of_the_server() -> None:
+    """Its text and its file name are in the text of the error that the caller gets, with the errno of its call."""
+    reason = FileNotFoundError(ENOENT, "no successor within 1 s", "ledger")
+    with pytest.raises(OSError, match="the server of 'ledger' was lost; no successor within 1 s") as raised:
+        recover(attached(Recorder(reason)))
+    assert raised.value.errno == lost().errno
+    assert raised.value.__cause__ is reason
+
+
+def test_threads_that_failed_together_share_a_failed_recovery() -> None:
+    """One failure, one recovery, one outcome: the function is called once, and each caller is told the same."""
+    entered, leave = threading.Event(), threading.Event()
+    calls: List[int] = []
+
+    def function(coid: int, _handle: object) -> int:
+        calls.append(coid)
+        entered.set()
+        assert leave.wait(10)
+        raise FileNotFoundError(ENOENT, "no successor", "ledger")
+
+    attachment = attached(function)
+    errors: List[OSError] = []
+
+    def fail() -> None:
+        try:
+            recover(attachment, 0)
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=fail) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    assert entered.wait(10)
+    leave.set()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+    assert {error.strerror for error in errors} == {"the server of 'ledger' was lost; no successor"}
+    assert {error.__cause__.errno for error in errors if isinstance(error.__cause__, OSError)} == {ENOENT}
+    assert len(errors) == 5
 
 
 def test_what_is_no_exception_passes_through() -> None:

@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import pathlib
 import signal
+import socket
 import threading
 from errno import EACCES, EBADF, EINVAL, EIO, EMSGSIZE, ENOENT, ENOSYS, EOVERFLOW, ESRCH, ETIMEDOUT
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type
@@ -315,9 +317,10 @@ def test_a_service_decides_about_clients_that_want_to_be_freed(
     assert unblocked == server.requests
 
 
-def test_a_handler_at_work_sees_that_its_client_wants_to_be_freed() -> None:
-    """With a second thread to receive the pulse; the handler's answer counts."""
+def test_a_handler_at_work_sees_that_its_client_wants_to_be_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If ``unblock`` leaves it to the handler, the handler's answer counts."""
     service = Recording()
+    monkeypatch.setattr(service, "unblock", lambda request: None)
 
     def answer(request: Request) -> int:
         eventually(lambda: request.is_unblocking, "the unblock pulse")
@@ -326,6 +329,66 @@ def test_a_handler_at_work_sees_that_its_client_wants_to_be_freed() -> None:
     service.answer = answer
     with service.running(threads=2), connect(PATH, recover=None) as connection:
         assert timed_send(connection.coid, b"x") == 4
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_client_is_freed_while_the_handler_of_its_message_runs(threads: int) -> None:
+    """By default, also where the service has no other thread for messages; what the handler says later goes nowhere."""
+    service = Recording()
+    go_on, answered = threading.Event(), []
+
+    def answer(request: Request) -> Any:
+        go_on.wait(DEADLINE)
+        answered.append(request.reply(4))
+        return LATER
+
+    service.answer = answer
+    with service.running(threads=threads), connect(PATH, recover=None) as connection:
+        with fails_with(ETIMEDOUT):
+            timed_send(connection.coid, b"x")
+        assert service.requests[0].is_unblocking
+        go_on.set()
+        eventually(lambda: answered, "the end of the handler")
+    assert answered == [False]
+
+
+def test_handlers_of_one_thread_never_run_side_by_side() -> None:
+    """A pulse, and the end of an opening, wait for the handler that runs; neither is lost."""
+    service = Recording()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def answer(request: Request) -> None:
+        inside.set()
+        go_on.wait(DEADLINE)
+
+    service.answer = answer
+    with service.running(), connect(PATH, recover=None) as connection:
+        other = connect(PATH, recover=None)
+        sending = Task(connection.send, b"x")
+        assert inside.wait(DEADLINE)
+        service.seen.clear()
+        for value in range(100):
+            other.pulse(5, value)
+        forged = Task(other.backend.MsgSendPulse, other.coid, -1, ha_qnx.PULSE_CODE_UNBLOCK, service.requests[0].rcvid)
+        assert forged.result() == 0
+        assert not sending.done, "a pulse that only looks like an unblock pulse frees nobody"
+        assert service.seen == []
+        go_on.set()
+        sending.result()
+        eventually(lambda: len(service.seen) == 100, "the pulses")
+        assert service.seen == [("pulse", 5, value) for value in range(100)]
+        other.close()
+
+
+def test_a_service_can_be_told_that_nothing_is_an_io_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that begins like one, as some of protobuf do, is the handler's then."""
+    service = Recording()
+    message = b"\x08\x01 a message of another kind"
+    with service.running(), connect(NAME, recover=None) as connection:
+        with fails_with(ENOSYS):
+            connection.ask(message)
+        monkeypatch.setattr(Recording, "takes_io", False)
+        assert connection.ask(message) == message
 
 
 def test_a_wish_to_be_freed_that_came_before_later_is_not_forgotten() -> None:
@@ -708,6 +771,86 @@ def test_the_signals_get_their_handlers_back_when_one_is_none() -> None:
     with fails_with(EINVAL):
         Recording().serve(signals=(signal.SIGTERM, signal.SIGKILL))
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_standby_takes_over_when_the_server_dies(start_program: Callable[..., Any]) -> None:
+    """It waits for the name for as long as another server has it; told to end meanwhile, it ends."""
+    source = SLOW.replace('"service", "/dev/service"', '"service"').replace("serve(", "serve(standby=True, threads=")
+    first = start_program(source, "1")
+    eventually(lambda: "ready" in first.output, "the first server")
+    second, third = start_program(source, "1"), start_program(source, "1")
+    with connect(NAME) as connection:
+        assert connection.ask(b"x") == b"%d" % first.pid
+        first.kill()
+        successor = int(connection.ask(b"x"))
+        assert successor in (second.pid, third.pid)
+        idle = third if successor == second.pid else second
+        assert idle.terminate() == 0
+        assert (idle.output, idle.errors) == ("stopping\nover\n", "")
+
+
+class Supervising:
+    """A stand-in for systemd: the socket that it would name."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.address = str(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.address)
+        self._socket.settimeout(DEADLINE)
+
+    def hear(self) -> str:
+        return self._socket.recv(100).decode()
+
+    def forget(self) -> None:
+        """Drop what has been said so far."""
+        self._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._socket.recv(100)
+        self._socket.settimeout(DEADLINE)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def systemd(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervising]:
+    supervising = Supervising(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", supervising.address)
+    monkeypatch.setenv("WATCHDOG_USEC", "40000")
+    yield supervising
+    supervising.close()
+
+
+def test_systemd_is_told_how_the_service_is(systemd: Supervising) -> None:
+    """When clients can come, again and again that the channel is answered, and that it ends."""
+    with Recording().running():
+        assert systemd.hear() == "READY=1"
+        assert [systemd.hear() for _time in range(3)] == ["WATCHDOG=1"] * 3
+        systemd.forget()
+    assert {systemd.hear(), systemd.hear()} >= {"STOPPING=1"}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_service_whose_handlers_hang_is_not_alive(systemd: Supervising, threads: int) -> None:
+    """As soon as no thread is left that answers, systemd hears nothing any more; then it hears again."""
+    service = Recording()
+    go_on = threading.Event()
+    service.answer = lambda request: go_on.wait(DEADLINE)
+    with service.running(threads=threads), connect(NAME, recover=None) as connection:
+        tasks = [Task(connection.send, b"x") for _thread in range(threads)]
+        eventually(lambda: len(service.requests) == threads, "the handlers")
+        systemd.forget()
+        systemd._socket.settimeout(0.3)
+        with contextlib.suppress(socket.timeout):
+            systemd.hear()  # One that was on its way.
+        with pytest.raises(socket.timeout):
+            systemd.hear()
+        systemd._socket.settimeout(DEADLINE)
+        go_on.set()
+        assert systemd.hear() == "WATCHDOG=1"
+        for task in tasks:
+            task.result()
 
 
 def test_the_end_waits_until_an_answer_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -479,6 +479,7 @@ def test_a_circuit_breaker_forgets_a_connection_that_is_closed(monkeypatch: pyte
     """The failures of another one under the same number are its own."""
     suspended: List[int] = []
     monkeypatch.setattr(strategies, "_suspend", lambda _qnx, coid, _seconds: suspended.append(coid))
+    monkeypatch.setattr("ha_qnx.connection._FIRST", 300)  # A number that nobody takes meanwhile.
     breaker = strategies.circuit_breaker(strategies.reopen_name("one"), failures=2)
     connections = []
     for failures in (1, 2):

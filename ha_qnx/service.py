@@ -225,9 +225,14 @@ class _Run:
         self.supervisor = Supervisor()
         #: Code and value of the pulse by which the service sees that its channel is answered; nobody else knows it.
         self.sign_of_life = PULSE_CODE_MAXAVAIL, random.SystemRandom().randrange(1 << 31)
+        #: Whether that pulse came while all threads were busy: the first that is done has to answer it.
+        self.owes_sign_of_life = False
         self.is_over = threading.Event()
         # SimpleQueue, because a signal handler may put into it whatever this thread was doing.
         self.stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def is_sign_of_life(self, pulse: Pulse) -> bool:
+        return (pulse.code, pulse.value.sival_int) == self.sign_of_life
 
     def stop(self) -> None:
         self.is_stopping = True
@@ -520,6 +525,9 @@ class BaseService:
                 else:
                     self._sort_pulse(run, Pulse.from_buffer_copy(buffer))
                 self._take_pulses(run)
+                if run.owes_sign_of_life:
+                    run.owes_sign_of_life = False
+                    self._tell(run.supervisor.alive)
         except BaseException as error:
             if not run.is_stopping or not isinstance(error, OSError):  # At the end, the channel is gone.
                 run.failure = run.failure or error
@@ -533,6 +541,9 @@ class BaseService:
                 try:
                     self.backend.MsgReceivePulse(chid, pulse)
                 except InterruptedError:
+                    continue
+                if run.is_sign_of_life(pulse):
+                    run.owes_sign_of_life = True  # It is for who answers messages to give.
                     continue
                 self._sort_pulse(run, Pulse.from_buffer_copy(pulse))
                 self._take_pulses(run)
@@ -711,7 +722,7 @@ class BaseService:
             self._close(self._ocbs.leave_client(pulse.scoid))
             with contextlib.suppress(OSError):  # It is one of our own connections.
                 self.backend.ConnectDetach(pulse.scoid)
-        elif (pulse.code, pulse.value.sival_int) == self._now.sign_of_life:
+        elif self._now.is_sign_of_life(pulse):
             self._tell(self._now.supervisor.alive)
         elif not self._now.is_stopping:
             self._tell(self.pulse, pulse.code, pulse.value.sival_int)

@@ -19,18 +19,19 @@ import ha_qnx
 
 me, what, limit = sys.argv[1:] if sys.argv[2:] else (sys.argv[1], "", "0")
 qnx = ha_qnx.backend("fallback")
-name = qnx.name_attach("survivors")
+chid = qnx.ChannelCreate()
+qnx.resmgr_attach(chid, "/dev/survivors")
 print("attached", flush=True)
 room = bytearray(64)
 info = ha_qnx.MessageInfo()
 received = 0
 while True:
-    rcvid = qnx.MsgReceive(name.chid, room, info)
+    rcvid = qnx.MsgReceive(chid, room, info)
     if rcvid == 0:
         continue
     message = bytes(room[:info.msglen])
     if not message.isdigit():
-        qnx.MsgReply(rcvid, 0, b"")  # The client opens the name, or closes it.
+        qnx.MsgReply(rcvid, 0, b"")  # The client opens the path, or closes it.
         continue
     received += 1
     if what == "keeps" and received == int(limit):
@@ -60,7 +61,7 @@ class Client:
         self._stdout, self._stderr = directory / "survivor.out", directory / "survivor.err"
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(  # noqa: S603  # our own program
-                [survivor, "survivors", str(count)], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
+                [survivor, "/dev/survivors", str(count)], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
             )
 
     @property
@@ -133,4 +134,4 @@ def test_a_client_in_c_without_a_server_says_so(start_client: Callable[[int], Cl
     """There is nothing to be recovered yet, so it fails."""
     client = start_client(1)
     assert client.process.wait(DEADLINE) == 1
-    assert "/dev/name/local/survivors: No such file or directory" in client.errors
+    assert "/dev/survivors: No such file or directory" in client.errors

@@ -158,6 +158,17 @@ struct ha_posix_sigevent {
 #define NAME_FLAG_DETACH_SAVEDPP 0x0001
 #define NAME_FLAG_ATTACH_GLOBAL 0x0002
 
+/* Paths. */
+#define DISPATCH_FLAG_NOLOCK 0x0001
+#define _RESMGR_FLAG_BEFORE 0x0001
+#define _RESMGR_FLAG_AFTER 0x0002
+#define _RESMGR_FLAG_OPAQUE 0x0004
+#define _RESMGR_FLAG_FTYPEONLY 0x0008
+#define _RESMGR_FLAG_FTYPEALL 0x0010
+#define _RESMGR_FLAG_DIR 0x0100
+#define _RESMGR_FLAG_SELF 0x0200
+enum _file_type { _FTYPE_ALL = -1, _FTYPE_ANY = 0, _FTYPE_NAME = 12 };
+
 /* I/O messages. */
 #define _IO_BASE 0x0100
 #define _IO_CONNECT 0x0100
@@ -168,6 +179,7 @@ struct ha_posix_sigevent {
 #define _IO_DUP 0x0115
 #define _IO_CLOSE 0x0116
 #define _IO_MAX 0x01ff
+#define _IO_CONNECT_COMBINE_CLOSE 1
 #define _IO_CONNECT_OPEN 2
 
 /* libha. */
@@ -275,6 +287,22 @@ int name_detach(name_attach_t *attach, unsigned flags);
 int name_open(const char *name, int flags);
 int name_close(int coid);
 
+/*
+ * Paths. The server receives the I/O messages itself, with MsgReceive() on its channel: tables of functions other than
+ * NULL are refused (ENOSYS), and a handle has to be made for a channel that exists. What `attr` holds makes no difference
+ * to that.
+ */
+typedef struct _dispatch dispatch_t;
+typedef struct _resmgr_attr resmgr_attr_t;
+typedef struct _resmgr_connect_funcs resmgr_connect_funcs_t;
+typedef struct _resmgr_io_funcs resmgr_io_funcs_t;
+
+dispatch_t *dispatch_create_channel(int chid, unsigned flags);
+int dispatch_destroy(dispatch_t *dpp); /* and the channel, and the paths that were attached with it */
+int resmgr_attach(dispatch_t *dpp, resmgr_attr_t *attr, const char *path, enum _file_type file_type, unsigned flags,
+                  const resmgr_connect_funcs_t *connect_funcs, const resmgr_io_funcs_t *io_funcs, void *handle);
+int resmgr_detach(dispatch_t *dpp, int id, unsigned flags);
+
 /* Descriptors: of connections as of ordinary files. Reading, writing and seeking recover on HA-aware ones. */
 int ha_posix_open(const char *path, int oflag, ...); /* mode_t mode with O_CREAT */
 int ha_posix_close(int fd);
@@ -312,7 +340,7 @@ int ha_dup(int oldfd);
  */
 int ha_posix_interrupt_main_only(int main_only);
 
-/* What this library is: "libha for POSIX VERSION, wire 1". */
+/* What this library is: "libha for POSIX VERSION, wire 2". */
 const char *ha_posix_version(void);
 
 #ifdef __cplusplus

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "calls/name.h"
+#include "calls/resmgr.h"
 #include "client/connection.h"
 #include "client/recovery.h"
 #include "client/successor.h"
@@ -51,6 +52,7 @@ static void after_fork_in_child(void)
     trunk_after_fork_in_child();
     table_unlock();
     name_after_fork_in_child();
+    resmgr_after_fork_in_child();
 }
 
 __attribute__((constructor)) static void start(void)
@@ -67,5 +69,6 @@ __attribute__((destructor)) static void end(void)
     if (process != getpid())
         return;
     name_at_exit();
+    resmgr_at_exit();
     channel_at_exit();
 }

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-enum { WIRE_VERSION = 1 };
+enum { WIRE_VERSION = 2 };
 #define WIRE_MAGIC "HAQX"
 
 /* Every frame on the trunk and every pulse has this size. */

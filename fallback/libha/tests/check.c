@@ -113,7 +113,26 @@ bool is_asleep(pid_t tid)
 
 /* Servers. */
 
-static struct server start_process(const char *name, void (*function)(int chid), unsigned flags)
+/* What a server has beside its channel: a name or a path, or neither. */
+struct place {
+    const char *name, *path;
+    unsigned path_flags;
+};
+
+static int make_channel(const struct place *place, unsigned flags)
+{
+    name_attach_t *attached = place->name ? name_attach(NULL, place->name, 0) : NULL;
+    CHECK(attached || !place->name);
+    int chid = attached ? attached->chid : ChannelCreate(flags);
+    CHECK(chid > 0);
+    if (place->path) {
+        dispatch_t *dispatch = dispatch_create_channel(chid, 0);
+        CHECK(dispatch && !resmgr_attach(dispatch, NULL, place->path, _FTYPE_ANY, place->path_flags, NULL, NULL, NULL));
+    }
+    return chid;
+}
+
+static struct server start_process(const struct place *place, void (*function)(int chid), unsigned flags)
 {
     struct server server;
     int ends[2];
@@ -123,10 +142,7 @@ static struct server start_process(const char *name, void (*function)(int chid),
     if (!server.pid) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         alarm(CASE_LIMIT);
-        name_attach_t *attached = name ? name_attach(NULL, name, 0) : NULL;
-        CHECK(attached || !name);
-        int chid = name ? attached->chid : ChannelCreate(flags);
-        CHECK(chid > 0);
+        int chid = make_channel(place, flags);
         CHECK(write(ends[1], &chid, sizeof chid) == sizeof chid);
         function(chid);
         _exit(0);
@@ -139,12 +155,17 @@ static struct server start_process(const char *name, void (*function)(int chid),
 
 struct server start_server(void (*function)(int chid), unsigned flags)
 {
-    return start_process(NULL, function, flags);
+    return start_process(&(struct place){0}, function, flags);
 }
 
 struct server start_named_server(const char *name, void (*function)(int chid))
 {
-    return start_process(name, function, 0);
+    return start_process(&(struct place){.name = name}, function, 0);
+}
+
+struct server start_path_server(const char *path, unsigned flags, void (*function)(int chid))
+{
+    return start_process(&(struct place){.path = path, .path_flags = flags}, function, _NTO_CHF_DISCONNECT);
 }
 
 void kill_server(const struct server *server)

@@ -64,6 +64,8 @@ struct server {
 struct server start_server(void (*serve)(int chid), unsigned flags);
 /* The same; its channel is that of a name. */
 struct server start_named_server(const char *name, void (*serve)(int chid));
+/* The same; it serves a path, with these flags of resmgr_attach(). */
+struct server start_path_server(const char *path, unsigned flags, void (*serve)(int chid));
 void kill_server(const struct server *server);
 
 /* What a message to serve() begins with. */

@@ -1,10 +1,10 @@
 /*
  * A client that outlives its server:
  *
- *     survivor NAME COUNT
+ *     survivor PATH COUNT
  *
- * It opens a name, sends COUNT messages "0", "1" and so on, and prints each reply. When the server dies, with a message
- * or between two, the library calls recover(), which waits for the next server of that name; then the message is sent
+ * It opens a path, sends COUNT messages "0", "1" and so on, and prints each reply. When the server dies, with a message
+ * or between two, the library calls recover(), which waits for the next server of that path; then the message is sent
  * again, and main() has noticed nothing.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -22,7 +22,7 @@
 #define TRIES 3000
 
 struct target {
-    char path[1024];
+    const char *path;
     int recoveries;
 };
 
@@ -44,13 +44,10 @@ int main(int argc, char **argv)
 {
     static struct target target;
     if (argc != 3) {
-        fprintf(stderr, "usage: %s NAME COUNT\n", argv[0]);
+        fprintf(stderr, "usage: %s PATH COUNT\n", argv[0]);
         return 2;
     }
-    if (snprintf(target.path, sizeof target.path, "/dev/name/local/%s", argv[1]) >= (int)sizeof target.path) {
-        fprintf(stderr, "%s: the name is too long\n", argv[0]);
-        return 2;
-    }
+    target.path = argv[1];
     int count = atoi(argv[2]);
     int fd = ha_open(target.path, O_RDWR, recover, &target, 0);
     if (fd < 0) {

@@ -8,7 +8,7 @@
 #include "check.h"
 
 #define NAME "door"
-#define PATH "/dev/name/local/" NAME
+#define PATH "/dev/" NAME
 
 static void names(void)
 {
@@ -20,14 +20,35 @@ static void names(void)
     errno = 0;
     CHECK(!name_attach(NULL, "a/b", 0) && errno == EEXIST);
     CHECK(!name_attach(NULL, "/a", 0) && errno == EINVAL);
+    /* The same name, written otherwise. */
+    CHECK(!name_attach(NULL, "a//b", 0) && errno == EEXIST);
+    CHECK(!name_attach(NULL, "./a/b/", 0) && errno == EEXIST);
+    CHECK(name_open("a/./b/", 0) > _NTO_SIDE_CHANNEL);
     CHECK(!name_attach(NULL, "a/../b", 0) && errno == EINVAL);
+    CHECK(!name_attach(NULL, "a..", 0) && errno == EINVAL);
+    CHECK(!name_attach(NULL, ".", 0) && errno == EINVAL);
     CHECK(!name_attach(NULL, NULL, 0) && errno == EINVAL);
+    CHECK(!name_attach(NULL, "global", NAME_FLAG_ATTACH_GLOBAL) && errno == ENOENT);
     CHECK_FAILS(name_open("nobody", 0), ENOENT);
+    CHECK_FAILS(name_open("nobody", NAME_FLAG_ATTACH_GLOBAL), ENOENT);
+    CHECK_FAILS(name_open("a", 0), ENOENT); /* On QNX, a number that leads to nothing. */
+    CHECK_FAILS(name_open("c/../a/b", 0), ENOENT);
     CHECK_FAILS(name_open("", 0), EINVAL);
     CHECK(!name_detach(attached, 0));
     CHECK_FAILS(name_detach(attached, 0), EINVAL);
     attached = name_attach(NULL, long_name, 0);
     CHECK(attached && !name_detach(attached, 0));
+    const char *odd[] = {"..a", "a/..b", "a b", "*", "\xc3\xa4"};
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        attached = name_attach(NULL, odd[i], 0);
+        CHECK(attached && name_open(odd[i], 0) > _NTO_SIDE_CHANNEL && !name_detach(attached, 0));
+    }
+    attached = name_attach(NULL, "without a channel", 0);
+    CHECK(attached && !ChannelDestroy(attached->chid));
+    CHECK_FAILS(name_open("without a channel", 0), ESRCH);
+    errno = 0;
+    CHECK(!name_attach(NULL, "without a channel", 0) && errno == EEXIST);
+    CHECK(!name_detach(attached, 0));
     struct server server = start_named_server(NAME, serve);
     int coid = name_open(NAME, 0);
     CHECK(coid > _NTO_SIDE_CHANNEL && ask_pid(coid) == server.pid && !name_close(coid));
@@ -40,10 +61,37 @@ static void names(void)
     CHECK(attached && !name_detach(attached, 0));
 }
 
+/* It answers every _IO_CONNECT by the error EPERM, and everything else by the number of those. */
+static void serve_strictly(int chid)
+{
+    uint16_t type = 0;
+    int connects = 0;
+    for (int rcvid; (rcvid = MsgReceive(chid, &type, sizeof type, NULL)) >= 0; type = 0) {
+        if (rcvid && type == _IO_CONNECT && ++connects)
+            MsgError(rcvid, EPERM);
+        else if (rcvid)
+            MsgReply(rcvid, connects, NULL, 0);
+    }
+}
+
+/* name_open tells the server nothing, unless a global name service is said to run. */
+static void opening_a_name(void)
+{
+    start_named_server(NAME, serve_strictly);
+    int coid = name_open(NAME, 0);
+    CHECK(coid > _NTO_SIDE_CHANNEL && MsgSend(coid, NULL, 0, NULL, 0) == 0);
+    CHECK(!setenv("HA_QNX_GNS", "1", 1));
+    CHECK_FAILS(name_open(NAME, 0), EPERM);
+    CHECK(MsgSend(coid, NULL, 0, NULL, 0) == 1);
+    CHECK(!unsetenv("HA_QNX_GNS"));
+    coid = name_open(NAME, 0);
+    CHECK(coid > _NTO_SIDE_CHANNEL && MsgSend(coid, NULL, 0, NULL, 0) == 1);
+}
+
 static void a_server_behind_a_path(void)
 {
     char data[16] = "";
-    struct server server = start_named_server(NAME, serve);
+    struct server server = start_path_server(PATH, 0, serve);
     int fd = ha_posix_open(PATH, O_RDWR);
     CHECK(fd >= 0 && fd < 512);
     CHECK(ha_posix_read(fd, data, 5) == 5 && !strcmp(data, "xxxxx"));
@@ -62,7 +110,7 @@ static void a_server_behind_a_path(void)
     CHECK_FAILS(ha_posix_dup(fd), ESRCH);
     CHECK_FAILS(ha_posix_close(fd), EBADF);
     CHECK(fcntl(fd, F_GETFD) < 0);
-    CHECK_FAILS(ha_posix_open("/dev/name/local/nobody", O_RDWR), ENOENT);
+    CHECK_FAILS(ha_posix_open(PATH, O_RDWR), ENOENT);
 }
 
 static void an_ordinary_file(void)
@@ -101,6 +149,7 @@ int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
         {"names", names},
+        {"opening_a_name", opening_a_name},
         {"a_server_behind_a_path", a_server_behind_a_path},
         {"an_ordinary_file", an_ordinary_file},
         {"a_stolen_number", a_stolen_number},

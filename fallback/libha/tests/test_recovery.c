@@ -8,7 +8,7 @@
 #include "check.h"
 
 #define NAME "thermostat"
-#define PATH "/dev/name/local/" NAME
+#define PATH "/dev/" NAME
 
 /* What recovery functions are given. */
 struct remedy {
@@ -116,31 +116,31 @@ static void an_open_file(void)
 {
     atomic_int calls = 0;
     char data[8] = "";
-    struct server first = start_named_server(NAME, serve);
+    struct server first = start_path_server(PATH, 0, serve);
     int fd = ha_open(PATH, O_RDWR, reopen, &calls, 0);
     CHECK(fd >= 0 && ha_posix_write(fd, "22.5", 4) == 4);
     kill_server(&first);
-    struct server second = start_named_server(NAME, serve);
+    struct server second = start_path_server(PATH, 0, serve);
     CHECK(ha_posix_write(fd, "22.5", 4) == 4 && calls == 1);
     kill_server(&second);
-    struct server third = start_named_server(NAME, serve);
+    struct server third = start_path_server(PATH, 0, serve);
     CHECK(ha_posix_read(fd, data, 4) == 4 && !strcmp(data, "xxxx") && calls == 2);
     int copy = ha_dup(fd);
     CHECK(copy > fd && ask_pid(copy) == third.pid);
     kill_server(&third);
-    struct server fourth = start_named_server(NAME, serve);
+    struct server fourth = start_path_server(PATH, 0, serve);
     CHECK(ha_posix_lseek(fd, 1234567, SEEK_SET) == 1234567 && calls == 3);
     CHECK(ask_pid(copy) == fourth.pid && calls == 4);
     CHECK(!MsgSendPulse(fd, 10, 1, 1) && calls == 4);
     kill_server(&fourth);
-    start_named_server(NAME, serve);
+    start_path_server(PATH, 0, serve);
     CHECK(!MsgSendPulse(fd, 10, 1, 1) && calls == 5);
     CHECK(!ha_close(fd));
     CHECK_FAILS(ha_close(fd), EBADF);
     CHECK_FAILS(ha_close(copy), EBADF); /* Nobody has used it since. Its number is free all the same. */
     CHECK_FAILS(ha_close(copy), EBADF);
     CHECK(fcntl(copy, F_GETFD) < 0);
-    CHECK_FAILS(ha_open("/dev/name/local/nobody", O_RDWR, reopen, &calls, 0), ENOENT);
+    CHECK_FAILS(ha_open("/dev/nobody", O_RDWR, reopen, &calls, 0), ENOENT);
     fd = ha_open64(PATH, O_RDWR, reopen, &calls, 0);
     CHECK(fd >= 0 && !ha_close(fd));
     fd = ha_creat(PATH, 0600, reopen, &calls, 0);

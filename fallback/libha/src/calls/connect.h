@@ -11,7 +11,7 @@ int connect_attach(uint32_t nd, int32_t pid, int chid, unsigned index, unsigned 
 int connect_attach_at(int coid, uint32_t nd, int32_t pid, int chid, unsigned flags);
 int connect_detach(int coid);
 
-/* Opens a path; under the number *fd, if that is not negative. */
+/* Opens a path (open.c); under the number *fd, if that is not negative. */
 int file_open(const char *path, int oflag, mode_t mode, int *fd);
 int file_close(int fd);
 int file_dup(int fd, int *copy);

@@ -1,15 +1,10 @@
 /* Descriptors, of connections as of ordinary files (B310 to B345). */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <stdarg.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "calls/call.h"
 #include "calls/connect.h"
-#include "calls/name.h"
-#include "calls/open_mode.h"
 #include "calls/send.h"
 #include "client/connection.h"
 #include "client/io_message.h"
@@ -17,49 +12,8 @@
 #include "client/trunk.h"
 #include "ha_posix.h"
 
-/* QNX's PATH_MAX. */
-#define QNX_PATH_MAX 1024
 /* The most that one call reads or writes, as on Linux. */
 #define TRANSFER_MAX 0x7ffff000
-
-/* Opens a path of the host, under the number *fd if that is not negative. */
-static int open_host(const char *path, int oflag, mode_t mode, int *fd)
-{
-    bool in_place = *fd >= 0;
-    int error = in_place && connection_is_ours(*fd) ? connection_make_room(*fd) : 0;
-    if (error)
-        return error;
-    int opened = open(path, oflag, mode);
-    if (opened < 0)
-        return errno;
-    if (!in_place) {
-        *fd = opened;
-        connection_give_way(*fd);
-        return 0;
-    }
-    if (opened == *fd) {
-        connection_give_way(*fd);
-        return 0;
-    }
-    error = connection_replace(*fd, opened);
-    close(opened);
-    return error;
-}
-
-int file_open(const char *path, int oflag, mode_t mode, int *fd)
-{
-    bool in_place = *fd >= 0;
-    if (!path)
-        return EFAULT;
-    if (strlen(path) >= QNX_PATH_MAX)
-        return ENAMETOOLONG;
-    if (!strncmp(path, NAME_PREFIX, sizeof NAME_PREFIX - 1))
-        return name_open_path(path + sizeof NAME_PREFIX - 1, oflag, mode, fd);
-    int error = open_host(path, oflag, mode, fd);
-    if (!error && !in_place)
-        attachment_drop(attachment_take(*fd));
-    return error;
-}
 
 /* close(): an _IO_CLOSE message, then the number is free whatever the answer, unless a signal came between (B328). */
 static int close_ours(int fd)
@@ -261,15 +215,6 @@ HA_EXPORT int64_t ha_posix_lseek(int fd, int64_t offset, int whence)
     int64_t result = 0;
     int error = covered(&host, call_cancellable(&call), &result);
     return call_end(&call, error, (long)result);
-}
-
-HA_EXPORT int ha_posix_open(const char *path, int oflag, ...)
-{
-    struct call call = call_begin();
-    mode_t mode;
-    GET_OPEN_MODE(mode, oflag);
-    int fd = -1, error = file_open(path, oflag, mode, &fd);
-    return (int)call_end(&call, error, fd);
 }
 
 HA_EXPORT int ha_posix_close(int fd)

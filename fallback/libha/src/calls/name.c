@@ -2,6 +2,7 @@
 #include "calls/name.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 #include "client/io_message.h"
 #include "client/recovery.h"
 #include "ha_posix.h"
-#include "host/runtime.h"
+#include "host/names.h"
 #include "server/channel.h"
 #include "server/deaths.h"
 
@@ -40,17 +41,22 @@ static int channel_for_name(int *chid)
 static int attach(const void *dpp, const char *path, unsigned flags, struct claim **result)
 {
     struct address address = {0};
-    int chid;
-    if (!name_is_valid(path) || flags & ~(unsigned)NAME_FLAG_ATTACH_GLOBAL)
-        return EINVAL;
-    if (flags || dpp)
-        return ENOTSUP; /* There is no global name service, and no dispatch library. */
-    struct claim *claim = calloc(1, sizeof *claim + strlen(path) + 1);
+    char name[PATH_MAX];
+    int chid, error = names_tidy(path, name);
+    if (!error && (names_climbs(path) || flags & ~(unsigned)NAME_FLAG_ATTACH_GLOBAL))
+        error = EINVAL;
+    if (error)
+        return error;
+    if (flags)
+        return ENOENT; /* There is no global name service (B292). */
+    if (dpp)
+        return ENOTSUP; /* The channel is made here. */
+    struct claim *claim = calloc(1, sizeof *claim + strlen(name) + 1);
     if (!claim)
         return ENOMEM;
-    int error = channel_for_name(&chid);
+    error = channel_for_name(&chid);
     if (!error) {
-        error = channel_address(chid, &address) ? runtime_claim_name(path, &address, &claim->fd) : ESRCH;
+        error = channel_address(chid, &address) ? names_claim(name, &address, &claim->fd) : ESRCH;
         if (error)
             destroy_channel(chid); /* B294 */
     }
@@ -58,7 +64,7 @@ static int attach(const void *dpp, const char *path, unsigned flags, struct clai
         free(claim);
         return error;
     }
-    strcpy(claim->name, path);
+    strcpy(claim->name, name);
     claim->record.chid = chid;
     pthread_mutex_lock(&lock);
     claim->next = claims;
@@ -82,7 +88,7 @@ static int detach(const name_attach_t *record, unsigned flags)
     pthread_mutex_unlock(&lock);
     if (!claim)
         return EINVAL;
-    runtime_release_name(claim->name, claim->fd);
+    names_release(claim->name, claim->fd);
     if (!(flags & NAME_FLAG_DETACH_SAVEDPP))
         destroy_channel(claim->record.chid);
     free(claim);
@@ -106,53 +112,48 @@ HA_EXPORT int name_detach(name_attach_t *attach, unsigned flags)
     return (int)call_end(&call, detach(attach, flags), 0);
 }
 
-/* Connects to the server of a name, which has to agree (D25); in place of *coid, if that is not negative. */
-static int open_name(const char *name, unsigned index, const struct io_connect *message, int *coid)
+/* Where a global name service runs, the server is told of a new connection, and has to agree (B300 to B303). */
+static int announce(int coid)
+{
+    struct io_connect message;
+    bool answered;
+    long status = 0;
+    io_name_open_message(&message);
+    int error = send_connect(coid, &message, "", &answered, &status);
+    return !error && status ? EBADFSYS : error;
+}
+
+static bool is_announced(void)
+{
+    const char *gns = getenv("HA_QNX_GNS");
+    return gns && !strcmp(gns, "1");
+}
+
+static int name_connect(const char *path, unsigned flags, int *coid)
 {
     struct address address;
-    bool in_place = *coid >= 0;
-    long status = 0;
-    int error = in_place ? connection_make_room(*coid) : 0;
-    if (!error)
-        error = runtime_find_name(name, &address);
-    if (!error) {
-        error = connection_attach(&address, index, 0, coid);
-        if (error == ESRCH || error == ENXIO)
-            error = ENOENT; /* The name is that of a dead server. */
-    }
+    char name[PATH_MAX];
+    int error = names_tidy(path, name);
+    if (!error && flags & ~(unsigned)NAME_FLAG_ATTACH_GLOBAL)
+        error = EINVAL;
     if (error)
         return error;
-    if (!in_place)
-        attachment_drop(attachment_take(*coid));
-    error = send_bytes(*coid, message, IO_CONNECT_SIZE, &status);
-    if (!error && status)
-        error = EBADFSYS;
-    if (error && in_place)
-        connection_kill(*coid);
-    else if (error)
+    if (flags || names_climbs(path))
+        return ENOENT; /* There is no global name service (B292). */
+    error = names_find(name, &address);
+    if (error)
+        return error;
+    *coid = -1;
+    error = connection_attach(&address, _NTO_SIDE_CHANNEL, 0, coid);
+    if (error == ESRCH || error == ENXIO)
+        error = names_without_channel(name, &address); /* B305 */
+    if (error)
+        return error;
+    attachment_drop(attachment_take(*coid));
+    error = is_announced() ? announce(*coid) : 0;
+    if (error)
         connection_detach(*coid);
     return error;
-}
-
-static int name_connect(const char *name, unsigned flags, int *coid)
-{
-    struct io_connect message;
-    if (!name_is_valid(name) || flags & ~(unsigned)NAME_FLAG_ATTACH_GLOBAL)
-        return EINVAL;
-    if (flags)
-        return ENOTSUP;
-    io_name_open_message(&message);
-    *coid = -1;
-    return open_name(name, _NTO_SIDE_CHANNEL, &message, coid);
-}
-
-int name_open_path(const char *name, int oflag, mode_t mode, int *fd)
-{
-    struct io_connect message;
-    if (!name_is_valid(name))
-        return ENOENT;
-    io_open_message(&message, oflag, mode);
-    return open_name(name, 0, &message, fd);
 }
 
 /* name_open() */
@@ -175,7 +176,7 @@ void name_at_exit(void)
     if (pthread_mutex_trylock(&lock))
         return;
     for (struct claim *claim = claims; claim; claim = claim->next)
-        runtime_release_name(claim->name, -1);
+        names_release(claim->name, -1);
     pthread_mutex_unlock(&lock);
 }
 

@@ -5,6 +5,7 @@
 #include "calls/call.h"
 #include "client/connection.h"
 #include "client/exchange.h"
+#include "client/io_message.h"
 #include "client/lane.h"
 #include "client/trunk.h"
 #include "host/clock.h"
@@ -55,6 +56,20 @@ int send_bytes(int coid, const void *message, size_t size, long *status)
     struct ticket ticket;
     vector_from_buffer(&request.message, &part, message, size);
     return send_plain(coid, &request, &ticket, status);
+}
+
+int send_connect(int coid, const struct io_connect *message, const char *path, bool *answered, long *status)
+{
+    char reply[IO_CONNECT_ROOM];
+    struct iovec out[2] = {{(void *)(uintptr_t)message, sizeof *message}, {(void *)(uintptr_t)path, message->path_len}};
+    struct iovec in;
+    struct request request = {.cancellable = false};
+    struct ticket ticket = {0};
+    vector_from_parts(&request.message, out, 2);
+    vector_from_buffer(&request.reply, &in, reply, sizeof reply);
+    int error = send_plain(coid, &request, &ticket, status);
+    *answered = ticket.answered;
+    return error;
 }
 
 /* The message, or the reply, of the eight calls: a buffer and its size, or parts and their number. */

@@ -21,4 +21,8 @@ int send_plain(int coid, const struct request *request, struct ticket *ticket, l
 /* A message of the library's own, without reply data, without recovery. */
 int send_bytes(int coid, const void *message, size_t size, long *status);
 
+struct io_connect;
+/* An _IO_CONNECT message, with the path that it speaks of. *answered: what is returned is what the server says. */
+int send_connect(int coid, const struct io_connect *message, const char *path, bool *answered, long *status);
+
 #endif

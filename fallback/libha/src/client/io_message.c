@@ -5,42 +5,35 @@
 
 #include "ha_posix.h"
 
-#define FTYPE_ANY 0
-#define FTYPE_NAME 12
+#define ENTRY_MAX 15
 #define SH_DENYNO 0x40
+#define READ_AND_WRITE 3
 
-/* The host's open flags, and QNX's numbers for them. */
-static const struct {
-    int host;
-    uint32_t number;
-} open_flags[] = {
-    {O_APPEND, 0x0008}, {O_DSYNC, 0x0010}, {O_NONBLOCK, 0x0080}, {O_CREAT, 0x0100},
-    {O_TRUNC, 0x0200},  {O_EXCL, 0x0400},  {O_NOCTTY, 0x0800},
-};
-
-static void connect_message(struct io_connect *message, uint32_t file_type, int oflag, mode_t mode)
+static void connect_message(struct io_connect *message, uint32_t file_type, int oflag, mode_t mode, size_t path_size)
 {
-    memset(message, 0, sizeof *message);
-    message->type = _IO_CONNECT;
-    message->subtype = _IO_CONNECT_OPEN;
-    message->file_type = file_type;
-    message->ioflag = (uint32_t)(oflag & O_ACCMODE) + 1; /* B312 */
-    for (size_t i = 0; i < sizeof open_flags / sizeof *open_flags; i++)
-        if (oflag & open_flags[i].host)
-            message->ioflag |= open_flags[i].number;
-    message->mode = mode;
-    message->sflag = SH_DENYNO;
-    message->path_len = 1;
+    *message = (struct io_connect){
+        .type = _IO_CONNECT,
+        .subtype = _IO_CONNECT_OPEN,
+        .file_type = file_type,
+        .reply_max = IO_CONNECT_ROOM,
+        .entry_max = ENTRY_MAX,
+        /* The host's flags, the access mode plus one (B312). */
+        .ioflag = (uint32_t)((oflag & ~(O_CLOEXEC | O_ACCMODE)) | ((oflag + 1) & O_ACCMODE)),
+        .mode = mode,
+        .sflag = SH_DENYNO,
+        .access = READ_AND_WRITE,
+        .path_len = (uint16_t)path_size,
+    };
+}
+
+void io_open_message(struct io_connect *message, int oflag, mode_t mode, size_t path_size)
+{
+    connect_message(message, _FTYPE_ANY, oflag, oflag & O_CREAT ? mode : 0, path_size);
 }
 
 void io_name_open_message(struct io_connect *message)
 {
-    connect_message(message, FTYPE_NAME, O_RDWR, 0);
-}
-
-void io_open_message(struct io_connect *message, int oflag, mode_t mode)
-{
-    connect_message(message, FTYPE_ANY, oflag, mode);
+    connect_message(message, _FTYPE_NAME, O_RDWR, 0, 1);
 }
 
 void io_dup_message(struct io_dup *message, int pid, int chid, int scoid, int coid)

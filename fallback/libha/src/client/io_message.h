@@ -2,10 +2,11 @@
 #ifndef IO_MESSAGE_H
 #define IO_MESSAGE_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-/* As libc sends it: 40 bytes, then the path behind the mount point, which for a name is empty (B311). */
+/* As libc sends it; the path behind what is attached follows, with its NUL (B311). */
 struct io_connect {
     uint16_t type;
     uint16_t subtype;
@@ -23,9 +24,10 @@ struct io_connect {
     uint8_t eflag;
     uint8_t extra_type;
     uint16_t extra_len;
-    char path[4]; /* one byte of it is sent */
 };
-#define IO_CONNECT_SIZE 41
+_Static_assert(sizeof(struct io_connect) == 40, "layout");
+/* The room for the reply, of which nothing is used. */
+#define IO_CONNECT_ROOM 2456
 
 /* With the _msg_info of 6.x (D27). */
 struct io_dup {
@@ -61,8 +63,10 @@ struct io_lseek {
     uint64_t offset;
 };
 
+/* For open of a path of this length, its NUL included. What hangs on the attachment is left 0. */
+void io_open_message(struct io_connect *message, int oflag, mode_t mode, size_t path_size);
+/* For name_open, where it sends one. */
 void io_name_open_message(struct io_connect *message);
-void io_open_message(struct io_connect *message, int oflag, mode_t mode);
 void io_dup_message(struct io_dup *message, int pid, int chid, int scoid, int coid);
 
 #endif

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -18,13 +17,11 @@
 
 #include "host/descriptor.h"
 
-/* A longer path to a socket goes by /proc/self/fd, and a longer name is cut, as PROTOCOL.md says. */
+/* A longer path to a socket goes by /proc/self/fd, as PROTOCOL.md says. */
 #define SOCKET_PATH_LIMIT 100
-#define NAME_PIECE 200
-/* Each try but the first means that an owner has ended just then. */
-#define CLAIM_TRIES 100
 #define CHANNELS "channels"
-#define NAMES "names"
+/* What is here is for processes that speak this version of the wire (wire.h). */
+#define VERSION_ROOM "wire-2"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char root[PATH_MAX]; /* empty until it was found */
@@ -82,29 +79,37 @@ static int check_root(const char *path)
     return 0;
 }
 
-/* Makes a room of the runtime directory, and that, if they are not there. Under the lock. */
-static int make_room(const char *room)
+/* Finds the runtime directory; makes it, if it is not there, or ENOENT. Under the lock. */
+static int find_checked_root(bool make)
 {
-    char path[PATH_MAX + 16];
     int error = *root ? 0 : find_root(root, sizeof root);
-    if (!error)
+    if (!error && make)
         error = make_directory(root);
     if (!error)
         error = check_root(root);
-    if (error) {
+    if (error)
         *root = '\0';
-        return error;
-    }
-    snprintf(path, sizeof path, "%s/%s", root, room);
+    return error;
+}
+
+/* Makes a room of the runtime directory. Under the lock. */
+static int make_room(const char *room)
+{
+    char path[PATH_MAX + 32];
+    snprintf(path, sizeof path, "%s/" VERSION_ROOM, root);
+    if (mkdir(path, 0700) && errno != EEXIST)
+        return errno;
+    snprintf(path, sizeof path, "%s/" VERSION_ROOM "/%s", root, room);
     return mkdir(path, 0700) && errno != EEXIST ? errno : 0;
 }
 
-/* The path of an entry in a room. */
-static int find_entry(char path[PATH_MAX], const char *room, const char *entry)
+int runtime_entry(char path[PATH_MAX], const char *room, const char *entry, bool make)
 {
     pthread_mutex_lock(&lock);
-    int error = make_room(room);
-    if (!error && snprintf(path, PATH_MAX, "%s/%s/%s", root, room, entry) >= PATH_MAX)
+    int error = find_checked_root(make);
+    if (!error && make)
+        error = make_room(room);
+    if (!error && snprintf(path, PATH_MAX, "%s/" VERSION_ROOM "/%s/%s", root, room, entry) >= PATH_MAX)
         error = ENAMETOOLONG;
     pthread_mutex_unlock(&lock);
     return error;
@@ -162,9 +167,9 @@ static int socket_name(struct socket_name *socket, const struct address *address
     char text[ADDRESS_SIZE], path[PATH_MAX], room[PATH_MAX];
     address_format(text, address);
     *socket = (struct socket_name){.name.sun_family = AF_UNIX, .room = -1};
-    int error = find_entry(path, CHANNELS, text);
+    int error = runtime_entry(path, CHANNELS, text, true);
     if (!error && strlen(path) > SOCKET_PATH_LIMIT) {
-        error = find_entry(room, CHANNELS, ".");
+        error = runtime_entry(room, CHANNELS, ".", true);
         if (!error && (socket->room = descriptor_open(AT_FDCWD, room, O_RDONLY | O_DIRECTORY, 0)) < 0)
             error = errno;
         snprintf(path, sizeof path, "/proc/self/fd/%d/%s", socket->room, text);
@@ -174,40 +179,55 @@ static int socket_name(struct socket_name *socket, const struct address *address
     return error;
 }
 
-static bool is_gone(pid_t pid)
+bool process_is_gone(pid_t pid)
 {
     return kill(pid, 0) && errno == ESRCH;
 }
 
-/* Calls a function with the address of every socket, until it returns false. */
-static int each_channel(bool (*function)(struct address *address, void *argument), void *argument)
+int runtime_each(const char *path, bool (*function)(const char *entry, void *argument), void *argument)
 {
-    char path[PATH_MAX];
-    int error = find_entry(path, CHANNELS, ".");
-    int fd = error ? -1 : descriptor_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    int fd = descriptor_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0)
-        return error ? error : errno;
+        return errno;
     DIR *directory = fdopendir(fd);
     if (!directory) {
-        error = errno;
+        int error = errno;
         descriptor_close(fd);
         return error;
     }
     descriptor_surrender(fd); /* closedir closes it. */
     bool more = true;
-    for (struct dirent *entry; more && (entry = readdir(directory));) {
-        struct address address;
-        if (address_parse(&address, entry->d_name))
-            more = function(&address, argument);
-    }
+    for (struct dirent *entry; more && (entry = readdir(directory));)
+        more = function(entry->d_name, argument);
     closedir(directory);
     return 0;
+}
+
+struct each_channel {
+    bool (*function)(struct address *address, void *argument);
+    void *argument;
+};
+
+static bool with_address(const char *entry, void *argument)
+{
+    const struct each_channel *each = argument;
+    struct address address;
+    return !address_parse(&address, entry) || each->function(&address, each->argument);
+}
+
+/* Calls a function with the address of every socket, until it returns false. */
+static int each_channel(bool (*function)(struct address *address, void *argument), void *argument)
+{
+    struct each_channel each = {function, argument};
+    char path[PATH_MAX];
+    int error = runtime_entry(path, CHANNELS, ".", true);
+    return error ? error : runtime_each(path, with_address, &each);
 }
 
 static bool sweep_one(struct address *address, void *argument)
 {
     (void)argument;
-    if (is_gone(address->pid))
+    if (process_is_gone(address->pid))
         runtime_remove_channel(address);
     return true;
 }
@@ -240,11 +260,11 @@ void runtime_remove_channel(const struct address *address)
 {
     char text[ADDRESS_SIZE], path[PATH_MAX];
     address_format(text, address);
-    if (!find_entry(path, CHANNELS, text))
+    if (!runtime_entry(path, CHANNELS, text, true))
         unlink(path);
 }
 
-static bool is_zombie(pid_t pid)
+bool process_is_zombie(pid_t pid)
 {
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
@@ -300,130 +320,9 @@ int runtime_connect(struct address *address, int *sock)
     if (!error)
         error = attempt.error;
     if (!error && attempt.sock < 0)
-        error = is_zombie(address->pid) ? ENXIO : ESRCH;
+        error = process_is_zombie(address->pid) ? ENXIO : ESRCH;
     *sock = attempt.sock;
     return error;
-}
-
-bool name_is_valid(const char *name)
-{
-    if (!name || !*name)
-        return false;
-    for (;;) {
-        size_t length = strcspn(name, "/");
-        if (length == 0 || (length == 2 && !memcmp(name, "..", 2)))
-            return false;
-        name += length;
-        if (!*name)
-            return true;
-        name++;
-    }
-}
-
-/* Whether a byte stands for itself in the file of a name, in whatever locale the program has chosen. */
-static bool is_plain(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("_.-~", c));
-}
-
-/*
- * The file of a name: the name, percent-encoded, in pieces that are not longer than what a host allows for a file. All
- * but the last are directories.
- */
-static int find_name(char path[PATH_MAX], const char *name)
-{
-    char file[PATH_MAX];
-    size_t used = 0, piece = 0;
-    for (; *name; name++) {
-        char encoded[4];
-        snprintf(encoded, sizeof encoded, is_plain(*name) ? "%c" : "%%%02X", (unsigned char)*name);
-        for (const char *c = encoded; *c; c++, piece++) {
-            if (used + sizeof "+/c" > sizeof file)
-                return ENAMETOOLONG;
-            if (piece == NAME_PIECE) {
-                file[used++] = '+';
-                file[used++] = '/';
-                piece = 0;
-            }
-            file[used++] = *c;
-        }
-    }
-    file[used] = '\0';
-    return find_entry(path, NAMES, file);
-}
-
-/* The directories of a name of several pieces. */
-static int make_name_directories(char *path)
-{
-    for (char *end = strstr(path, "+/"); end; end = strstr(end + 2, "+/")) {
-        end[1] = '\0';
-        int error = mkdir(path, 0700) && errno != EEXIST ? errno : 0;
-        end[1] = '/';
-        if (error)
-            return error;
-    }
-    return 0;
-}
-
-int runtime_claim_name(const char *name, const struct address *address, int *claim)
-{
-    char path[PATH_MAX], text[ADDRESS_SIZE];
-    int error = find_name(path, name);
-    if (!error)
-        error = make_name_directories(path);
-    if (error)
-        return error;
-    address_format(text, address);
-    for (int i = 0; i < CLAIM_TRIES; i++) {
-        struct stat status;
-        int fd = descriptor_open(AT_FDCWD, path, O_RDWR | O_CREAT, 0600);
-        if (fd < 0)
-            return errno;
-        if (flock(fd, LOCK_EX | LOCK_NB)) {
-            error = errno == EWOULDBLOCK ? EEXIST : errno;
-            descriptor_close(fd);
-            return error;
-        }
-        if (!fstat(fd, &status) && status.st_nlink > 0) {
-            ssize_t length = (ssize_t)strlen(text);
-            errno = 0;
-            if (!ftruncate(fd, 0) && pwrite(fd, text, (size_t)length, 0) == length) {
-                *claim = fd;
-                return 0;
-            }
-            error = errno ? errno : ENOSPC;
-            runtime_release_name(name, fd);
-            return error;
-        }
-        descriptor_close(fd); /* Its last owner removed it between our open and our lock. */
-    }
-    return EEXIST;
-}
-
-void runtime_release_name(const char *name, int claim)
-{
-    char path[PATH_MAX];
-    if (!find_name(path, name))
-        unlink(path);
-    descriptor_close(claim);
-}
-
-int runtime_find_name(const char *name, struct address *address)
-{
-    char path[PATH_MAX], text[256];
-    int error = find_name(path, name);
-    if (error)
-        return error;
-    int fd = descriptor_open(AT_FDCWD, path, O_RDONLY, 0);
-    if (fd < 0)
-        return errno;
-    ssize_t length = read(fd, text, sizeof text - 1);
-    error = length < 0 ? errno : 0;
-    descriptor_close(fd);
-    if (error)
-        return error == EISDIR ? ENOENT : error;
-    text[length] = '\0';
-    return address_parse(address, text) ? 0 : ENOENT;
 }
 
 void runtime_before_fork(void)

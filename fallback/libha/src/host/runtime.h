@@ -1,7 +1,8 @@
-/* The runtime directory, where processes meet: sockets of channels, files of names. */
+/* The runtime directory, where processes meet: its rooms, and the sockets of channels. */
 #ifndef RUNTIME_H
 #define RUNTIME_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -35,13 +36,16 @@ void runtime_remove_channel(const struct address *address);
  */
 int runtime_connect(struct address *address, int *sock);
 
-/* Whether a string can be a name (B289, B290). */
-bool name_is_valid(const char *name);
-/* Takes a name. *claim is a descriptor of the library that holds it. */
-int runtime_claim_name(const char *name, const struct address *address, int *claim);
-void runtime_release_name(const char *name, int claim);
-/* ENOENT if nobody has it. The owner may be dead by now. */
-int runtime_find_name(const char *name, struct address *address);
+/*
+ * The path of an entry in a room of the directory, such as "names". With `make`, room and directory are made if they are
+ * not there; else ENOENT if the directory is not.
+ */
+int runtime_entry(char path[PATH_MAX], const char *room, const char *entry, bool make);
+/* Calls a function with the name of every entry of a directory, until it returns false. */
+int runtime_each(const char *path, bool (*function)(const char *entry, void *argument), void *argument);
+
+bool process_is_gone(pid_t pid);
+bool process_is_zombie(pid_t pid);
 
 void runtime_before_fork(void);
 void runtime_after_fork(void);

@@ -1,0 +1,37 @@
+/*
+ * Files of the runtime directory that stand for a name or a path. Each is locked by its owner as long as that lives.
+ */
+#ifndef HELD_H
+#define HELD_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+/* All return 0 or an errno. */
+
+/*
+ * Where a room keeps what stands for the first `length` bytes of a name: percent-encoded, in pieces that are not longer
+ * than what a host allows for a file, with `end` behind the last one. All but the last are directories. With `make`, the
+ * room is made if need be.
+ */
+int held_path(char path[PATH_MAX], const char *room, const char *name, size_t length, const char *end, bool make);
+/* Makes the directories that lie between the room and the last piece. */
+int held_make_directories(char *path);
+
+/*
+ * Opens a file, making it if it is not there, and locks it: it is this process's until the descriptor is closed. EEXIST
+ * if somebody else has it, EAGAIN if it was removed meanwhile.
+ */
+int held_take(const char *path, int *fd);
+/* Writes what a file that was taken stands for, in place of what it holds. */
+int held_write(int fd, const char *text);
+int held_read(const char *path, char *text, size_t size);
+
+/*
+ * Whether a file's owner lives: looked at by a shared lock, so that nobody who looks is taken for the owner. False if
+ * there is no such file. With `remove`, the file of an owner that does not live is removed.
+ */
+bool held_by_the_living(const char *path, bool remove);
+
+#endif

@@ -1,0 +1,95 @@
+#include "host/names.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "host/descriptor.h"
+#include "host/held.h"
+
+#define ROOM "names"
+/* Each try but the first means that an owner has ended just then. */
+#define CLAIM_TRIES 100
+
+int names_tidy(const char *name, char tidy[PATH_MAX])
+{
+    size_t used = 0;
+    if (!name || !*name || *name == '/')
+        return EINVAL;
+    while (*name) {
+        size_t length = strcspn(name, "/");
+        bool is_left_out = !length || (length == 1 && *name == '.');
+        if (!is_left_out && used + length + 2 > PATH_MAX)
+            return ENAMETOOLONG;
+        if (!is_left_out) {
+            if (used)
+                tidy[used++] = '/';
+            memcpy(tidy + used, name, length);
+            used += length;
+        }
+        name += length + (name[length] == '/');
+    }
+    tidy[used] = '\0';
+    return used ? 0 : EINVAL;
+}
+
+bool names_climbs(const char *name)
+{
+    for (const char *dots = strstr(name, ".."); dots; dots = strstr(dots + 1, ".."))
+        if (dots[2] == '/' || !dots[2])
+            return true;
+    return false;
+}
+
+static int find_file(char path[PATH_MAX], const char *name)
+{
+    return held_path(path, ROOM, name, strlen(name), "", true);
+}
+
+int names_claim(const char *name, const struct address *address, int *claim)
+{
+    char path[PATH_MAX], text[ADDRESS_SIZE];
+    int error = find_file(path, name);
+    if (!error)
+        error = held_make_directories(path);
+    if (error)
+        return error;
+    address_format(text, address);
+    error = EAGAIN;
+    for (int i = 0; i < CLAIM_TRIES && error == EAGAIN; i++)
+        error = held_take(path, claim);
+    if (error)
+        return error == EAGAIN ? EEXIST : error;
+    error = held_write(*claim, text);
+    if (error)
+        names_release(name, *claim);
+    return error;
+}
+
+void names_release(const char *name, int claim)
+{
+    char path[PATH_MAX];
+    if (!find_file(path, name))
+        unlink(path);
+    descriptor_close(claim);
+}
+
+int names_find(const char *name, struct address *address)
+{
+    char path[PATH_MAX], text[256];
+    int error = find_file(path, name);
+    if (!error)
+        error = held_read(path, text, sizeof text);
+    if (error)
+        return error == EISDIR ? ENOENT : error;
+    return address_parse(address, text) ? 0 : ENOENT;
+}
+
+int names_without_channel(const char *name, const struct address *address)
+{
+    char path[PATH_MAX];
+    /* In this order, so that who takes the name of a dead server does not meet our lock. */
+    if (process_is_gone(address->pid) || process_is_zombie(address->pid) || find_file(path, name))
+        return ENOENT;
+    return held_by_the_living(path, false) ? ESRCH : ENOENT;
+}

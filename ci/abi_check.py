@@ -46,6 +46,7 @@ IN_C = {
     "nd": ("uint32_t", "uint32_t"),
     "pid": ("int32_t", "int32_t"),
     "mode": ("uint32_t", "uint32_t"),
+    "ftype": ("int", "int"),
     "pointer": ("void *", "void *"),
     "string": ("char *", "char *"),
     "length": ("size_t", "int"),
@@ -70,6 +71,13 @@ RECORDED_AS = {
     "sigval": "sigval",
 }
 POINTED_AT = {"iov*": "iov_t", "client*": "_client_info", "name*": "name_attach_t", "event*": "sigevent"}
+# What is only passed on: the record has it as an address.
+OPAQUE = {
+    "dispatch*": "dispatch_t *", "attr*": "resmgr_attr_t *", "connects*": "resmgr_connect_funcs_t *",
+    "ios*": "resmgr_io_funcs_t *",
+}  # fmt: skip
+# The C library for POSIX hosts has it not: it is for a libc that has no dispatch_create_channel.
+NOT_IN_HEADER = frozenset(("pathmgr_link",))
 # How the record says it that a function tells of a failure.
 FAILURES = {
     "-1 and errno": abi.ERRNO,
@@ -229,9 +237,11 @@ def name_of_type(word: str, model: abi.Model) -> str:
         return "POINTER(c_uint64)"
     if word in POINTED_AT:
         return f"POINTER({POINTED_AT[word]})"
+    if word in OPAQUE:
+        return "c_void_p"
     names = {
         "pointer": "c_void_p", "string": "c_char_p", "int": "c_int", "uint": "c_uint", "pid": "c_int32",
-        "nd": "c_uint32", "mode": "c_uint32", "size": "c_size_t", "ssize": "c_ssize_t",
+        "nd": "c_uint32", "mode": "c_uint32", "size": "c_size_t", "ssize": "c_ssize_t", "ftype": "c_int",
     }  # fmt: skip
     if word in names:
         return names[word]
@@ -287,6 +297,8 @@ def prototypes_of_header() -> List[str]:
         declared[name.replace("ha_posix_", "")] = plain_type(result, named=False), kinds
     differences = []
     for function in abi.FUNCTIONS:
+        if function.name in NOT_IN_HEADER:
+            continue
         ours = header_type(function.result), [header_type(kind) for _word, kind in function.parameters]
         theirs = declared.get(function.name)
         if ours != theirs:
@@ -307,7 +319,7 @@ def header_type(word: str) -> str:
     special = {
         "ssize": "ssize_t", "count": "ssize_t", "mode": "mode_t", "recovery": "RFp", "iov*": "iov_t *",
         "info*": "struct _msg_info64 *", "client*": "struct _client_info *", "name*": "name_attach_t *",
-        "event*": "struct ha_posix_sigevent *", "u64*": "uint64_t *",
+        "event*": "struct ha_posix_sigevent *", "u64*": "uint64_t *", "ftype": "enum _file_type", **OPAQUE,
     }  # fmt: skip
     return special.get(word) or " ".join(IN_C[word][0].replace("*", " * ").split())
 

@@ -104,6 +104,23 @@ FUNCTIONS: Tuple[Prototype, ...] = (
     *_function(LIBC, "int", "name_detach", "attach:name* flags:uint"),
     *_function(LIBC, "int", "name_open", "name:string flags:int"),
     *_function(LIBC, "int", "name_close", "coid:int"),
+    # Paths. (pathmgr_link is what resmgr_attach does its work by; it is used where there is no handle for a channel.)
+    *_function(LIBC, "dispatch*", "dispatch_create_channel", "chid:int flags:uint", failure=NULL),
+    *_function(LIBC, "int", "dispatch_destroy", "dpp:dispatch*"),
+    *_function(
+        LIBC,
+        "int",
+        "resmgr_attach",
+        "dpp:dispatch* attr:attr* path:string file_type:ftype flags:uint connect_funcs:connects* io_funcs:ios* "
+        "handle:pointer",
+    ),
+    *_function(LIBC, "int", "resmgr_detach", "dpp:dispatch* id:int flags:uint"),
+    *_function(
+        LIBC,
+        "int",
+        "pathmgr_link",
+        "path:string nd:nd pid:pid chid:int handle:uint file_type:ftype flags:uint",
+    ),
     # Descriptors. A variadic function takes a mode after these, as an int, with O_CREAT.
     *_function(LIBC, "int", "open", "path:string oflag:int", variadic=True),
     *_function(LIBC, "int", "close", "fd:int"),
@@ -141,6 +158,7 @@ _FIXED = {
     "nd": ctypes.c_uint32,
     "pid": ctypes.c_int32,
     "mode": ctypes.c_uint32,
+    "ftype": ctypes.c_int,
 }
 _ADDRESSES = {"pointer": ctypes.c_void_p, "string": ctypes.c_char_p}
 _WIDE = {

@@ -9,11 +9,13 @@ Every call that can block releases the GIL. Errors go one way: a result of -1 is
 import contextlib
 import ctypes
 import fcntl
+import itertools
 import os
 import threading
 import time
+import weakref
 from ctypes import c_char, c_int, c_long, c_size_t, c_void_p
-from errno import EBADF, EINTR, EINVAL
+from errno import EBADF, EINTR, EINVAL, ENOENT
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from ..abi import record
@@ -29,9 +31,10 @@ from ..buffers import (
     writable,
     writable_parts,
 )
-from ..constants import NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
+from ..constants import FTYPE_ANY, NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
 from ..errors import failure
-from ..kernel import NAME_PREFIX, BytesLike, Kernel, Name, StrPath, Vector
+from ..kernel import BytesLike, Kernel, Name, StrPath, Vector
+from ..paths import refuse_names
 from ..structures import ClientInfo, MessageInfo
 from .libraries import Libraries
 
@@ -43,7 +46,6 @@ _set_errno = ctypes.set_errno
 
 # How often, and after how many seconds, to look whether a server in this process has taken note of its client.
 _LOOKS, _LOOK_AGAIN = 50, 0.001
-_NAME_PREFIX = NAME_PREFIX.encode()
 _BEGUN_AGAIN = frozenset(("MsgReceive", "MsgReceivev", "MsgReceivePulse"))
 
 
@@ -126,6 +128,12 @@ class NativeKernel(Kernel):
         functions: List[Any] = [libraries.fast(name) if self._is_fast else None for name in fast]
         self._fast_send, self._fast_receive, self._fast_reply = functions
         self._names: Dict[Name, Any] = {}
+        # One handle for a channel's number, for good: it costs a few bytes, and to destroy it destroys the channel.
+        self._dispatches: Dict[int, int] = {}
+        # The handles of the paths that are served; links, where there are no handles.
+        self._served: Dict[int, int] = {}
+        self._serving = threading.RLock()  # Signal handlers make calls, too.
+        _follow_forks(self)
         # The threads that have armed a timeout: what they block in must not be started again.
         self._timed: Set[int] = set()
 
@@ -142,6 +150,15 @@ class NativeKernel(Kernel):
                 return result  # A status of -1 is as good as any other.
             if number != EINTR or name not in _BEGUN_AGAIN or not self._goes_on():
                 raise self._failure(number)
+
+    def _invoke_for_address(self, name: str, *args: Any) -> int:
+        """Call a function that tells of a failure by NULL and errno."""
+        before = _set_errno(0)
+        address: Optional[int] = self._c[name](*args)
+        number = _set_errno(before)
+        if not address:
+            raise self._failure(number)
+        return address
 
     def _goes_on(self) -> bool:
         """Whether a call that a signal interrupted is made again: signal handlers run in the main thread only (D19).
@@ -362,12 +379,7 @@ class NativeKernel(Kernel):
 
     def name_attach(self, path: str, flags: int = 0) -> Name:
         encoded = _encoded_name(path)
-        flags = as_uint("flags", flags)
-        before = _set_errno(0)
-        address = self._c["name_attach"](None, encoded, flags)
-        number = _set_errno(before)
-        if not address:
-            raise self._failure(number)
+        address = self._invoke_for_address("name_attach", None, encoded, as_uint("flags", flags))
         name = Name(path, self._name_record.from_address(address).chid)
         self._names[name] = address
         return name
@@ -390,6 +402,45 @@ class NativeKernel(Kernel):
 
     def name_close(self, coid: int) -> int:
         return self._invoke("name_close", as_int("coid", coid))
+
+    # Paths.
+
+    def resmgr_attach(self, chid: int, path: StrPath, file_type: int = FTYPE_ANY, flags: int = 0) -> int:
+        chid, file_type = as_int("chid", chid), as_int("file_type", file_type)
+        flags = as_uint("flags", flags)
+        encoded = _encoded_path(path)
+        if "dispatch_create_channel" not in self._c:
+            return self._link(chid, encoded, file_type, flags)
+        with self._serving:
+            dispatch = self._dispatches.get(chid)
+            if dispatch is None:
+                dispatch = self._dispatches[chid] = self._invoke_for_address("dispatch_create_channel", chid, 0)
+            id = self._invoke("resmgr_attach", dispatch, None, encoded, file_type, flags, None, None, None)
+            self._served[id] = dispatch
+        return id
+
+    def _link(self, chid: int, path: bytes, file_type: int, flags: int) -> int:
+        """Attach a path where libc makes no handle of a channel, with an id of ours."""
+        with self._serving:
+            id = next(number for number in itertools.count() if number not in self._served)
+            self._served[id] = self._invoke("pathmgr_link", path, 0, 0, chid, id, file_type, flags)
+        return id
+
+    def resmgr_detach(self, id: int, flags: int = 0) -> int:
+        id, flags = as_int("id", id), as_uint("flags", flags)
+        with self._serving:
+            handle = self._served.pop(id, None)
+            if handle is None:
+                raise failure(ENOENT)
+            try:
+                if "dispatch_create_channel" in self._c:
+                    return self._invoke("resmgr_detach", handle, id, flags)
+                if flags:
+                    raise failure(EINVAL)
+                return self._invoke("close", handle)
+            except OSError:
+                self._served[id] = handle
+                raise
 
     # Descriptors. As everywhere in Python, they are closed when the process becomes another program.
 
@@ -441,11 +492,10 @@ class NativeKernel(Kernel):
 
     def open_at(self, fd: int, path: StrPath, oflag: int, mode: int = 0o666) -> int:
         fd = as_int("fd", fd)
-        encoded, *rest = open_arguments(path, oflag, mode)
-        if fd & NTO_SIDE_CHANNEL and encoded.startswith(_NAME_PREFIX):
-            # open gives descriptors only.
-            return self._put_at(fd, lambda: self._invoke("name_open", encoded[len(_NAME_PREFIX) :], 0))
-        return self._put_at(fd, lambda: self._invoke("open", encoded, *rest))
+        arguments = open_arguments(path, oflag, mode)
+        if fd & NTO_SIDE_CHANNEL:
+            raise failure(EBADF)  # open gives descriptors only.
+        return self._put_at(fd, lambda: self._invoke("open", *arguments))
 
     def attach_at(self, coid: int, nd: int, pid: int, chid: int, flags: int) -> int:
         coid = as_int("coid", coid)
@@ -536,10 +586,11 @@ def pulse_arguments(coid: int, priority: int, code: int, value: int) -> Tuple[in
 
 
 def open_arguments(path: StrPath, oflag: int, mode: int) -> Tuple[bytes, int, ctypes.c_int]:
-    """The arguments of open; the mode is variadic, so it carries its type itself."""
+    """The arguments of open; the mode is variadic, so it carries its type itself. Names are refused."""
     encoded = os.fsencode(path)
     if b"\0" in encoded:
         raise ValueError("a path must not contain a NUL")
+    refuse_names(path)
     oflag = integer("oflag", oflag, 0, INT_MAX) | os.O_CLOEXEC
     return encoded, oflag, ctypes.c_int(integer("mode", mode, 0, 0o7777))
 
@@ -556,6 +607,33 @@ def _encoded_name(path: object) -> bytes:
     if path is None or "\0" in path:
         raise failure(EINVAL)
     return path.encode()
+
+
+def _encoded_path(path: StrPath) -> bytes:
+    """A path that is to be attached, for C.
+
+    Raises:
+        TypeError: it is no path.
+        OSError: EINVAL, a NUL in it, or it is where names are.
+    """
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise OSError(EINVAL, "a path must not contain a NUL", os.fsdecode(path))
+    refuse_names(path)
+    return encoded
+
+
+def _follow_forks(kernel: NativeKernel) -> None:
+    """Forget, in forked children, the paths that their parent serves, and who was just attaching one."""
+    reference = weakref.ref(kernel)
+
+    def forget() -> None:
+        target = reference()
+        if target is not None:
+            target._served.clear()
+            target._serving = threading.RLock()
+
+    os.register_at_fork(after_in_child=forget)
 
 
 def _reference(record: object) -> Any:

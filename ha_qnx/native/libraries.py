@@ -29,9 +29,12 @@ _COVERS = frozenset(name for name in BY_NAME if name.startswith("MsgSend")) | _H
 _NEEDED_OF_LIBHA = frozenset(
     function.name for function in FUNCTIONS if function.library == LIBHA and not function.name.endswith(("64", "_r"))
 )
+# Serving paths goes by a handle for a channel or, where libc makes none, by what lies under it.
+_BY_HANDLE = frozenset(("dispatch_create_channel", "dispatch_destroy", "resmgr_attach", "resmgr_detach"))
+_UNDER_IT = "pathmgr_link"
 _NEEDED_OF_LIBC = frozenset(
     function.name for function in FUNCTIONS if function.library == LIBC and not function.name.endswith("_r")
-)
+) - {_UNDER_IT}
 
 
 class Libraries:
@@ -147,6 +150,8 @@ class Libraries:
         of_libc = _NEEDED_OF_LIBC - set(self.functions)
         if self.version is not None:
             of_libha, of_libc = of_libha | of_libc, frozenset()
+        elif _UNDER_IT in self.functions:
+            of_libc -= _BY_HANDLE
         lacking = [
             f"{where}: it does not export {', '.join(sorted(names))}"
             for where, names in ((self.path, of_libha), ("libc", of_libc))
@@ -157,7 +162,7 @@ class Libraries:
         if not with_libha or libha is None:
             return ()
         covers = {name for name in _COVERS if self._places.get(name, (None,))[0] is not libha}
-        return sorted(covers | (set(BY_NAME) - set(self.functions)))
+        return sorted(covers | (set(BY_NAME) - set(self.functions) - _BY_HANDLE - {_UNDER_IT}))
 
     def substitute(self, name: str) -> str:
         """What takes the place of a function that is missing in libha."""

@@ -120,6 +120,8 @@ static int announce(int coid)
     long status = 0;
     io_name_open_message(&message);
     int error = send_connect(coid, &message, "", &answered, &status);
+    if (error == EBADF && !answered)
+        return ESRCH; /* It went before it could be told. */
     return !error && status ? EBADFSYS : error;
 }
 

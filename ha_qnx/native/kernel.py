@@ -31,7 +31,7 @@ from ..buffers import (
     writable,
     writable_parts,
 )
-from ..constants import FTYPE_ANY, NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
+from ..constants import FTYPE_ANY, NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_COF_DEAD, NTO_SIDE_CHANNEL
 from ..errors import failure
 from ..kernel import BytesLike, Kernel, Name, StrPath, Vector
 from ..paths import refuse_names
@@ -499,26 +499,54 @@ class NativeKernel(Kernel):
 
     def attach_at(self, coid: int, nd: int, pid: int, chid: int, flags: int) -> int:
         coid = as_int("coid", coid)
-        arguments = connect_arguments(nd, pid, chid, coid, flags)
-        meet = bool(coid & NTO_SIDE_CHANNEL) and pid in (0, os.getpid())
-        return self._put_at(coid, lambda: self._invoke("ConnectAttach", *arguments), meet=meet)
+        nd, pid, chid, index, flags = connect_arguments(nd, pid, chid, coid, flags)
+        if not coid & NTO_SIDE_CHANNEL:
+            ahead = self._ahead(lambda: self._invoke("ConnectAttach", nd, pid, chid, NTO_SIDE_CHANNEL, flags))
+        else:
+            ahead = self._ahead(
+                lambda: self._invoke("ConnectAttach", nd, pid, chid, index, flags), meets=pid in (0, os.getpid())
+            )
+        return self._put_at(coid, lambda: self._invoke("ConnectAttach", nd, pid, chid, index, flags), ahead)
 
-    def _put_at(self, coid: int, make: Callable[[], int], meet: bool = False) -> int:
+    def _put_at(self, coid: int, make: Callable[[], int], ahead: Optional["_Ahead"] = None) -> int:
         """End a connection and make another one under its number.
 
-        The system gives the lowest number that is free, so those below are filled meanwhile, with connections to a
-        channel of our own. If nothing can be made, one of them keeps the number, dead (D6). Between the two, the number
-        is free for a moment, and a server in this process may take it for a client that comes just then; with ``meet``,
-        the new server has its client before.
+        The number is free for a moment between the two. (dup2 would not keep it, either: it ends what it puts the copy
+        in place of, and then connects at its index, and the new server would be told of a copy.) So what can fail is
+        tried before, if ``ahead`` can do that: then a number whose server has not come back yet stays taken. Otherwise
+        a connection to a channel of our own keeps the number, dead, if nothing can be made (D6).
+
+        The system gives the lowest number that is free. For descriptors, it begins where it is told to; for side
+        channels, and in open, those below are filled meanwhile.
         """
         state = self._state_of(coid)
         if state is None and self.is_open(coid):
             raise failure(EBADF)  # It is no connection any more (D17).
-        filler = self._invoke("ChannelCreate", NTO_CHF_PRIVATE)
         held: List[int] = []
         try:
-            self._fill_below(coid, filler, held)
-            error = self._meet(make, held) if meet else None
+            error = ahead(held) if ahead is not None else None
+            if error is not None and state is not None and state & NTO_COF_DEAD:
+                raise error
+            return self._put_in_place(
+                coid, state, make, error, held, fills=ahead is None or bool(coid & NTO_SIDE_CHANNEL)
+            )
+        finally:
+            for number in held:
+                self._invoke("ConnectDetach", number)
+
+    def _put_in_place(
+        self,
+        coid: int,
+        state: Optional[int],
+        make: Callable[[], int],
+        error: Optional[OSError],
+        held: List[int],
+        fills: bool,
+    ) -> int:
+        filler = self._invoke("ChannelCreate", NTO_CHF_PRIVATE)
+        try:
+            if fills:
+                self._fill_below(coid, filler, held)
             if state is not None:
                 self._invoke("ConnectDetach", coid)
             try:
@@ -534,8 +562,6 @@ class NativeKernel(Kernel):
             self._keep_through_exec(made, state)
             return made
         finally:
-            for number in held:
-                self._invoke("ConnectDetach", number)
             self._invoke("ChannelDestroy", filler)
 
     def _keep_through_exec(self, coid: int, state: Optional[int]) -> None:
@@ -553,19 +579,31 @@ class NativeKernel(Kernel):
             held.append(number)
         self._invoke("ConnectDetach", number)
 
-    def _meet(self, make: Callable[[], int], held: List[int]) -> Optional[OSError]:
-        """Connect once ahead, so that a server in this process has numbered its client before our number is free."""
-        try:
-            held.append(make())
-        except OSError as error:
-            return error
-        info = MessageInfo()
-        for _look in range(_LOOKS):
-            self._invoke("ConnectServerInfo", 0, held[-1], _byref(info))
-            if info.scoid:
-                break
-            time.sleep(_LOOK_AGAIN)
-        return None
+    def _ahead(self, connect: Callable[[], int], meets: bool = False) -> "_Ahead":
+        """Connect once ahead, to find out whether that is possible.
+
+        With ``meets``, wait for a server in this process to number its client. It may take any number that is free,
+        ours included, for a client that comes just then.
+        """
+
+        def try_it(held: List[int]) -> Optional[OSError]:
+            try:
+                held.append(connect())
+            except OSError as error:
+                return error
+            info = MessageInfo()
+            for _look in range(_LOOKS if meets else 0):
+                self._invoke("ConnectServerInfo", 0, held[-1], _byref(info))
+                if info.scoid:
+                    break
+                time.sleep(_LOOK_AGAIN)
+            return None
+
+        return try_it
+
+
+# Stores the number of the connection that it has made, or returns why there is none.
+_Ahead = Callable[[List[int]], Optional[OSError]]
 
 
 def connect_arguments(nd: int, pid: int, chid: int, index: int, flags: int) -> Tuple[int, int, int, int, int]:

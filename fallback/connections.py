@@ -8,12 +8,11 @@ A *lane* is a pair of pipes with at most one message outstanding: the message go
 A connection owns its lanes. A thread that sends takes an idle one or opens another, so threads never wait for each
 other, and nothing needs to be sorted out when replies arrive.
 
-This module knows no numbers of connections and no recovery; the kernel's table is in kernel.py.
+What becomes of a message on its lane is in exchange.py, and which number a connection has, in table.py.
 """
 
 import contextlib
 import io
-import mmap
 import os
 import socket
 import threading
@@ -391,7 +390,5 @@ class Connection:
 
 
 def _window_size(needed: int) -> int:
-    """The size of a new window: a power of two, so that it can be used again, or so many pages if it will not be."""
-    if needed > limits.WINDOW_KEPT:
-        return (needed + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
-    return max(limits.WINDOW_MIN, 1 << (needed - 1).bit_length())
+    """The size of a new window: a power of two, so that it can be used again, unless it will not be."""
+    return needed if needed > limits.WINDOW_KEPT else max(limits.WINDOW_MIN, 1 << (needed - 1).bit_length())

@@ -1,7 +1,8 @@
 """What is bounded here, by how much, and why.
 
-Where libha, the twin in C, has the same limit, its file is named; a number that both sides of the wire need is in
-PROTOCOL.md, too. The sizes of frames are in wire.py, those of paths in runtime.py. Times are in seconds.
+Where libha, the twin in C, has the same limit, its file is named, and its number is the same. One that both sides of
+the wire need is in PROTOCOL.md, too. The sizes of frames are in wire.py, those of paths in runtime.py. Times are in
+seconds.
 """
 
 from typing import Final
@@ -17,15 +18,17 @@ OUR_DESCRIPTORS: Final = 512
 
 # The client's side.
 
-# The smallest window, in bytes. It holds the least that needs one, and twice that. Larger ones are powers of two, so
-# that they can be used again, up to the largest that is kept; beyond that, memory is not held for rare giants.
-# libha: client/lane.c.
-WINDOW_MIN: Final = 1 << 16
+# The smallest window, in bytes. One that is larger than its message costs nothing: the host gives memory for what is
+# written. libha: client/lane.c.
+WINDOW_MIN: Final = 1 << 18
+# Windows have sizes that are powers of two, up to this one, so that they can be used again, and are kept when their
+# message is answered. Memory is not held for rare larger ones, which are as large as they need to be.
+# libha: client/lane.h.
 WINDOW_KEPT: Final = 1 << 24
-# So many windows are kept for one connection, since no more threads than that are likely to send large messages at
-# once, again and again. Lanes without a window cost little, and are all kept. libha: client/connection.c.
+# So many windows are kept for one connection, which holds at most 64 MiB when it is not in use. Lanes without a window
+# cost little, and are all kept. libha: client/connection.c.
 WINDOWS_KEPT: Final = 4
-# How long a new client waits for room in the backlog of a server that does not accept. libha: client/connection.c.
+# How long a new client waits for room in the backlog of a server that does not accept. libha: client/trunk.c.
 BACKLOG_WAIT: Final = 5.0
 # How long a lane is offered to a server that takes no notice, when the host holds no more for it.
 # libha: client/trunk.c.
@@ -45,9 +48,10 @@ PULSE_PIPE: Final = 1 << 20
 
 # As deep as the host allows: it takes what it has for what is asked beyond that. libha: host/runtime.c.
 BACKLOG: Final = 2**31 - 1
-# Pulses in a channel's queue, which take 16 megabytes here and 4 in libha. Those beyond them are left with the host
-# until half of these are received, and when it holds no more, their senders get EAGAIN (B250). libha: server/client.c.
-QUEUED_PULSES: Final = 65536
+# Pulses in a channel's queue, a limit of memory: so many take 32 megabytes here, and 8 in libha. Those beyond them are
+# left with the host until half of these are received, and when it holds no more, their clients get EAGAIN (B250).
+# libha: server/client.c.
+QUEUED_PULSES: Final = 1 << 17
 # How long a client may leave a reply of several frames unread, which does not fit into a pipe that somebody has made
 # smaller, before it is given up: the thread that answers waits meanwhile. libha: server/server_lane.c.
 ANSWER_WAIT: Final = 1.0

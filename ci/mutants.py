@@ -316,8 +316,8 @@ MUTANTS = (
         "counts the time to a point anew when the message is received",
         "timeouts",
         EXCHANGE,
-        "deadline, reply_limit = reply_limit.deadline(), None",
-        "deadline, reply_limit = time.monotonic() + (reply_limit.nanoseconds or 0) / 1e9, None",
+        "deadline, reply_timeout = reply_timeout.deadline(), None",
+        "deadline, reply_timeout = time.monotonic() + (reply_timeout.nanoseconds or 0) / 1e9, None",
     ),
     Mutant(
         "copies connections without a limit of time",

@@ -1,4 +1,4 @@
-"""The server's side: channels, what waits on them, and what has been received from them.
+"""The server's side: a channel takes in what arrives, and threads receive from it.
 
 A message waits where its client has put it, unread in its lane: the client can then see that it is SEND-blocked and
 take its message back without asking anybody. What waits is looked at, not taken, until a thread receives it. (On a
@@ -14,7 +14,7 @@ a lane that was idle, and answering it plainly. They rest on three facts. News o
 the host tells all of them, nothing is received in this way). A rcvid is in its table before anybody can use it, and
 only one thread can take it out. And a lane's descriptors are closed when the last reference to the lane is gone, so
 nobody can read from a number that has become another file. What another thread may do to the lane meanwhile is that its
-client ends: the receiver looks after that last of all, and the replier learns it from the write.
+client ends: the receiver looks after that last of all, and who answers learns it from the write.
 """
 
 import contextlib
@@ -50,7 +50,6 @@ from .threads import DEFAULT_PRIORITY, Thread, Threads, Timeout
 
 _IS_64 = ctypes.sizeof(ctypes.c_void_p) == 8
 _pulse_record = struct.Struct("=HHb3xi4xi4x" if _IS_64 else "=HHb3xii")  # struct _pulse
-PULSE_SIZE = _pulse_record.size
 
 # Looked up once, for the path that every message takes.
 _READABLE, _MESSAGE, _MESSAGE_HEADER, _INLINE_ROOM = (
@@ -247,7 +246,7 @@ class Channel:
 
     def _deliver_pulse(self, pulse: Pulse, thread: Thread, sinks: Buffers) -> int:
         self._receivers.unpark()
-        if not sinks or len(sinks[0]) < PULSE_SIZE:
+        if not sinks or len(sinks[0]) < _pulse_record.size:
             pulse.withdrawn = True  # It is lost (B252, B254).
             raise failure(EFAULT)
         _pulse_record.pack_into(sinks[0], 0, 0, 0, _signed_byte(pulse.code), pulse.value, pulse.scoid)

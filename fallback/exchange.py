@@ -122,7 +122,7 @@ class Exchange:
         self, timeout: Optional[Timeout], count: Optional[int], raised: Optional[BaseException]
     ) -> Tuple[Tuple[int, int], Optional[BaseException]]:
         """The outcome, for which the lane was given back, and what a signal handler raised meanwhile."""
-        deadline, reply_limit = _limits(timeout)
+        deadline, reply_timeout = _deadline(timeout)
         if count is not None and count > 0:
             self._lane.filled = count
             count = None
@@ -133,8 +133,8 @@ class Exchange:
                 outcome = self._digest()
                 if outcome is not None:
                     break
-                if self._received and reply_limit is not None:
-                    deadline, reply_limit = reply_limit.deadline(), None
+                if self._received and reply_timeout is not None:
+                    deadline, reply_timeout = reply_timeout.deadline(), None
                 try:
                     count = self._lane.fill(self._thread, deadline)
                 except BaseException as error:
@@ -239,8 +239,8 @@ def _lane_deadline(timeout: Optional[Timeout]) -> Optional[float]:
     return timeout.deadline() if timeout and timeout.flags & NTO_TIMEOUT_SEND and not timeout.immediate else None
 
 
-def _limits(timeout: Optional[Timeout]) -> Tuple[Optional[float], Optional[Timeout]]:
-    """When the wait ends, and what limits the wait for the reply once the message was received."""
+def _deadline(timeout: Optional[Timeout]) -> Tuple[Optional[float], Optional[Timeout]]:
+    """When the wait ends, and the timeout of the wait for the reply, which begins when the message was received."""
     if timeout is None or not timeout.flags & (NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY):
         return None, None
     if timeout.flags & NTO_TIMEOUT_SEND:

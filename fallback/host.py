@@ -31,6 +31,8 @@ import time
 from errno import EINTR, EPIPE
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
+from ha_qnx.errors import failure
+
 from . import limits
 
 PORTABLE = bool(os.environ.get("HA_QNX_PORTABLE")) or not sys.platform.startswith("linux")
@@ -83,7 +85,7 @@ def out_of_the_way(fd: int) -> int:
 
 
 def socket_out_of_the_way(sock: socket.socket) -> socket.socket:
-    """The same for a socket."""
+    """Move the descriptor of a socket of ours to a high number, too."""
     return socket.socket(fileno=out_of_the_way(sock.detach()))
 
 
@@ -299,7 +301,7 @@ class Bell:
 
     def stop(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(self.fd, 512)
+            os.read(self.fd, 512)  # If it was rung more often, it goes on ringing, which does no harm.
 
     def __del__(self) -> None:
         if hasattr(self, "_rope"):
@@ -337,7 +339,7 @@ def send_with_descriptors(sock: socket.socket, data: bytes, descriptors: Sequenc
     try:
         sent = sock.sendmsg([data], ancillary if descriptors else [], getattr(socket, "MSG_NOSIGNAL", 0))
     except ConnectionResetError:
-        raise BrokenPipeError(EPIPE, os.strerror(EPIPE)) from None
+        raise failure(EPIPE) from None
     except OSError as error:
         if error.errno == errno.ETOOMANYREFS:
             raise BlockingIOError(error.errno, error.strerror) from None
@@ -404,10 +406,10 @@ class Window:
 
     @classmethod
     def adopt(cls, fd: int, size: int) -> "Window":
-        """A window that a peer made. It is mapped only if the peer can no longer make it smaller.
+        """A window that a client made. It is mapped only if the client can no longer make it smaller.
 
         Raises:
-            ValueError: the file is smaller than the peer says.
+            ValueError: it is no file to be read and written, or smaller than the client says.
         """
         status = os.fstat(fd)
         if not 0 < size <= status.st_size:
@@ -435,7 +437,7 @@ class Window:
         """Copy out of the window until ``target`` is full.
 
         Raises:
-            ValueError: the peer has made the file smaller in the meantime.
+            ValueError: the client has made the file smaller in the meantime.
         """
         if self._memory is not None:
             with memoryview(self._memory) as view:
@@ -448,7 +450,7 @@ class Window:
             target, offset = target[count:], offset + count
 
     def _pread(self, target: memoryview, offset: int) -> int:
-        data = os.pread(self.fd, min(len(target), 1 << 20), offset)
+        data = os.pread(self.fd, min(len(target), 1 << 20), offset)  # Copied twice, so not all of it at once.
         target[: len(data)] = data
         return len(data)
 
@@ -487,7 +489,7 @@ def restarts_reads() -> bool:
 
 
 def _milliseconds(deadline: Optional[float]) -> int:
-    """What is left until a deadline, as poll wants it: rounded up, so that poll does not end before it."""
+    """What is left until a deadline, in the milliseconds of poll(2): rounded up, lest it end before, and a C int."""
     if deadline is None:
         return -1
     return max(0, min(math.ceil((deadline - time.monotonic()) * 1000), 2**31 - 1))
@@ -546,7 +548,8 @@ class EpollPoller:
         self._entry = bytearray(struct.pack("ihh", self._epoll.fileno(), select.POLLIN, 0))
         self._entry_address = address_of(self._entry)
         self._masks: Dict[int, int] = {}
-        # Wait in any thread but the main one, as fast as Python can: None for no limit of time, and at most how much.
+        # Wait in any thread but the main one, as fast as Python can: to be called with None, for no limit of time, and
+        # with how much news is told at most, since room for more takes time to make.
         self.wait_for_ever = self._epoll.poll
         self._news = functools.partial(self._epoll.poll, 0)
 
@@ -581,13 +584,13 @@ class EpollPoller:
         return self._epoll.poll(0)
 
     def wait_interruptibly(self) -> News:
-        """The same in the main thread.
+        """Wait without a limit of time in the main thread.
 
         Raises:
             InterruptedError: a signal handler ran.
         """
         if _c_poll(self._entry_address, 1, -1) < 0:
-            raise InterruptedError(EINTR, "interrupted by a signal handler")
+            raise failure(EINTR)
         return self._news()
 
     def wait(self, deadline: Optional[float], is_main: bool) -> News:
@@ -597,9 +600,10 @@ class EpollPoller:
             InterruptedError: a signal handler ran in the main thread.
         """
         if not is_main:
+            # In milliseconds, what epoll waits must fit C's int; who wakes before the deadline waits again.
             return self._epoll.poll(None if deadline is None else min(max(0.0, deadline - time.monotonic()), 1e6))
         if _interruptible_poll(self._entry_address, 1, deadline) < 0:
-            raise InterruptedError(EINTR, "interrupted by a signal handler")
+            raise failure(EINTR)
         return self._epoll.poll(0)
 
 
@@ -615,9 +619,10 @@ def _own_bell() -> Bell:
 
 
 class PollPoller:
-    """The same by poll(2), which looks at every descriptor each time and tells every thread.
+    """Which of a channel's descriptors have news, where there is no epoll: every thread that waits is told all of it.
 
-    poll knows nothing of what is registered while it waits, so every thread that waits has a bell of its own.
+    poll(2) looks at every descriptor each time. It knows nothing of what is registered while it waits, so every thread
+    that waits has a bell of its own.
     """
 
     def __init__(self) -> None:
@@ -679,7 +684,7 @@ class PollPoller:
             return poll.poll(None if deadline is None else _milliseconds(deadline))
         entries = bytearray(b"".join(struct.pack("ihh", fd, mask, 0) for fd, mask in masks.items()))
         if _interruptible_poll(address_of(entries), len(masks), deadline) < 0:
-            raise InterruptedError(EINTR, "interrupted by a signal handler")
+            raise failure(EINTR)
         return [(fd, events) for fd, _mask, events in struct.iter_unpack("ihh", entries) if events]
 
 

@@ -518,7 +518,11 @@ class SocketKernel(Kernel):
 
     @contextlib.contextmanager
     def _looking_at(self, rcvid: int) -> Iterator[ServerLane]:
-        """The same, once it is known whether the client is still there and still wants to wait (B150, B153)."""
+        """The lane of a message that waits for an answer, once its client was heard, which may want to be freed.
+
+        Raises:
+            OSError: ESRCH, there is no such message, or no longer (B150, B153).
+        """
         with self._answering(rcvid) as lane:
             lane.hear_client()
             if lane.rcvid != rcvid:

@@ -1,7 +1,7 @@
 """The server's end of a lane: its client, the message that was received from it, and the answer.
 
-A lane is idle until its client puts a message into it. It is looked at, then received, which gives it a rcvid, then
-answered, and is idle again. From looking on, whatever is not as PROTOCOL.md has it costs the client the lane.
+A lane is idle until its client puts a message into it. The message is looked at, then received, which gives it a rcvid,
+then answered, and the lane is idle again. Whatever is not as PROTOCOL.md has it costs the client the lane.
 """
 
 import contextlib
@@ -273,7 +273,7 @@ class ServerLane:
             self.describe(info)
 
     def describe(self, info: MessageInfo) -> None:
-        """Fill in what is known about the received message and its sender (B98 to B104, B153)."""
+        """Fill in what is known about the received message and its client (B98 to B104, B153)."""
         flags = _ENDIAN_FLAG | (NTO_MI_UNBLOCK_REQ if self.unblock_pulse is not None else 0)
         client = self.client
         who = client.credentials.pid, self.tid, self.channel.address.chid, client.scoid, self.coid

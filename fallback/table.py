@@ -120,7 +120,7 @@ class ConnectionTable:
         """The connection under a number.
 
         Raises:
-            TypeError: the number is none.
+            TypeError: the number is no integer.
             OSError: EBADF, there is no such connection, or something else has its number by now; else what a server
                 says to the copy of a connection that a forked child uses for the first time.
         """
@@ -141,7 +141,7 @@ class ConnectionTable:
         """The connection with this number or the next higher one, side channels last (B64 to B68).
 
         Raises:
-            OSError: EINVAL, there is none.
+            OSError: EINVAL, there is no such connection.
         """
         for number in sorted(number for number in (*self.entries, *self._inherited) if number >= coid):
             with contextlib.suppress(OSError):
@@ -309,7 +309,7 @@ class ConnectionTable:
         """End a connection and free its number.
 
         Raises:
-            OSError: EBADF, there is none.
+            OSError: EBADF, there is no connection under this number.
         """
         with self.lock:
             try:

@@ -109,11 +109,11 @@ class Threads:
         return thread, _Leaving(leave)
 
     def known(self) -> List[Thread]:
-        """All of them."""
+        """The threads that have made a call of ours and have not ended."""
         return list(self._known.values())
 
     def arm(self, timeout: Optional[Timeout]) -> int:
-        """Arm a timeout for the calling thread, or none; the flags of the one that was armed before (B222, B223)."""
+        """Arm a timeout for the calling thread, or disarm it with None; the flags of the one before (B222, B223)."""
         before = self.timeouts.pop(get_ident(), None)
         if timeout is not None:
             self.timeouts[get_ident()] = timeout

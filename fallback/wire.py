@@ -46,7 +46,8 @@ unblock: Final = Struct("=HHi24x")  # kind, 0, errno of the reason
 pulse: Final = Struct("=HHiiiQ8x")  # kind, priority, code, value, coid, time
 reply: Final = Struct("=HHiqQ")  # kind, 0, errno, status (WRITE: offset), length
 
-# The same without what is not asked for in a message that can be received at once, and is 0 in a plain reply.
+# The headers of a message and of a reply, without the time, which does not matter for a message that can be received
+# at once, and without the errno, which is 0 in a plain reply.
 timeless_message: Final = Struct("=HHiQQ8x")
 plain_reply: Final = Struct("=H6xqQ")
 

@@ -76,6 +76,7 @@ from .constants import (
     PULSE_CODE_UNBLOCK,
     RESMGR_FLAG_SELF,
 )
+from .errors import failure
 from .iomessages import CONNECT, POSITION, SEEK, TRANSFER
 from .kernel import BytesLike, Name, StrPath
 from .ocb import Ocb, Ocbs
@@ -338,23 +339,23 @@ class BaseService:
 
         Bytes alone have their number for a status, as with _IO_READ: ``Connection.ask`` returns just them.
         """
-        raise OSError(ENOSYS, os.strerror(ENOSYS))
+        raise failure(ENOSYS)
 
     def read(self, request: Request, nbytes: int) -> BytesLike:
         """Answer a read of up to ``nbytes`` bytes from ``request.ocb.offset`` on; b"" is the end of the file."""
-        raise OSError(ENOSYS, os.strerror(ENOSYS))
+        raise failure(ENOSYS)
 
     def write(self, request: Request, data: bytes) -> Union[int, Awaitable[Optional[int]], None]:
         """Take what is written at ``request.ocb.offset``; how much of it, if not all."""
-        raise OSError(ENOSYS, os.strerror(ENOSYS))
+        raise failure(ENOSYS)
 
     def size(self, request: Request) -> Union[int, Awaitable[int]]:
         """How long the file is: for seeking relative to its end."""
-        raise OSError(EINVAL, os.strerror(EINVAL))
+        raise failure(EINVAL)
 
     def io(self, request: Request) -> Answer:
         """Answer any other I/O message, such as _IO_STAT: ``request.kind`` tells."""
-        raise OSError(ENOSYS, os.strerror(ENOSYS))
+        raise failure(ENOSYS)
 
     def opened(self, request: Request) -> object:
         """A client opens a path, or sends its first message on a connection; raise OSError to refuse it.
@@ -646,7 +647,7 @@ class BaseService:
         if request.kind == IO_CONNECT:
             _kind, subtype, _type, _reply_max, _entry_max, _key, _handle, ioflag, *_rest = request.unpack(CONNECT)
             if subtype != IO_CONNECT_OPEN:
-                raise OSError(ENOSYS, os.strerror(ENOSYS))
+                raise failure(ENOSYS)
             request.ocb.ioflag = ioflag
         if not request.ocb.links:
             yield Step(lambda: self.opened(request), lambda _none: self._enter(request))
@@ -677,7 +678,7 @@ class BaseService:
         if whence == os.SEEK_END:
             return self.size(request)
         if whence not in (os.SEEK_SET, os.SEEK_CUR):
-            raise OSError(EINVAL, os.strerror(EINVAL))
+            raise failure(EINVAL)
         return request.ocb.offset if whence == os.SEEK_CUR else 0
 
     # Connections that come and go.
@@ -857,6 +858,6 @@ def _write_answer(request: Request, data: bytes, count: Optional[int]) -> Tuple[
 
 def _seek_answer(request: Request, offset: int) -> Tuple[int, bytes]:
     if offset < 0:
-        raise OSError(EINVAL, os.strerror(EINVAL))
+        raise failure(EINVAL)
     request.ocb.offset = offset
     return EOK, POSITION.pack(offset)

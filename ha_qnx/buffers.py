@@ -3,10 +3,7 @@
 import math
 import operator
 import threading
-from typing import Any, Iterable, List, Optional, Sequence, Union
-
-Readable = Union[bytes, bytearray, memoryview, "SupportsBuffer"]
-SupportsBuffer = object  # typing.Buffer came with Python 3.12
+from typing import Any, Iterable, List, Optional, Sequence
 
 # The parts of a message or of what it is received into, in order, as they are used within.
 Buffers = Sequence[memoryview]

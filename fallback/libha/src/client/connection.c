@@ -10,7 +10,10 @@
 #include "host/descriptor.h"
 #include "number.h"
 
-/* So many windows are kept for the next messages: a connection that is not in use holds at most 64 MiB. */
+/*
+ * So many windows are kept for the next messages, since no more threads than that are likely to send large messages at
+ * once, again and again: a connection that is not in use holds at most 64 MiB.
+ */
 #define WINDOWS_KEPT 4
 
 static atomic_uint count;

@@ -12,8 +12,8 @@
 #include "host/descriptor.h"
 #include "host/registry.h"
 
-/* The smallest window. One that is larger than its message costs nothing: the host gives memory for what is written. */
-#define WINDOW_MIN (UINT64_C(1) << 18)
+/* The smallest window: it holds the least that needs one, and twice that. */
+#define WINDOW_MIN (UINT64_C(1) << 16)
 
 uint64_t lane_window_needed(uint64_t size, uint64_t room)
 {

@@ -28,7 +28,7 @@
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 static struct registry registry;
 /* A sealed memory file, of which every placeholder is a description of its own; -1 until it is needed. */
-static int template = -1;
+static int sealed = -1;
 /* Given up when a descriptor is needed and there is no other; -1 if there is none. */
 static int reserve = -1;
 
@@ -359,11 +359,11 @@ ssize_t descriptor_write(int fd, const void *bytes, size_t size)
 static int placeholder_make(off_t cookie)
 {
     char path[32];
-    if (template < 0)
-        template = sealed_file("ha_qnx placeholder", 0, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
-    if (template < 0)
+    if (sealed < 0)
+        sealed = sealed_file("ha_qnx placeholder", 0, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+    if (sealed < 0)
         return -1;
-    format_descriptor_path(path, sizeof path, template);
+    format_descriptor_path(path, sizeof path, sealed);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return -1;
@@ -403,7 +403,7 @@ bool descriptor_is_foreign(int number)
     struct stat ours, other;
     enter();
     bool is_open = !fstat(number, &other);
-    bool is_placeholder = is_open && template >= 0 && !fstat(template, &ours) && ours.st_dev == other.st_dev &&
+    bool is_placeholder = is_open && sealed >= 0 && !fstat(sealed, &ours) && ours.st_dev == other.st_dev &&
                           ours.st_ino == other.st_ino;
     leave();
     return is_open && !is_placeholder;
@@ -454,6 +454,6 @@ void descriptor_after_fork_in_child(void)
 {
     for (int fd; (fd = registry_take_any(&registry)) >= 0;)
         close(fd);
-    template = reserve = -1;
+    sealed = reserve = -1;
     leave();
 }

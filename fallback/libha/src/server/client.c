@@ -17,10 +17,10 @@
 #include "server/server_lane.h"
 
 /*
- * Pulses beyond that are left in their pipes, until half of them are received: their senders get EAGAIN when the host
- * holds no more either. That is a limit of memory, and far above what any server leaves waiting.
+ * Pulses beyond that are left in their pipes until half of them are received, and when the host holds no more, their
+ * senders get EAGAIN (B250). They take 4 megabytes.
  */
-#define PULSES_MAX (1 << 17)
+#define PULSES_MAX 65536
 #define PULSES_AT_ONCE 128
 
 void client_add(struct channel *channel, int sock)

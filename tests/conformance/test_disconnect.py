@@ -29,7 +29,7 @@ from .marks import checks
 from .peers import Peer
 from .receiving import assert_nothing_waits, receive_message, receive_pulse
 from .servers import create_channel
-from .waiting import DEADLINE, Task
+from .waiting import DEADLINE, Task, rounds
 
 INDEXES = [NTO_SIDE_CHANNEL, 0]
 
@@ -387,7 +387,7 @@ def receive_until(qnx: Any, chid: int, code: int) -> List[Tuple[int, int]]:
         told.append((pulse.code, pulse.value.sival_int))
 
 
-def come_and_go_beside_a_receiver(qnx: Any, rounds: int) -> List[Tuple[int, List[int], List[Tuple[int, int]]]]:
+def come_and_go_beside_a_receiver(qnx: Any, count: int) -> List[Tuple[int, List[int], List[Tuple[int, int]]]]:
     """In each round: attach and detach connections in several threads while their channel ends and pulses come.
 
     Returns:
@@ -396,7 +396,7 @@ def come_and_go_beside_a_receiver(qnx: Any, rounds: int) -> List[Tuple[int, List
     sys.setswitchinterval(1e-6)
     own = qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT)
     outcomes = []
-    for _ in range(rounds):
+    for _ in rounds(count):
         chid = qnx.ChannelCreate(0)
         coids = [qnx.ConnectAttach(0, 0, chid) for _ in range(200)]
         receiving = Task(receive_until, qnx, own, 1)

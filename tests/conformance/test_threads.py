@@ -15,7 +15,7 @@ from .expect import fails_with
 from .marks import checks
 from .peers import Peer, PeerPool
 from .receiving import assert_nothing_waits, receive_message
-from .waiting import DEADLINE, eventually
+from .waiting import DEADLINE, eventually, rounds
 
 THREADS = 5
 
@@ -133,12 +133,12 @@ def test_threads_share_a_connection_without_waiting_for_each_other(qnx: Any, cli
     assert len({info.scoid for _rcvid, _number, info in received}) == 1
 
 
-def use_closed_numbers(qnx: Any, rounds: int) -> List[int]:
+def use_closed_numbers(qnx: Any, count: int) -> List[int]:
     """What several threads get for sends, at the same time, on a connection whose descriptor os.close has closed."""
     sys.setswitchinterval(1e-6)
     chid = qnx.ChannelCreate(0)
     results: List[int] = []
-    for _ in range(rounds):
+    for _ in rounds(count):
         coid = qnx.ConnectAttach(0, 0, chid, 0)
         ready = threading.Barrier(8)
 

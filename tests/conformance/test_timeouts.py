@@ -13,7 +13,7 @@ from .clients import Call, Client, Start
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer, PeerPool
-from .receiving import PATIENCE, PULSE_SIZE, assert_nothing_waits, receive_message
+from .receiving import PATIENCE, PULSE_SIZE, assert_nothing_waits, receive_message, receive_pulse
 from .waiting import Task
 
 SEND_AND_REPLY = NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY
@@ -192,13 +192,17 @@ def test_the_main_thread_is_limited_like_any_other(qnx: Any, start: Start, recei
             qnx.MsgReply(receiving.result(), 0)
 
 
-def send_twice(qnx: Any, pid: int, chid: int, flags: int) -> List[Any]:
-    """On one connection: what becomes of a message that has a timeout, and then of one that has none."""
+def send_twice(qnx: Any, pid: int, chid: int, flags: int, told: int) -> List[Any]:
+    """On one connection: what becomes of a message that has a timeout, and then of one that has none.
+
+    A pulse on another channel tells that the first has timed out.
+    """
     coid = qnx.ConnectAttach(0, pid, chid)
     reply = bytearray(10)
     qnx.TimerTimeout(flags, SHORT)
     with fails_with(ETIMEDOUT):
         qnx.MsgSend(coid, b"first", reply)
+    qnx.MsgSendPulse(qnx.ConnectAttach(0, pid, told), 10, 1, 1)
     return [qnx.MsgSend(coid, b"second", reply), bytes(reply)]
 
 
@@ -206,10 +210,10 @@ def send_twice(qnx: Any, pid: int, chid: int, flags: int) -> List[Any]:
 @pytest.mark.parametrize("flags", [NTO_TIMEOUT_SEND, NTO_TIMEOUT_REPLY], ids=["send", "reply"])
 def test_a_connection_is_as_good_after_a_timeout(qnx: Any, client: Client, flags: int) -> None:
     """After ETIMEDOUT the connection works as before, and the next message has no timeout."""
-    chid, message = qnx.ChannelCreate(0), bytearray(PULSE_SIZE)
-    sending = client.start(send_twice, os.getpid(), chid, flags).wait_until_blocked()
+    chid, told, message = qnx.ChannelCreate(0), qnx.ChannelCreate(0), bytearray(PULSE_SIZE)
+    sending = client.start(send_twice, os.getpid(), chid, flags, told)
     unanswered = [receive_message(qnx, chid)] if flags == NTO_TIMEOUT_REPLY else []
-    outlast_timeouts(qnx)
+    receive_pulse(qnx, told)
     rcvid = receive_message(qnx, chid, message)
     assert message.startswith(b"second")
     outlast_timeouts(qnx)

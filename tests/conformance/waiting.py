@@ -1,10 +1,24 @@
 """Waiting by condition, with a deadline."""
 
+import contextlib
+import platform
 import threading
 import time
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 
 DEADLINE = 15.0
+
+
+def rounds(count: int) -> Iterator[int]:
+    """The numbers of the rounds of a test that does the same again and again; a busy machine gets fewer of them.
+
+    They end in a third of the deadline, so that whoever waits for all of them need not know how fast the machine is.
+    """
+    end = time.monotonic() + DEADLINE / 3
+    for number in range(count):
+        yield number
+        if time.monotonic() >= end:
+            return
 
 
 def eventually(condition: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
@@ -84,6 +98,11 @@ class Task:
         assert self.is_blocked(), self._error or f"the call returned {self._result!r} at once"
         return self
 
+    def wait_until_blocked_or_done(self) -> "Task":
+        """The same where the call may end before that is seen: because of a timeout, on a busy machine."""
+        eventually(lambda: self.done or is_asleep(self.native_id), "the thread to block")
+        return self
+
     def end(self) -> None:
         """Wait for the thread, whatever became of it."""
         self._done.wait(DEADLINE)
@@ -93,24 +112,43 @@ class Task:
         self._thread.join(DEADLINE)
 
 
+# The numbers of the system calls in which a thread sleeps that is not blocked: because it takes a pause (select,
+# pselect6, nanosleep, clock_nanosleep), or perhaps because it waits for a lock (futex).
+_PAUSES = {"x86_64": ("23", "270", "35", "230"), "aarch64": ("72", "101", "115")}.get(platform.machine(), ())
+_LOCK = {"x86_64": "202", "aarch64": "98"}.get(platform.machine())
+
+
 def is_asleep(native_id: int, process: str = "self") -> bool:
-    """Whether a thread sleeps and stays asleep, as far as the host shows it."""
+    """Whether a thread sleeps in a call that blocks and stays asleep, as far as the host shows it."""
     first = _sleep_record(process, native_id)
     if first is None:
         return False
-    time.sleep(0.004)
+    # Who waits for the interpreter's lock asks for it every 5 ms.
+    time.sleep(0.012 if first.call == _LOCK else 0.004)
     return _sleep_record(process, native_id) == first
 
 
-def _sleep_record(process: str, native_id: int) -> "Optional[List[str]]":
-    """How often a sleeping thread has gone to sleep; None while it runs."""
+class _SleepRecord(NamedTuple):
+    """How often a sleeping thread has gone to sleep, and in which system call."""
+
+    switches: List[str]
+    call: str
+
+
+def _sleep_record(process: str, native_id: int) -> Optional[_SleepRecord]:
+    """What the host shows of a sleeping thread; None while it runs or takes a pause."""
     try:
         with open(f"/proc/{process}/task/{native_id}/status") as status:
             lines = status.read().splitlines()
     except FileNotFoundError:
         # A host without Linux's /proc does not show it. To be asleep after a while is all that can be assumed.
         time.sleep(0.05)
-        return []
+        return _SleepRecord([], "")
     if not any(line.startswith("State:\tS") for line in lines):
         return None
-    return [line for line in lines if "ctxt_switches" in line]
+    call = ""
+    with contextlib.suppress(OSError), open(f"/proc/{process}/task/{native_id}/syscall") as shown:
+        call = shown.read().partition(" ")[0]
+    if call in _PAUSES or call == "running\n":
+        return None
+    return _SleepRecord([line for line in lines if "ctxt_switches" in line], call)

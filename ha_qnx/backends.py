@@ -39,7 +39,14 @@ class BackendUnavailableError(ImportError):
 def _make_fallback() -> Backend:
     if not hasattr(os, "register_at_fork"):
         raise ImportError("it needs a POSIX host")
-    from .fallback.kernel import SocketKernel
+    try:
+        from .fallback.kernel import SocketKernel
+    except ModuleNotFoundError as error:
+        if error.name != "ha_qnx.fallback":
+            raise
+        raise ImportError(
+            "this is a checkout, where sh ci/dev makes ha_qnx importable: see .github/CONTRIBUTING.md"
+        ) from None
 
     return Recovery("fallback", SocketKernel())
 

@@ -1,6 +1,7 @@
 """Waiting by condition, with a deadline."""
 
 import contextlib
+import os
 import platform
 import threading
 import time
@@ -108,8 +109,9 @@ class Task:
         self._done.wait(DEADLINE)
 
     def join(self) -> None:
-        """Wait until the thread itself is gone, which has ended its call."""
+        """Wait until the thread itself is gone, for the host too, which has ended its call."""
         self._thread.join(DEADLINE)
+        eventually(lambda: is_gone(self.native_id), "the thread to be gone")
 
 
 # The numbers of the system calls in which a thread sleeps that is not blocked: because it takes a pause (select,
@@ -126,6 +128,15 @@ def is_asleep(native_id: int, process: str = "self") -> bool:
     # Who waits for the interpreter's lock asks for it every 5 ms.
     time.sleep(0.012 if first.call == _LOCK else 0.004)
     return _sleep_record(process, native_id) == first
+
+
+def is_gone(native_id: int) -> bool:
+    """Whether a thread of this process has ended, as far as the host shows it."""
+    if not os.path.exists("/proc/self/task"):
+        # As below: to be gone after a while is all that can be assumed.
+        time.sleep(0.05)
+        return True
+    return not os.path.exists(f"/proc/self/task/{native_id}")
 
 
 class _SleepRecord(NamedTuple):

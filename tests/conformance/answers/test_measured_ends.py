@@ -1,6 +1,5 @@
 """Channels that are destroyed and connections that are detached while somebody waits on them."""
 
-import threading
 from typing import Any, List
 
 import pytest
@@ -16,7 +15,7 @@ from ha_qnx import (
 
 from ..clients import Client, Start
 from ..peers import Peer
-from ..waiting import DEADLINE
+from ..waiting import Task
 from .asking import Answers, measured
 from .notation import PULSE_SIZE, listed, low, told, yes
 from .parties import Ledger, make, nothing_or, outcome, played, receive, state
@@ -123,20 +122,16 @@ def test_receivers_of_a_channel_that_is_destroyed(qnx: Any, start: Start) -> Ans
 
 def end_threads(qnx: Any) -> Answers:
     """Hear of threads that end, one of which has created the channel."""
-    made: List[int] = []
-    creating = threading.Thread(target=lambda: made.append(qnx.ChannelCreate(0)))
-    creating.start()
-    creating.join(DEADLINE)
-    (chid,) = made
+    creating = Task(qnx.ChannelCreate, 0)
+    chid = creating.result()
+    creating.join()
     coid = qnx.ConnectAttach(0, 0, chid)
     qnx.MsgSendPulse(coid, 10, 5, 6)
     yield "CT01", f"ok, {receive(qnx, chid)}"
     hears = qnx.ChannelCreate(NTO_CHF_THREAD_DEATH)
     for name in ("CT02", "CT03"):
         qnx.MsgSendPulse(coid, 10, 1, 1)
-        ending = threading.Thread(target=receive, args=(qnx, chid))
-        ending.start()
-        ending.join(DEADLINE)
+        Task(receive, qnx, chid).join()
         yield name, str(receive(qnx, hears))
 
 

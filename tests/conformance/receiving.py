@@ -12,6 +12,9 @@ from .waiting import DEADLINE
 #: The deadline of all waiting, as TimerTimeout takes it.
 PATIENCE = int(DEADLINE * 1e9)
 
+#: What is to expire waits not longer than needed, in nanoseconds.
+SHORT = 30_000_000
+
 PULSE_SIZE = ctypes.sizeof(Pulse)
 
 
@@ -41,3 +44,12 @@ def assert_nothing_waits(qnx: Any, chid: int) -> None:
     qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, None)
     with fails_with(ETIMEDOUT):
         qnx.MsgReceive(chid, bytearray(PULSE_SIZE))
+
+
+def outlast_timeouts(qnx: Any, nanoseconds: int = SHORT) -> None:
+    """Return when every timeout of that length that was set before has expired, and has had time to show."""
+    chid = qnx.ChannelCreate(0)
+    for limit in (nanoseconds, SHORT):
+        qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, limit)
+        with fails_with(ETIMEDOUT):
+            qnx.MsgReceive(chid, bytearray(PULSE_SIZE))

@@ -13,14 +13,21 @@ from .clients import Call, Client, Start
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer, PeerPool
-from .receiving import PATIENCE, PULSE_SIZE, assert_nothing_waits, receive_message, receive_pulse
+from .receiving import (
+    PATIENCE,
+    PULSE_SIZE,
+    SHORT,
+    assert_nothing_waits,
+    outlast_timeouts,
+    receive_message,
+    receive_pulse,
+)
 from .waiting import Task
 
 SEND_AND_REPLY = NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY
 
-# Nanoseconds. What is to expire waits not longer than needed; what must not expire before a receiver that waits already
-# has the message, waits longer.
-SHORT = 30_000_000
+# Nanoseconds: what must not expire before a receiver that waits already has the message, waits longer than what is to
+# expire.
 ENOUGH_TO_BE_RECEIVED = 250_000_000
 
 # More than the host can wait for at a time.
@@ -68,15 +75,6 @@ def receive(qnx: Any, call: str, chid: int) -> int:
     buffer = bytearray(PULSE_SIZE)
     result: int = getattr(qnx, call)(chid, [buffer] if call == "MsgReceivev" else buffer)
     return result
-
-
-def outlast_timeouts(qnx: Any, nanoseconds: int = SHORT) -> None:
-    """Return when every timeout of that length that was set before has expired, and has had time to show."""
-    chid = qnx.ChannelCreate(0)
-    for limit in (nanoseconds, SHORT):
-        qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, limit)
-        with fails_with(ETIMEDOUT):
-            qnx.MsgReceive(chid, bytearray(PULSE_SIZE))
 
 
 def send_all(client: Client, chid: int, flags: int, nanoseconds: Optional[int]) -> List[Call]:

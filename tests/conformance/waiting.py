@@ -151,6 +151,8 @@ def _sleep_record(process: str, native_id: int) -> Optional[_SleepRecord]:
     try:
         with open(f"/proc/{process}/task/{native_id}/status") as status:
             lines = status.read().splitlines()
+    except ProcessLookupError:
+        return None  # It has ended between the two.
     except FileNotFoundError:
         # A host without Linux's /proc does not show it. To be asleep after a while is all that can be assumed.
         time.sleep(0.05)

@@ -164,6 +164,11 @@ class Ledger:
         self._known.discard(self.held.info.scoid)
         return released(self._qnx, self.held.rcvid, status, data)
 
+    def refuse(self, error: int) -> str:
+        """Let the message that is held fail."""
+        assert self.held is not None
+        return "release " + told(self._qnx.MsgError, self.held.rcvid, error)
+
     def next(self) -> str:
         """Wait for the next item, and tell it."""
         return self._written(receive(self._qnx, self._chid))
@@ -191,6 +196,14 @@ class Ledger:
             whose = "the held one" if pulse.value.sival_int == self.held.rcvid else "another"
             return f"unblock pulse for {whose}"
         return f"pulse {pulse.code} value {pulse.value.sival_int}"
+
+
+def pulse_for(found: Received, rcvid: int) -> str:
+    """A pulse, with 777 as its value if that is the rcvid of a message."""
+    told_pulse = str(found)
+    if found.rcvid == 0 and found.pulse.value.sival_int == rcvid:
+        return told_pulse.replace(f"value {rcvid} ", "value 777 ")
+    return told_pulse
 
 
 def released(qnx: Any, rcvid: int, status: int, data: bytes = b"") -> str:

@@ -21,7 +21,7 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Sequence, Set, Tu
 # No module is longer, in lines. (A file of tests is a list, and may be.)
 LONGEST = 900
 # The largest circle of the C library, in files.
-LARGEST_CIRCLE_IN_C = 10
+LARGEST_CIRCLE_IN_C = 6
 
 Edges = Dict[str, Set[str]]
 

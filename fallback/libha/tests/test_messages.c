@@ -1,6 +1,8 @@
 /* Messages, replies, and the errors of both sides. */
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -383,6 +385,21 @@ static void many_channels_and_connections(void)
     }
 }
 
+/* A process that is in very many groups lists the first of them. Only root can be in so many at will. */
+static void many_groups(void)
+{
+    static gid_t groups[2000];
+    struct _client_info info;
+    for (int i = 0; i < 2000; i++)
+        groups[i] = (gid_t)(100 + i);
+    if (setgroups(2000, groups)) {
+        printf("many_groups: not run, setgroups() is not allowed\n");
+        return;
+    }
+    CHECK(!ConnectClientInfo(-1, &info, 3) && info.cred.ngroups == 2000);
+    CHECK(info.cred.grouplist[0] == 100 && info.cred.grouplist[2] == 102 && !info.cred.grouplist[3]);
+}
+
 static void what_the_library_is(void)
 {
     CHECK(!strncmp(ha_posix_version(), "libha for POSIX ", 16));
@@ -407,6 +424,7 @@ int main(int argc, char **argv)
         {"a_signal", a_signal},
         {"a_thread_that_goes_on", a_thread_that_goes_on},
         {"many_channels_and_connections", many_channels_and_connections},
+        {"many_groups", many_groups},
         {"what_the_library_is", what_the_library_is},
     };
     return RUN_CASES(cases, argc, argv);

@@ -37,8 +37,7 @@ extern "C" {
 
 typedef struct iovec iov_t;
 
-#define SETIOV(_iov, _address, _length) \
-    ((_iov)->iov_base = (void *)(_address), (_iov)->iov_len = (size_t)(_length))
+#define SETIOV(_iov, _address, _length) ((_iov)->iov_base = (void *)(_address), (_iov)->iov_len = (size_t)(_length))
 
 /* What MsgReceive() stores for a pulse. */
 struct _pulse {

@@ -11,27 +11,27 @@
 #include "ha_posix.h"
 
 /* Ends the test program if the condition does not hold. */
-#define CHECK(CONDITION)                                     \
-    do {                                                     \
-        if (!(CONDITION))                                    \
-            check_failed(__FILE__, __LINE__, #CONDITION);    \
+#define CHECK(CONDITION)                                  \
+    do {                                                  \
+        if (!(CONDITION))                                 \
+            check_failed(__FILE__, __LINE__, #CONDITION); \
     } while (0)
 
 /* A call must return -1 and set errno to a number. */
-#define CHECK_FAILS(CALL, ERROR)                                                            \
-    do {                                                                                    \
-        errno = 0;                                                                          \
-        long check_result = (long)(CALL);                                                   \
-        if (check_result != -1 || errno != (ERROR))                                         \
-            check_failed(__FILE__, __LINE__, #CALL " does not fail with " #ERROR);          \
+#define CHECK_FAILS(CALL, ERROR)                                                   \
+    do {                                                                           \
+        errno = 0;                                                                 \
+        long check_result = (long)(CALL);                                          \
+        if (check_result != -1 || errno != (ERROR))                                \
+            check_failed(__FILE__, __LINE__, #CALL " does not fail with " #ERROR); \
     } while (0)
 
 /* Waits until a condition holds, for a limited time. */
-#define CHECK_EVENTUALLY(CONDITION)                                                          \
-    do {                                                                                     \
-        for (int check_left = 30000; !(CONDITION); check_left--, check_pause())              \
-            if (!check_left)                                                                 \
-                check_failed(__FILE__, __LINE__, "waited in vain until " #CONDITION);        \
+#define CHECK_EVENTUALLY(CONDITION)                                                   \
+    do {                                                                              \
+        for (int check_left = 30000; !(CONDITION); check_left--, check_pause())       \
+            if (!check_left)                                                          \
+                check_failed(__FILE__, __LINE__, "waited in vain until " #CONDITION); \
     } while (0)
 
 _Noreturn void check_failed(const char *file, int line, const char *what);
@@ -74,9 +74,9 @@ struct question {
     uint16_t subtype;
     int32_t number;
 };
-#define QUESTION 0x200     /* the reply is the question; the status is the number */
-#define ASK_PID 0x201      /* the status is the server's pid */
-#define ASK_SILENCE 0x202  /* there is no reply */
+#define QUESTION 0x200    /* the reply is the question; the status is the number */
+#define ASK_PID 0x201     /* the status is the server's pid */
+#define ASK_SILENCE 0x202 /* there is no reply */
 
 /*
  * Answers questions and I/O messages: what is read is a run of x, what is written is swallowed, the position is what

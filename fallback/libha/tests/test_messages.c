@@ -117,9 +117,9 @@ static void all_sends(void)
     SETIOV(&out[1], "cd", 2);
     SETIOV(&in[0], reply, 1);
     SETIOV(&in[1], reply + 1, 3);
-#define SENDS(NAME, OUT, OUT_COUNT, IN, IN_COUNT)                                     \
-    do {                                                                              \
-        memset(reply, 0, sizeof reply);                                               \
+#define SENDS(NAME, OUT, OUT_COUNT, IN, IN_COUNT)                                       \
+    do {                                                                                \
+        memset(reply, 0, sizeof reply);                                                 \
         CHECK(NAME(coid, OUT, OUT_COUNT, IN, IN_COUNT) == 4 && !strcmp(reply, "abcd")); \
     } while (0)
     SENDS(MsgSend, "abcd", 4, reply, 4);

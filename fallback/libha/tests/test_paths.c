@@ -107,8 +107,9 @@ static int reach(const char *path)
 
 static void the_message(void)
 {
-    static const unsigned char expected[] = {0x00, 0x01, 0x02, 0x00, 0, 0, 0, 0, 0x98, 0x09, 0x0f, 0x00, 0, 0, 0, 0,
-                                             0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0};
+    static const unsigned char expected[] = {0x00, 0x01, 0x02, 0x00, 0, 0, 0, 0, 0x98, 0x09, 0x0f, 0x00, 0, 0,
+                                             0,    0,    0,    0,    0, 0, 3, 0, 0,    0,    0,    0,    0, 0,
+                                             0x40, 0,    3,    0,    0, 0, 1, 0, 0,    0,    0,    0,    0};
     share();
     start(0, PATH, 0);
     CHECK(reach(PATH) == 0 && seen->connects == 1);
@@ -160,15 +161,28 @@ struct question_of {
 static void below_a_path(void)
 {
     static const struct question_of plain[] = {
-        {PATH, "", 0, 0},          {PATH "/", NULL, 0, ENOTDIR}, {PATH "/.", NULL, 0, ENOTDIR},
-        {PATH "/a", NULL, 0, ENOENT}, {"/dev/../dev/door", "", 0, 0}, {"/dev/doorway", NULL, 0, ENOENT},
-        {"//dev//door", "", 0, 0}, {"/dev/./door", "", 0, 0},    {PATH "/a/../b", NULL, 0, ENOENT},
+        {PATH, "", 0, 0},
+        {PATH "/", NULL, 0, ENOTDIR},
+        {PATH "/.", NULL, 0, ENOTDIR},
+        {PATH "/a", NULL, 0, ENOENT},
+        {"/dev/../dev/door", "", 0, 0},
+        {"/dev/doorway", NULL, 0, ENOENT},
+        {"//dev//door", "", 0, 0},
+        {"/dev/./door", "", 0, 0},
+        {PATH "/a/../b", NULL, 0, ENOENT},
     };
     static const struct question_of directory[] = {
-        {PATH, "", 0, 0},         {PATH "/", "", 1, 0},       {PATH "/.", "", 3, 0},
-        {PATH "/a", "a", 0, 0},   {PATH "/a/b/", "a/b", 1, 0}, {PATH "/a/.", "a", 3, 0},
-        {PATH "//a", "a", 0, 0},  {PATH "/a/../b", "b", 0, 0}, {PATH "/a b", "a b", 0, 0},
-        {PATH "/a/..", "", 7, 0}, {"/dev/doorway", NULL, 0, ENOENT},
+        {PATH, "", 0, 0},
+        {PATH "/", "", 1, 0},
+        {PATH "/.", "", 3, 0},
+        {PATH "/a", "a", 0, 0},
+        {PATH "/a/b/", "a/b", 1, 0},
+        {PATH "/a/.", "a", 3, 0},
+        {PATH "//a", "a", 0, 0},
+        {PATH "/a/../b", "b", 0, 0},
+        {PATH "/a b", "a b", 0, 0},
+        {PATH "/a/..", "", 7, 0},
+        {"/dev/doorway", NULL, 0, ENOENT},
     };
     const struct question_of *tables[] = {plain, directory};
     size_t counts[] = {sizeof plain / sizeof *plain, sizeof directory / sizeof *directory};
@@ -216,9 +230,14 @@ static void several_servers(void)
 {
     enum { BEFORE = _RESMGR_FLAG_BEFORE, AFTER = _RESMGR_FLAG_AFTER };
     static const struct order orders[] = {
-        {{0, 0, 0}, "210"},           {{0, BEFORE, BEFORE}, "120"},  {{BEFORE, 0, BEFORE}, "021"},
-        {{AFTER, AFTER, 0}, "210"},   {{AFTER, 0, AFTER}, "120"},    {{0, AFTER, BEFORE}, "201"},
-        {{BEFORE, BEFORE, BEFORE}, "012"}, {{BEFORE | AFTER, 0, BEFORE}, "021"},
+        {{0, 0, 0}, "210"},
+        {{0, BEFORE, BEFORE}, "120"},
+        {{BEFORE, 0, BEFORE}, "021"},
+        {{AFTER, AFTER, 0}, "210"},
+        {{AFTER, 0, AFTER}, "120"},
+        {{0, AFTER, BEFORE}, "201"},
+        {{BEFORE, BEFORE, BEFORE}, "012"},
+        {{BEFORE | AFTER, 0, BEFORE}, "021"},
     };
     share();
     for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {

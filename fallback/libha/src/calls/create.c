@@ -10,9 +10,9 @@
 #include "server/channel.h"
 #include "server/deaths.h"
 
-#define KNOWN_FLAGS                                                                                      \
-    (_NTO_CHF_FIXED_PRIORITY | _NTO_CHF_UNBLOCK | _NTO_CHF_THREAD_DEATH | _NTO_CHF_DISCONNECT |          \
-     _NTO_CHF_SENDER_LEN | _NTO_CHF_COID_DISCONNECT | _NTO_CHF_REPLY_LEN | _NTO_CHF_PRIVATE)
+#define KNOWN_FLAGS                                                                                                   \
+    (_NTO_CHF_FIXED_PRIORITY | _NTO_CHF_UNBLOCK | _NTO_CHF_THREAD_DEATH | _NTO_CHF_DISCONNECT | _NTO_CHF_SENDER_LEN | \
+     _NTO_CHF_COID_DISCONNECT | _NTO_CHF_REPLY_LEN | _NTO_CHF_PRIVATE)
 #define DEATH_FLAGS (_NTO_CHF_COID_DISCONNECT | _NTO_CHF_THREAD_DEATH)
 
 int create_channel(unsigned flags, int *chid)

@@ -61,7 +61,7 @@ int file_dup(int fd, int *copy)
     if (fd < 0 || fd & _NTO_SIDE_CHANNEL)
         return EBADF;
     if (connection_is_ours(fd))
-        return !connection_is_open(fd)       ? EBADF
+        return !connection_is_open(fd)    ? EBADF
                : !connection_is_alive(fd) ? ESRCH /* B336 */
                                           : copy_connection(fd, 0, false, copy);
     *copy = dup(fd);

@@ -49,7 +49,8 @@ static int open_host(const char *path, int oflag, mode_t mode, int *fd)
 /* Whether others are asked after a server that says this (B314). */
 static bool is_passed_on(int error)
 {
-    return error == ENOENT || error == ENOSYS || error == ESRCH || error == ENXIO || error == EROFS || error == EBADFSYS;
+    return error == ENOENT || error == ENOSYS || error == ESRCH || error == ENXIO || error == EROFS ||
+           error == EBADFSYS;
 }
 
 /* Gives up a connection that was made to ask. */

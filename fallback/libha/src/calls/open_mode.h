@@ -6,20 +6,20 @@
 #include <stdarg.h>
 
 #ifdef O_TMPFILE
-#define NEEDS_MODE(OFLAG) ((OFLAG)&O_CREAT || ((OFLAG)&O_TMPFILE) == O_TMPFILE)
+#define NEEDS_MODE(OFLAG) ((OFLAG) & O_CREAT || ((OFLAG) & O_TMPFILE) == O_TMPFILE)
 #else
-#define NEEDS_MODE(OFLAG) ((OFLAG)&O_CREAT)
+#define NEEDS_MODE(OFLAG) ((OFLAG) & O_CREAT)
 #endif
 
 /* `LAST` is the last argument that has a name; it is the open flags, or follows them. */
-#define GET_OPEN_MODE_AFTER(MODE, OFLAG, LAST)   \
-    do {                                         \
-        va_list arguments;                       \
-        (MODE) = 0;                              \
-        va_start(arguments, LAST);               \
-        if (NEEDS_MODE(OFLAG))                   \
-            (MODE) = va_arg(arguments, mode_t);  \
-        va_end(arguments);                       \
+#define GET_OPEN_MODE_AFTER(MODE, OFLAG, LAST)  \
+    do {                                        \
+        va_list arguments;                      \
+        (MODE) = 0;                             \
+        va_start(arguments, LAST);              \
+        if (NEEDS_MODE(OFLAG))                  \
+            (MODE) = va_arg(arguments, mode_t); \
+        va_end(arguments);                      \
     } while (0)
 #define GET_OPEN_MODE(MODE, OFLAG) GET_OPEN_MODE_AFTER(MODE, OFLAG, OFLAG)
 

@@ -104,34 +104,34 @@ static int transfer_parts(transfer *function, int rcvid, const iov_t *parts, siz
     return error ? error : with_message(function, rcvid, &data, offset, done);
 }
 
-#define TRANSFER_CALLS(NAME, FUNCTION, BUFFER)                                                                       \
-    HA_EXPORT ssize_t NAME(int rcvid, BUFFER msg, size_t bytes, size_t offset)                                       \
-    {                                                                                                                \
-        struct call call = call_begin();                                                                             \
-        size_t done = 0;                                                                                             \
-        int error = transfer_buffer(FUNCTION, rcvid, msg, bytes, offset, &done);                                     \
-        return call_end(&call, error, (long)done);                                                                   \
-    }                                                                                                                \
-    HA_EXPORT ssize_t NAME##_r(int rcvid, BUFFER msg, size_t bytes, size_t offset)                                   \
-    {                                                                                                                \
-        struct call call = call_begin();                                                                             \
-        size_t done = 0;                                                                                             \
-        int error = transfer_buffer(FUNCTION, rcvid, msg, bytes, offset, &done);                                     \
-        return call_end_negative(&call, error, (long)done);                                                          \
-    }                                                                                                                \
-    HA_EXPORT ssize_t NAME##v(int rcvid, const iov_t *iov, size_t parts, size_t offset)                              \
-    {                                                                                                                \
-        struct call call = call_begin();                                                                             \
-        size_t done = 0;                                                                                             \
-        int error = transfer_parts(FUNCTION, rcvid, iov, parts, offset, &done);                                      \
-        return call_end(&call, error, (long)done);                                                                   \
-    }                                                                                                                \
-    HA_EXPORT ssize_t NAME##v_r(int rcvid, const iov_t *iov, size_t parts, size_t offset)                            \
-    {                                                                                                                \
-        struct call call = call_begin();                                                                             \
-        size_t done = 0;                                                                                             \
-        int error = transfer_parts(FUNCTION, rcvid, iov, parts, offset, &done);                                      \
-        return call_end_negative(&call, error, (long)done);                                                          \
+#define TRANSFER_CALLS(NAME, FUNCTION, BUFFER)                                            \
+    HA_EXPORT ssize_t NAME(int rcvid, BUFFER msg, size_t bytes, size_t offset)            \
+    {                                                                                     \
+        struct call call = call_begin();                                                  \
+        size_t done = 0;                                                                  \
+        int error = transfer_buffer(FUNCTION, rcvid, msg, bytes, offset, &done);          \
+        return call_end(&call, error, (long)done);                                        \
+    }                                                                                     \
+    HA_EXPORT ssize_t NAME##_r(int rcvid, BUFFER msg, size_t bytes, size_t offset)        \
+    {                                                                                     \
+        struct call call = call_begin();                                                  \
+        size_t done = 0;                                                                  \
+        int error = transfer_buffer(FUNCTION, rcvid, msg, bytes, offset, &done);          \
+        return call_end_negative(&call, error, (long)done);                               \
+    }                                                                                     \
+    HA_EXPORT ssize_t NAME##v(int rcvid, const iov_t *iov, size_t parts, size_t offset)   \
+    {                                                                                     \
+        struct call call = call_begin();                                                  \
+        size_t done = 0;                                                                  \
+        int error = transfer_parts(FUNCTION, rcvid, iov, parts, offset, &done);           \
+        return call_end(&call, error, (long)done);                                        \
+    }                                                                                     \
+    HA_EXPORT ssize_t NAME##v_r(int rcvid, const iov_t *iov, size_t parts, size_t offset) \
+    {                                                                                     \
+        struct call call = call_begin();                                                  \
+        size_t done = 0;                                                                  \
+        int error = transfer_parts(FUNCTION, rcvid, iov, parts, offset, &done);           \
+        return call_end_negative(&call, error, (long)done);                               \
     }
 
 TRANSFER_CALLS(MsgRead, server_lane_read, void *)

@@ -12,9 +12,9 @@
 #include "host/plain_path.h"
 #include "server/channel.h"
 
-#define KNOWN_FLAGS                                                                                          \
-    (_RESMGR_FLAG_BEFORE | _RESMGR_FLAG_AFTER | _RESMGR_FLAG_OPAQUE | _RESMGR_FLAG_FTYPEONLY |               \
-     _RESMGR_FLAG_FTYPEALL | _RESMGR_FLAG_DIR | _RESMGR_FLAG_SELF)
+#define KNOWN_FLAGS                                                                                                    \
+    (_RESMGR_FLAG_BEFORE | _RESMGR_FLAG_AFTER | _RESMGR_FLAG_OPAQUE | _RESMGR_FLAG_FTYPEONLY | _RESMGR_FLAG_FTYPEALL | \
+     _RESMGR_FLAG_DIR | _RESMGR_FLAG_SELF)
 
 /* What stands for a channel. QNX's is a loop that receives and calls functions; here it is only the channel's number. */
 struct _dispatch {
@@ -122,7 +122,8 @@ static int attach_plain(const struct plain_path *plain, const struct _dispatch *
     return error;
 }
 
-static int attach(const struct _dispatch *dispatch, const char *path, enum _file_type file_type, unsigned flags, int *id)
+static int attach(const struct _dispatch *dispatch, const char *path, enum _file_type file_type, unsigned flags,
+                  int *id)
 {
     struct plain_path plain;
     struct served served = {.file_type = flags & _RESMGR_FLAG_FTYPEALL ? _FTYPE_ALL : (int)file_type, .flags = flags};

@@ -107,16 +107,16 @@ static long send_call(int coid, struct given out, struct given in, bool can_be_c
  * MsgSend() and its variants (B73 to B97): plain or _r, a cancellation point or not ("nc"), with buffers or parts (the
  * first letter, or the only one, is the message, the second the reply).
  */
-#define SEND_CALL(NAME, OUT, OUT_PARTS, IN, IN_PARTS, CANCELLABLE, RETURNS_ERRORS)                     \
-    HA_EXPORT long NAME(int coid, OUT out, size_t out_count, IN in, size_t in_count)                   \
-    {                                                                                                  \
-        return send_call(coid, (struct given){out, out_count, OUT_PARTS},                              \
-                         (struct given){in, in_count, IN_PARTS}, CANCELLABLE, RETURNS_ERRORS);         \
+#define SEND_CALL(NAME, OUT, OUT_PARTS, IN, IN_PARTS, CANCELLABLE, RETURNS_ERRORS)                                \
+    HA_EXPORT long NAME(int coid, OUT out, size_t out_count, IN in, size_t in_count)                              \
+    {                                                                                                             \
+        return send_call(coid, (struct given){out, out_count, OUT_PARTS}, (struct given){in, in_count, IN_PARTS}, \
+                         CANCELLABLE, RETURNS_ERRORS);                                                            \
     }
-#define SEND_CALLS(NAME, OUT, OUT_PARTS, IN, IN_PARTS)                        \
-    SEND_CALL(NAME, OUT, OUT_PARTS, IN, IN_PARTS, true, false)                \
-    SEND_CALL(NAME##_r, OUT, OUT_PARTS, IN, IN_PARTS, true, true)             \
-    SEND_CALL(NAME##nc, OUT, OUT_PARTS, IN, IN_PARTS, false, false)           \
+#define SEND_CALLS(NAME, OUT, OUT_PARTS, IN, IN_PARTS)              \
+    SEND_CALL(NAME, OUT, OUT_PARTS, IN, IN_PARTS, true, false)      \
+    SEND_CALL(NAME##_r, OUT, OUT_PARTS, IN, IN_PARTS, true, true)   \
+    SEND_CALL(NAME##nc, OUT, OUT_PARTS, IN, IN_PARTS, false, false) \
     SEND_CALL(NAME##nc_r, OUT, OUT_PARTS, IN, IN_PARTS, false, true)
 
 SEND_CALLS(MsgSend, const void *, false, void *, false)

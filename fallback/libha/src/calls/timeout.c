@@ -12,8 +12,7 @@
 #define KNOWN_STATES (_NTO_TIMEOUT_SEND | _NTO_TIMEOUT_RECEIVE | _NTO_TIMEOUT_REPLY)
 
 /* Arms a timeout; stores the flags of the one before. */
-static int arm(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime,
-                         int *before)
+static int arm(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime, int *before)
 {
     struct thread *thread = thread_self();
     bool absolute = flags & HA_POSIX_TIMER_ABSTIME;

@@ -19,8 +19,8 @@ struct exchange {
     bool answered; /* the server has answered */
     long status;   /* of the reply */
     /* How things stand. */
-    int64_t deadline;    /* of the state that it is in */
-    int unblock_reason;  /* what the server was asked to free the client with; 0: it was not */
+    int64_t deadline;   /* of the state that it is in */
+    int unblock_reason; /* what the server was asked to free the client with; 0: it was not */
 };
 
 /*

@@ -13,12 +13,12 @@ struct trunk;
 struct lane {
     struct lane *next; /* in its connection's list of all */
     struct lane *next_idle;
-    int out; /* messages go in here */
-    int in;  /* replies come out here */
+    int out;        /* messages go in here */
+    int in;         /* replies come out here */
     bool is_spoilt; /* not to be used again */
     unsigned char *window;
     uint64_t window_size; /* 0: none */
-    size_t have; /* bytes in the buffer */
+    size_t have;          /* bytes in the buffer */
     unsigned char buffer[FRAME_MAX];
 };
 

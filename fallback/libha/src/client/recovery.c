@@ -116,8 +116,7 @@ static bool count_call(struct attachment *attachment, RFp *function, void **hand
 {
     pthread_mutex_lock(&attachment->lock);
     int icount = atomic_load(&attachment->icount);
-    bool allowed = !attachment->suspended &&
-                   (attachment->icount_limit < 0 || icount < attachment->icount_limit) &&
+    bool allowed = !attachment->suspended && (attachment->icount_limit < 0 || icount < attachment->icount_limit) &&
                    (attachment->acount_limit < 0 || attachment->acount < attachment->acount_limit);
     if (allowed) {
         atomic_store(&attachment->icount, icount + 1);

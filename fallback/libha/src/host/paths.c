@@ -48,7 +48,8 @@ static int attach_once(char *directory, struct served *served, int *claim)
 {
     char entry[ENTRY_SIZE], hidden[PATH_MAX + ENTRY_SIZE], file[PATH_MAX + ENTRY_SIZE], text[ADDRESS_SIZE + 24];
     served->time = (uint64_t)clock_now();
-    snprintf(entry, sizeof entry, "%0*" PRIu64 ".%ld.%d", TIME_DIGITS, served->time, (long)served->address.pid, served->id);
+    snprintf(entry, sizeof entry, "%0*" PRIu64 ".%ld.%d", TIME_DIGITS, served->time, (long)served->address.pid,
+             served->id);
     if (snprintf(hidden, sizeof hidden, "%s/.%s", directory, entry) >= PATH_MAX)
         return ENAMETOOLONG;
     snprintf(file, sizeof file, "%s/%s", directory, entry);

@@ -13,7 +13,7 @@ struct thread {
     int priority;
     int host_priority;
     int64_t looked_at; /* when the host was last asked for it */
-    int armed_flags; /* of the timeout for its next blocking call; 0: none is armed */
+    int armed_flags;   /* of the timeout for its next blocking call; 0: none is armed */
     bool armed_is_absolute;
     uint64_t armed_nanoseconds; /* 0: at once */
 };

@@ -54,9 +54,9 @@ struct channel {
     struct source listener_source;
 
     struct client *clients;
-    bool must_accept;           /* processes wait that the host had no descriptors for */
-    struct queue messages;      /* of lanes, whose message was looked at */
-    struct server_lane *fresh;  /* lanes with something that was not */
+    bool must_accept;          /* processes wait that the host had no descriptors for */
+    struct queue messages;     /* of lanes, whose message was looked at */
+    struct server_lane *fresh; /* lanes with something that was not */
     unsigned fresh_count;
     struct queue pulses;
     uint64_t arrivals;
@@ -108,8 +108,7 @@ struct arrival {
  * Waits for a message or a pulse, or for a pulse only. 0; ESRCH if there is no such channel, or none any more; EINTR;
  * ETIMEDOUT.
  */
-int channel_wait(int chid, bool pulses_only, const struct timeout *timeout, bool cancellable,
-                 struct arrival *arrival);
+int channel_wait(int chid, bool pulses_only, const struct timeout *timeout, bool cancellable, struct arrival *arrival);
 
 /* Under the table's lock. 0 or an errno. */
 int channel_create(unsigned flags, int *chid);

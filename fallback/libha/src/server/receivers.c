@@ -213,8 +213,8 @@ static bool take(struct channel *channel, struct receiver *receiver, bool is_cal
 }
 
 /* Under the lock. */
-static int wait_in(struct channel *channel, struct receiver *receiver, const struct timeout *timeout,
-                   bool cancellable, struct arrival *arrival)
+static int wait_in(struct channel *channel, struct receiver *receiver, const struct timeout *timeout, bool cancellable,
+                   struct arrival *arrival)
 {
     /* What is queued may not be all that has arrived, and not the most urgent. */
     bool must_take_in = timeout->immediate || has_anything(channel), is_called = false;
@@ -245,8 +245,7 @@ static int wait_in(struct channel *channel, struct receiver *receiver, const str
     }
 }
 
-int channel_wait(int chid, bool pulses_only, const struct timeout *timeout, bool cancellable,
-                 struct arrival *arrival)
+int channel_wait(int chid, bool pulses_only, const struct timeout *timeout, bool cancellable, struct arrival *arrival)
 {
     struct receiver receiver = {.pulses_only = pulses_only};
     struct channel *channel = channel_enter(chid);

@@ -59,10 +59,10 @@ struct server_lane {
     struct message_frame message;
     int rcvid; /* of the message, while it is received */
     size_t msglen;
-    int unblock_reason; /* 0: the client has not asked to be freed */
-    bool client_gone;   /* the answer goes nowhere */
+    int unblock_reason;      /* 0: the client has not asked to be freed */
+    bool client_gone;        /* the answer goes nowhere */
     struct written *written; /* by MsgWrite, without a window; NULL if there was never any */
-    size_t data;        /* where the message lies in the buffer */
+    size_t data;             /* where the message lies in the buffer */
     unsigned char buffer[LANE_BUFFER];
 };
 
@@ -95,8 +95,8 @@ void server_lane_end(struct server_lane *lane);
 int server_lane_receive(struct server_lane *lane, const struct vector *sink, struct _msg_info64 *info);
 
 /* A message that is received and not answered. */
-struct server_lane *server_lane_of(int rcvid);            /* with its lock, and held; NULL if there is none */
-struct server_lane *server_lane_to_answer(int rcvid);     /* the same, and nobody else will find it */
+struct server_lane *server_lane_of(int rcvid);        /* with its lock, and held; NULL if there is none */
+struct server_lane *server_lane_to_answer(int rcvid); /* the same, and nobody else will find it */
 void server_lane_leave(struct server_lane *lane);
 
 /* With the lane's lock. 0 or an errno. */

@@ -17,18 +17,17 @@ import tempfile
 import time
 from typing import Callable, Dict, List
 
-NAME = "bench-dropin"
-PATH = f"/dev/name/local/{NAME}"
+PATH = "/dev/bench-dropin"
 
 
 def serve(store: str) -> None:
-    """In the server's process: keep a file under the name, until the client has gone."""
-    from ha_qnx.conformance.file_server import keep_file, take_name
+    """In the server's process: keep a file under the path, until the client has gone."""
+    from ha_qnx.conformance.file_server import keep_file, take_path
 
     import ha_qnx
 
     backend = ha_qnx.backend()
-    chid = take_name(backend, NAME)
+    chid = take_path(backend, PATH)
     print("ready", flush=True)
     keep_file(backend, chid, store)
 

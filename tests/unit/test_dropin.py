@@ -15,7 +15,7 @@ from errno import EBADF, EEXIST, EINVAL, ENOENT
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
 
 import pytest
-from ha_qnx.conformance.file_server import keep_file, take_name
+from ha_qnx.conformance.file_server import keep_file, take_path
 from ha_qnx.conformance.peers import Peer
 from ha_qnx.conformance.waiting import DEADLINE, Task, eventually, is_asleep
 from ha_qnx.fallback.kernel import SocketKernel
@@ -23,8 +23,7 @@ from ha_qnx.fallback.kernel import SocketKernel
 from ha_qnx import IO_READ, dropin
 from ha_qnx.recovery import Recovery
 
-NAME = "kept"
-PATH = f"/dev/name/local/{NAME}"
+PATH = "/dev/kept"
 CONTENT = b"first line\nsecond line\nthird line\n"
 
 CALLS = ["open", "read", "readv", "write", "writev", "lseek", "fstat", "close", "dup", "dup2"]
@@ -51,7 +50,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LastingServer]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HA_QNX_RUNTIME", made.runtime)
         server = Peer("fallback")
-    server.start(keep_file, server.run(take_name, NAME), str(made.store))
+    server.start(keep_file, server.run(take_path, PATH), str(made.store))
     yield made
     server.close()
 
@@ -287,7 +286,7 @@ def test_a_map_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "paths"),
     [
         ("", {}),
-        ("/dev/ser1=/dev/name/local/a", {"/dev/ser1": "/dev/name/local/a"}),
+        ("/dev/ser1=/dev/a", {"/dev/ser1": "/dev/a"}),
         ("/a=/b,/c=/d,", {"/a": "/b", "/c": "/d"}),
         ("/a=/b=c", {"/a": "/b=c"}),
     ],
@@ -500,7 +499,7 @@ class Keeper:
 
     def begin(self) -> None:
         self._peer = Peer("fallback")
-        self._peer.start(keep_file, self._peer.run(take_name, NAME), self._store)
+        self._peer.start(keep_file, self._peer.run(take_path, PATH), self._store)
 
     def end(self) -> None:
         self._peer.close()

@@ -11,15 +11,14 @@ import sys
 from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
-from ha_qnx.conformance.file_server import keep_file, take_name
+from ha_qnx.conformance.file_server import keep_file, take_path
 from ha_qnx.conformance.peers import Peer
 from ha_qnx.conformance.waiting import DEADLINE, Task, eventually
 from ha_qnx.fallback.kernel import SocketKernel
 
 from ha_qnx.commands import cli, run
 
-NAME = "kept"
-PATH = f"/dev/name/local/{NAME}"
+PATH = "/dev/kept"
 
 
 class Keeper:
@@ -33,7 +32,7 @@ class Keeper:
     def begin(self, transfers: int = 0) -> None:
         """Start a server, which dies with the given transfer."""
         self._peer = Peer("fallback")
-        self._peer.start(keep_file, self._peer.run(take_name, NAME), str(self.store), transfers)
+        self._peer.start(keep_file, self._peer.run(take_path, PATH), str(self.store), transfers)
 
     def watch_over(self, program: "subprocess.Popen[bytes]") -> None:
         """Start the next server whenever one has died, until a program ends."""
@@ -166,7 +165,7 @@ with open("/dev/ser1") as file:
 
 
 def test_a_package_that_knows_nothing_reads_a_mapped_path(keeper: Keeper, tmp_path: pathlib.Path) -> None:
-    """PyYAML reads a document from a device's path that HA_QNX_PATHS maps to a name, through the server's death."""
+    """PyYAML reads a document from a device's path that HA_QNX_PATHS maps to another, through the server's death."""
     keeper.store.write_text("items:\n" + "".join(f"  - {number}\n" for number in range(3000)))
     keeper.begin(transfers=2)
     outcome = run_through_deaths(

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any, Callable, Iterator, List, NamedTuple, Tuple
 
 import pytest
-from ha_qnx.conformance.file_server import keep_file, take_name
+from ha_qnx.conformance.file_server import keep_file, take_path
 from ha_qnx.conformance.peers import Peer
 from ha_qnx.fallback.kernel import SocketKernel
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ha_qnx.recovery import Recovery
 
-NAME = "kept"
+PATH = "/dev/kept"
 
 MODES = ["r", "w", "a", "r+", "w+", "a+"]
 NEWLINES = [None, "", "\n", "\r", "\r\n"]
@@ -38,9 +38,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HA_QNX_RUNTIME", str(directory / "run"))
         server = Peer("fallback")
-        server.start(keep_file, server.run(take_name, NAME), str(directory / "store"))
+        server.start(keep_file, server.run(take_path, PATH), str(directory / "store"))
         qnx = Recovery("fallback", SocketKernel())
-        qnx.close(qnx.open(f"/dev/name/local/{NAME}", os.O_RDWR))
+        qnx.close(qnx.open(PATH, os.O_RDWR))
         yield Kept(qnx, directory / "store", directory / "twin")
     server.close()
 
@@ -123,7 +123,7 @@ def compare(kept: Kept, content: bytes, operations: List[Operation], mode: str, 
     """Do the same to both files, one operation after the other."""
     for path in (kept.store, kept.twin):
         path.write_bytes(content)
-    ours = kept.qnx.ha_fopen(f"/dev/name/local/{NAME}", mode, give_up, **how)
+    ours = kept.qnx.ha_fopen(PATH, mode, give_up, **how)
     with ours, open(kept.twin, mode, **how) as theirs:
         # Asked first, because io.FileIO takes a file for one that cannot seek when its first seek fails.
         assert ours.seekable() == theirs.seekable()

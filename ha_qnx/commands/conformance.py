@@ -8,12 +8,13 @@ import importlib.util
 import json
 import os
 import sys
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import ha_qnx
 
-from ..backends import NAMES
+from ..backends import NAMES, BackendUnavailableError, backend
 from ..native.libraries import Libraries
+from . import smoke
 from .doctor import versions
 
 HELP = "check a backend against the specification"
@@ -25,6 +26,7 @@ lines of the specification of QNX's calls. It needs pytest: pip install 'ha_qnx[
 
 EPILOG = """\
 examples:
+  ha-qnx conformance --smoke                             a look at the most important, in seconds
   ha-qnx conformance                                     the default backend
   ha-qnx conformance --backend native --server-backend fallback
                                                          clients on one, servers on another
@@ -228,9 +230,26 @@ def _obstacle() -> Optional[str]:
     return None
 
 
+def _missing(wanted: Iterable[str]) -> Optional[str]:
+    """Which of the backends that are asked for cannot be had, and why; None if all can."""
+    for name in sorted(wanted):
+        try:
+            backend(name)
+        except BackendUnavailableError as error:
+            return str(error)
+    return None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the options of this command."""
-    parser.usage = "%(prog)s [-h] [--backend NAME] [--server-backend NAME] [--report FILE] [-- PYTEST ARGUMENTS]"
+    parser.usage = (
+        "%(prog)s [-h] [--smoke] [--backend NAME] [--server-backend NAME] [--report FILE] [-- PYTEST ARGUMENTS]"
+    )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="the first minute on a target: names, messages, pulses, paths and recoveries, without pytest",
+    )
     parser.add_argument(
         "--backend", action="append", choices=NAMES, help="instead of the default one; can be given more than once"
     )
@@ -242,7 +261,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the suite; returns the exit status."""
-    obstacle = _obstacle()
+    if options.smoke:
+        if options.server_backend or options.rest:
+            sys.stderr.write("ha-qnx conformance: --smoke takes --backend and --report, and nothing else\n")
+            return _WRONG_USE
+        return smoke.run(options.backend, options.report)
+    obstacle = _obstacle() or _missing({*(options.backend or []), *(options.server_backend or [])})
     if obstacle is not None:
         sys.stderr.write(f"ha-qnx conformance: {obstacle}\n")
         return _WRONG_USE

@@ -364,7 +364,7 @@ class Channel:
                 self._fresh.append(client.fd)
 
     def adopt(self, sock: socket.socket) -> None:
-        """Make a client of what is at the other end of a connected socket, this process itself."""
+        """Make this process a client of its own channel: a connected socket leads to it."""
         client = Client(self, sock)
         with self.lock:
             self._clients[client.fd] = client
@@ -492,7 +492,7 @@ class Channel:
     # Ends.
 
     def lane_ended(self, lane: ServerLane) -> None:
-        """The client has closed its end, or has lost the right to it."""
+        """The client has closed its end of a lane, or has lost the right to it."""
         if lane.gone:
             return
         lane.gone = True

@@ -390,5 +390,5 @@ class Connection:
 
 
 def _window_size(needed: int) -> int:
-    """The size of a new window: a power of two, so that it can be used again, unless it will not be."""
+    """The size of a new window: a power of two, unless it is so large that it will not be used again."""
     return needed if needed > limits.WINDOW_KEPT else max(limits.WINDOW_MIN, 1 << (needed - 1).bit_length())

@@ -528,7 +528,7 @@ News = Sequence[Tuple[int, int]]
 
 
 def news_of(descriptors: Sequence[int]) -> News:
-    """What there is at the moment at some descriptors that no poller watches yet."""
+    """The news that there is at the moment of descriptors that no poller watches yet."""
     poll = select.poll()
     for fd in descriptors:
         poll.register(fd, select.POLLIN | getattr(select, "POLLRDHUP", 0))
@@ -562,16 +562,16 @@ class EpollPoller:
             self._epoll.modify(fd, self._masks[fd])
 
     def unregister(self, fd: int) -> None:
-        """Watch it no more, which has to be said before it is closed."""
+        """Watch a descriptor no more, which has to be said before it is closed."""
         if self._masks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     def mute(self, fd: int) -> None:
-        """Tell no more that it can be read, only that it has ended."""
+        """Tell no more that a descriptor can be read, only that it has ended."""
         self._epoll.modify(fd, 0)
 
     def unmute(self, fd: int) -> None:
-        """Tell again what there is to read."""
+        """Tell again what there is to read from a muted descriptor."""
         self._epoll.modify(fd, self._masks[fd])
 
     def tell_again(self) -> None:
@@ -580,7 +580,7 @@ class EpollPoller:
             self._epoll.modify(fd, mask)
 
     def news(self) -> News:
-        """What there is at the moment."""
+        """The news that there is at the moment."""
         return self._epoll.poll(0)
 
     def wait_interruptibly(self) -> News:
@@ -651,7 +651,7 @@ class PollPoller:
             bell.ring()
 
     def tell_again(self) -> None:
-        """Nothing is told only once."""
+        """There is nothing to do: what lies unread is told each time."""
 
     def wait_for_ever(self, timeout: None = None, most: int = 0) -> News:
         return self.wait(None, False)

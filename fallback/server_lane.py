@@ -63,11 +63,11 @@ class LaneChannel(Protocol):
 
     @property
     def address(self) -> ChannelAddress:
-        """Where it can be found; its number is there, too."""
+        """Where the channel can be found, which tells its number, too."""
 
     @property
     def lock(self) -> ContextManager[object]:
-        """Held while anything of its lanes changes."""
+        """Held while anything of the channel or its lanes changes."""
 
     @property
     def peek(self) -> Optional[host.Peek]:

@@ -20,7 +20,7 @@ class Timeout(NamedTuple):
     nanoseconds: Optional[int]
 
     def deadline(self) -> float:
-        """The point of time.monotonic() at which it ends, counted from now unless TIMER_ABSTIME is set."""
+        """The point of time.monotonic() at which the timeout ends, counted from now unless TIMER_ABSTIME is set."""
         if not self.nanoseconds:
             return 0.0
         if self.flags & TIMER_ABSTIME:

@@ -24,8 +24,13 @@ static void values_and_codes(void)
             CHECK(pulse.code == codes[j] && pulse.value.sival_int == values[i] && pulse.scoid & _NTO_SIDE_CHANNEL);
         }
     }
-    CHECK_FAILS(MsgSendPulse(coid, 0, 1, 1), EINVAL);
+    CHECK(!MsgSendPulse(coid, 2, 1, 2) && !MsgSendPulse(coid, 0, 1, 1) && !MsgSendPulse(coid, 1, 1, 3));
+    const int in_order[] = {2, 1, 3}; /* 0 is taken as 1. */
+    for (int i = 0; i < 3; i++)
+        CHECK(receive(chid).value.sival_int == in_order[i]);
     CHECK_FAILS(MsgSendPulse(coid, 256, 1, 1), EINVAL);
+    CHECK_FAILS(MsgSendPulse(coid, -2, 1, 1), EINVAL);
+    CHECK_FAILS(MsgSendPulse(99, 256, 1, 1), EBADF);
 }
 
 static void their_order(void)

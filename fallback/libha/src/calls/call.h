@@ -32,10 +32,18 @@ static inline bool call_cancellable(const struct call *call)
     return call->cancel_state == PTHREAD_CANCEL_ENABLE;
 }
 
+/* A call that fails takes the timeout with it that the thread has armed (B212). */
+static inline void call_failed(void)
+{
+    thread_disarm(thread_self());
+}
+
 /* Plain calls return -1 and set errno; otherwise errno stays what it was. */
 static inline long call_end(const struct call *call, int error, long result)
 {
     pthread_setcancelstate(call->cancel_state, NULL);
+    if (error)
+        call_failed();
     errno = error ? error : call->saved_errno;
     return error ? -1 : result;
 }
@@ -44,6 +52,8 @@ static inline long call_end(const struct call *call, int error, long result)
 static inline long call_end_negative(const struct call *call, int error, long result)
 {
     pthread_setcancelstate(call->cancel_state, NULL);
+    if (error)
+        call_failed();
     errno = call->saved_errno;
     return error ? -(long)error : result;
 }
@@ -52,6 +62,8 @@ static inline long call_end_negative(const struct call *call, int error, long re
 static inline int call_end_positive(const struct call *call, int error)
 {
     pthread_setcancelstate(call->cancel_state, NULL);
+    if (error)
+        call_failed();
     errno = call->saved_errno;
     return error;
 }

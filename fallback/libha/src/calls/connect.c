@@ -34,8 +34,6 @@ int connect_attach(uint32_t nd, int32_t pid, int chid, unsigned index, unsigned 
     struct address address;
     int error = check(&address, nd, pid, chid, flags);
     *coid = -1;
-    if (!error && index > INT_MAX)
-        error = EINVAL;
     if (!error)
         error = connection_attach(&address, index, flags, coid);
     if (!error)
@@ -54,8 +52,6 @@ int connect_attach_at(int coid, uint32_t nd, int32_t pid, int chid, unsigned fla
 
 int connect_detach(int coid)
 {
-    if (coid == SYSMGR_COID)
-        return EPERM; /* B62 */
     int error = client_release(coid);
     if (error != EBADF)
         return error;
@@ -111,10 +107,10 @@ static void look_at(struct number *number, void *argument)
         search->is_dead = connection->detached || !trunk_is_alive(connection->trunk);
         if (!search->is_dead || search->with_dead)
             describe(search, &connection->address, number->id, search->is_dead ? 0 : trunk_scoid(connection->trunk),
-                     connection->flags);
+                     connection_flags(number->id, connection->flags, cookie));
     } else if (is_ours) {
         search->is_dead = false; /* As far as it is known before its first use. */
-        describe(search, &inherited->address, number->id, 0, inherited->flags);
+        describe(search, &inherited->address, number->id, 0, connection_flags(number->id, inherited->flags, cookie));
     }
     pthread_mutex_unlock(&number->lock);
 }
@@ -142,8 +138,7 @@ static int change_flags(int32_t pid, int coid, unsigned mask, unsigned bits, uns
         return error;
     if (!number || !connection_is_ours(coid) || !connection_is_open(coid))
         return EBADF; /* B70 */
-    if (mask & ~(unsigned)_NTO_COF_CLOEXEC)
-        return EINVAL;
+    mask &= _NTO_COF_CLOEXEC; /* B71 */
     error = connection_revive(coid);
     if (error)
         return error;
@@ -153,7 +148,7 @@ static int change_flags(int32_t pid, int coid, unsigned mask, unsigned bits, uns
     unsigned *flags = connection ? &connection->flags : inherited ? &inherited->flags : NULL;
     off_t cookie = connection ? connection->cookie : inherited ? inherited->cookie : 0;
     if (flags) {
-        *before = *flags;
+        *before = *flags = connection_flags(coid, *flags, cookie);
         *flags = (*before & ~mask) | (bits & mask);
         if (mask && cookie)
             fcntl(coid, F_SETFD, *flags & _NTO_COF_CLOEXEC ? FD_CLOEXEC : 0);
@@ -195,27 +190,21 @@ static void describe_self(struct _client_info *info, int ngroups)
 
 static int client_info(int scoid, struct _client_info *info, int ngroups)
 {
-    struct number *number = scoid & _NTO_SIDE_CHANNEL ? number_find(scoid) : NULL;
-    bool found = scoid == -1;
+    struct identity who;
+    int error = scoid == -1 || !info ? 0 : client_identify(scoid, &who);
     if (!info)
         return EFAULT;
-    if (found) {
+    if (error)
+        return error;
+    if (scoid == -1) {
         describe_self(info, ngroups);
-    } else if (number) {
-        pthread_mutex_lock(&number->lock);
-        struct client *client = number->client;
-        found = client;
-        if (found) {
-            int32_t uid = (int32_t)client->uid, gid = (int32_t)client->gid;
-            *info = (struct _client_info){
-                .pid = client->pid,
-                .cred = {.ruid = uid, .euid = uid, .suid = uid, .rgid = gid, .egid = gid, .sgid = gid},
-            };
-        }
-        pthread_mutex_unlock(&number->lock);
+    } else {
+        int32_t uid = (int32_t)who.uid, gid = (int32_t)who.gid;
+        *info = (struct _client_info){
+            .pid = who.pid,
+            .cred = {.ruid = uid, .euid = uid, .suid = uid, .rgid = gid, .egid = gid, .sgid = gid},
+        };
     }
-    if (!found)
-        return EINVAL;
     pid_t session = getsid(info->pid);
     info->sid = session > 0 ? session : 0;
     return 0;

@@ -26,11 +26,18 @@ static int close_ours(int fd)
     return error;
 }
 
+/* On QNX, each of these sends a message, and so takes an armed timeout with it (B212). */
+static int close_host(int fd)
+{
+    thread_disarm(thread_self());
+    return close(fd) ? errno : 0;
+}
+
 int file_close(int fd)
 {
     struct attachment *attachment = attachment_take(fd);
     bool is_ours = connection_is_ours(fd);
-    int error = is_ours ? close_ours(fd) : close(fd) ? errno : 0;
+    int error = is_ours ? close_ours(fd) : close_host(fd);
     if (is_ours && error == EINTR)
         attachment_give_back(fd, attachment);
     else
@@ -64,6 +71,7 @@ int file_dup(int fd, int *copy)
         return !connection_is_open(fd)    ? EBADF
                : !connection_is_alive(fd) ? ESRCH /* B336 */
                                           : copy_connection(fd, 0, false, copy);
+    thread_disarm(thread_self());
     *copy = dup(fd);
     if (*copy < 0)
         return errno;
@@ -78,7 +86,7 @@ static void make_way(int fd)
     if (connection_is_ours(fd))
         close_ours(fd);
     else
-        close(fd);
+        close_host(fd);
 }
 
 static int dup_to(int fd, int fd2)
@@ -98,6 +106,7 @@ static int dup_to(int fd, int fd2)
     } else {
         if (connection_is_ours(fd2))
             close_ours(fd2);
+        thread_disarm(thread_self());
         error = dup2(fd, fd2) < 0 ? errno : 0;
     }
     if (error && connection_is_open(fd2))
@@ -121,6 +130,7 @@ struct host_call {
 
 static int call_host(const struct host_call *host, int64_t *result)
 {
+    thread_disarm(thread_self());
     *result = host->kind == HOST_READ    ? read(host->fd, host->buffer, host->bytes)
               : host->kind == HOST_WRITE ? write(host->fd, host->buffer, host->bytes)
                                          : lseek(host->fd, host->offset, host->whence);
@@ -135,7 +145,7 @@ static int exchange_io(int fd, void *header, size_t header_size, const void *dat
     struct request request = {.cancellable = cancellable};
     int error = vector_from_parts(&request.message, out, data ? 2 : 1);
     if (!error)
-        error = vector_from_buffer(&request.reply, &in, sink, room);
+        error = vector_untouched(vector_from_buffer(&request.reply, &in, sink, room), &request.reply); /* B108 */
     return error ? error : send_plain(fd, &request, ticket, status);
 }
 

@@ -147,7 +147,7 @@ static int name_connect(const char *path, unsigned flags, int *coid)
         return error;
     *coid = -1;
     error = connection_attach(&address, _NTO_SIDE_CHANNEL, 0, coid);
-    if (error == ESRCH || error == ENXIO)
+    if (error == ESRCH)
         error = names_without_channel(name, &address); /* B305 */
     if (error)
         return error;

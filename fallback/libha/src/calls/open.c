@@ -33,6 +33,7 @@ struct opening {
 /* Opens a path of the host, under the number *fd if that is not negative. */
 static int open_host(const char *path, int oflag, mode_t mode, int *fd)
 {
+    thread_disarm(thread_self()); /* On QNX, this sends a message (B212). */
     int opened = open(path, oflag, mode);
     if (opened < 0)
         return errno;
@@ -74,6 +75,9 @@ static int ask(struct opening *opening, const struct served *served, int fd)
     message.handle = (uint32_t)served->id;
     message.eflag = (uint8_t)opening->plain->ending;
     int error = send_connect(fd, &message, rest, &answered, &status);
+    if (!answered && error == EBADF)
+        return NEXT; /* It went before it was asked. */
+    opening->has_servers = true;
     if (!error && status == -1)
         error = ENOENT;
     if (!error)
@@ -85,8 +89,6 @@ static int ask(struct opening *opening, const struct served *served, int fd)
         send_connect(fd, &message, rest, &answered, &status);
         return NEXT;
     }
-    if (!answered && (error == EBADF || error == ESRCH))
-        error = ESRCH; /* It was lost. */
     if (!is_passed_on(error))
         return error;
     if (!opening->refusal)
@@ -103,7 +105,7 @@ static int try_server(struct opening *opening, const struct served *served)
     if (has_no_directory)
         return paths_is_left(served) ? NEXT : ENOTDIR;
     int error = connection_attach(&address, 0, 0, &fd);
-    if (error == ESRCH || error == ENXIO) {
+    if (error == ESRCH) {
         if (paths_is_left(served))
             return NEXT;
         opening->has_servers = true; /* It lives, and has destroyed its channel. */
@@ -111,7 +113,6 @@ static int try_server(struct opening *opening, const struct served *served)
             opening->refusal = ESRCH;
         error = NEXT;
     } else if (!error) {
-        opening->has_servers = true;
         error = ask(opening, served, fd);
         if (error)
             withdraw(fd, in_place);

@@ -6,29 +6,30 @@
 #include "host/vector.h"
 #include "server/server_lane.h"
 
-static int reply(int rcvid, long status, const struct vector *data)
+/* Data that is no memory frees the client all the same: both sides hear of it (B107, B349). */
+static int reply(int rcvid, long status, const struct vector *data, int fault)
 {
     struct server_lane *lane = server_lane_to_answer(rcvid);
     if (!lane)
         return ESRCH;
-    int error = server_lane_reply(lane, status, data);
+    int error = fault ? server_lane_error(lane, ESRVRFAULT) : server_lane_reply(lane, status, data);
     server_lane_leave(lane);
-    return error;
+    return fault && !error ? ESRVRFAULT : error;
 }
 
 static int reply_buffer(int rcvid, long status, const void *msg, size_t bytes)
 {
     struct iovec part;
     struct vector data;
-    int error = vector_from_buffer(&data, &part, msg, bytes);
-    return error ? error : reply(rcvid, status, &data);
+    int fault = vector_from_buffer(&data, &part, msg, bytes);
+    return reply(rcvid, status, &data, fault);
 }
 
 static int reply_parts(int rcvid, long status, const iov_t *parts, size_t count)
 {
     struct vector data;
-    int error = vector_from_parts(&data, parts, count);
-    return error ? error : reply(rcvid, status, &data);
+    int fault = vector_from_parts(&data, parts, count);
+    return reply(rcvid, status, &data, fault);
 }
 
 HA_EXPORT int MsgReply(int rcvid, long status, const void *msg, size_t bytes)
@@ -79,12 +80,17 @@ HA_EXPORT int MsgError_r(int rcvid, int error)
 
 typedef int transfer(struct server_lane *lane, const struct vector *data, size_t offset, size_t *done);
 
-static int with_message(transfer *function, int rcvid, const struct vector *data, size_t offset, size_t *done)
+static int with_message(transfer *function, int rcvid, const struct vector *data, size_t offset, int fault,
+                        size_t *done)
 {
     struct server_lane *lane = server_lane_of(rcvid);
     if (!lane)
         return ESRCH;
-    int error = function(lane, data, offset, done);
+    int error = fault == EFAULT ? ESRVRFAULT : fault; /* B151 */
+    if (!error)
+        error = function(lane, data, offset, done);
+    if (!error)
+        lane->msglen = lane->message.size; /* B154 */
     server_lane_leave(lane);
     return error;
 }
@@ -93,15 +99,15 @@ static int transfer_buffer(transfer *function, int rcvid, const void *msg, size_
 {
     struct iovec part;
     struct vector data;
-    int error = vector_from_buffer(&data, &part, msg, bytes);
-    return error ? error : with_message(function, rcvid, &data, offset, done);
+    int fault = vector_from_buffer(&data, &part, msg, bytes);
+    return with_message(function, rcvid, &data, offset, fault, done);
 }
 
 static int transfer_parts(transfer *function, int rcvid, const iov_t *parts, size_t count, size_t offset, size_t *done)
 {
     struct vector data;
-    int error = vector_from_parts(&data, parts, count);
-    return error ? error : with_message(function, rcvid, &data, offset, done);
+    int fault = vector_from_parts(&data, parts, count);
+    return with_message(function, rcvid, &data, offset, fault, done);
 }
 
 #define TRANSFER_CALLS(NAME, FUNCTION, BUFFER)                                            \

@@ -52,7 +52,7 @@ static int send_covered(int coid, const struct request *request, long *status)
 int send_bytes(int coid, const void *message, size_t size, long *status)
 {
     struct iovec part;
-    struct request request = {.reply = {NULL, 0, 0}};
+    struct request request = {0};
     struct ticket ticket;
     vector_from_buffer(&request.message, &part, message, size);
     return send_plain(coid, &request, &ticket, status);
@@ -91,7 +91,7 @@ static int send_given(int coid, struct given out, struct given in, bool cancella
     struct iovec parts[2];
     int error = to_vector(&request.message, &parts[0], &out);
     if (!error)
-        error = to_vector(&request.reply, &parts[1], &in);
+        error = vector_untouched(to_vector(&request.reply, &parts[1], &in), &request.reply); /* B108 */
     return error ? error : send_covered(coid, &request, status);
 }
 
@@ -124,13 +124,14 @@ SEND_CALLS(MsgSendsv, const void *, false, const iov_t *, true)
 SEND_CALLS(MsgSendvs, const iov_t *, true, void *, false)
 SEND_CALLS(MsgSendv, const iov_t *, true, const iov_t *, true)
 
-static int pulse_plain(int coid, struct pulse_frame *pulse, struct ticket *ticket)
+static int pulse_plain(int coid, int priority, struct pulse_frame *pulse, struct ticket *ticket)
 {
     struct use use;
     int error = connection_begin(coid, 0, &use, ticket);
     if (error)
         return error == ENOSYS ? EBADF : error;
-    error = trunk_pulse(use.connection->trunk, pulse);
+    pulse->priority = (uint16_t)priority;
+    error = priority < 1 || priority > 255 ? EINVAL : trunk_pulse(use.connection->trunk, pulse); /* D30 */
     connection_end(&use);
     return error;
 }
@@ -142,11 +143,10 @@ static int pulse_covered(int coid, int priority, int code, int value)
     int64_t now = clock_now();
     if (priority == -1)
         priority = thread_priority(thread, now);
-    if (priority < 1 || priority > 255)
-        return EINVAL; /* D30 */
+    else if (!priority)
+        priority = 1; /* D30 */
     struct pulse_frame pulse = {
         .kind = FRAME_PULSE,
-        .priority = (uint16_t)priority,
         .code = code,
         .value = value,
         .coid = coid,
@@ -154,7 +154,7 @@ static int pulse_covered(int coid, int priority, int code, int value)
     };
     for (;;) {
         struct ticket ticket;
-        int error = pulse_plain(coid, &pulse, &ticket);
+        int error = pulse_plain(coid, priority, &pulse, &ticket);
         if (recover(coid, &ticket, error))
             continue;
         if (!error)

@@ -1,6 +1,7 @@
 #include "client/connection.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -43,6 +44,14 @@ struct connection *connection_put(struct number *number, struct connection *conn
     else if (!connection && before)
         count--;
     return before;
+}
+
+unsigned connection_flags(int coid, unsigned flags, off_t cookie)
+{
+    int of_host = cookie ? fcntl(coid, F_GETFD) : -1;
+    if (of_host < 0)
+        return flags;
+    return (flags & ~(unsigned)_NTO_COF_CLOEXEC) | (of_host & FD_CLOEXEC ? _NTO_COF_CLOEXEC : 0);
 }
 
 /* What a message to a number fails with that is no connection of ours. */

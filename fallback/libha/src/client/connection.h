@@ -115,6 +115,8 @@ void connection_report_deaths(void);
 struct connection *connection_new(struct trunk *trunk, const struct address *address, unsigned flags);
 /* Under the table's lock and the number's: puts a connection, or none, under a number; returns what it had. */
 struct connection *connection_put(struct number *number, struct connection *connection);
+/* The flags of a connection under a number, of which the host may have changed one (fcntl). */
+unsigned connection_flags(int coid, unsigned flags, off_t cookie);
 /* How many numbers have one. */
 unsigned connection_count(void);
 /* False if something else has its number by now (D17). */

@@ -12,9 +12,14 @@
 #include "host/clock.h"
 #include "host/descriptor.h"
 #include "host/wait.h"
+#include "server/channel.h"
 
-/* A thread that may not wait to be received (B216) gives a server that waits already this long to be scheduled. */
+/*
+ * A thread that may not wait to be received (B216) gives a server that waits already some time to be scheduled: so much if
+ * it is known to wait, so much if it may.
+ */
 #define RECEIVER_GRACE (200 * CLOCK_MILLISECOND)
+#define POSSIBLE_RECEIVER_GRACE (20 * CLOCK_MILLISECOND)
 /* A message in more parts than that is put together before it is written. */
 #define PARTS 16
 /* Not an errno: the exchange goes on. */
@@ -26,6 +31,7 @@ static void abandon(void *argument)
     struct exchange *exchange = argument;
     exchange->use->lane->is_spoilt = true;
     connection_end(exchange->use);
+    signals_release(&exchange->held);
 }
 
 static bool server_is_gone(struct exchange *exchange)
@@ -50,7 +56,11 @@ static int choose_kind(struct exchange *exchange, enum frame_kind *kind)
     } else if (timeout->immediate && timeout->flags & _NTO_TIMEOUT_REPLY) {
         return trunk_is_alive(exchange->use->connection->trunk) ? ETIMEDOUT : EBADF;
     } else if (timeout->immediate) {
-        exchange->deadline = clock_now() + RECEIVER_GRACE;
+        const struct trunk *trunk = exchange->use->connection->trunk;
+        bool is_own = trunk->address.pid == getpid();
+        if (is_own && !channel_is_waited_on(&trunk->address))
+            return trunk_is_alive(exchange->use->connection->trunk) ? ETIMEDOUT : EBADF;
+        exchange->deadline = clock_now() + (is_own ? RECEIVER_GRACE : POSSIBLE_RECEIVER_GRACE);
     } else if (timeout->flags) {
         exchange->deadline = timeout->deadline;
     }
@@ -71,6 +81,7 @@ static int write_message(struct exchange *exchange, struct message_frame *frame)
         count = 1;
     }
     ssize_t length;
+    signals_hold(&exchange->held);
     do
         length = descriptor_writev(lane->out, parts, count + 1);
     while (length < 0 && errno == EINTR); /* The lane is empty, so this does not wait. */
@@ -97,6 +108,7 @@ static int post(struct exchange *exchange, enum frame_kind kind)
     };
     exchange->use->lane->have = 0;
     exchange->unblock_reason = 0;
+    exchange->has_faulted = false;
     return write_message(exchange, &frame);
 }
 
@@ -146,7 +158,7 @@ static int read_more(struct exchange *exchange)
 {
     struct lane *lane = exchange->use->lane;
     const struct rescue rescue = {exchange->cancellable, abandon, exchange};
-    int error = wait_readable(lane->in, exchange->deadline, &rescue);
+    int error = wait_readable(lane->in, exchange->deadline, &exchange->held, &rescue);
     if (error)
         return give_up(exchange, error);
     ssize_t length = read(lane->in, lane->buffer + lane->have, sizeof lane->buffer - lane->have);
@@ -169,7 +181,10 @@ static bool store(struct exchange *exchange, uint64_t offset, uint64_t length, c
         return false;
     if (lane->window_size)
         data = lane->window + reply_start(exchange->message->size) + offset;
-    vector_scatter(reply, offset, data, length);
+    if (vector_has_memory(reply, offset, length))
+        vector_scatter(reply, offset, data, length);
+    else
+        exchange->has_faulted = true;
     return true;
 }
 
@@ -249,10 +264,11 @@ static int run_once(struct exchange *exchange, enum frame_kind kind)
         if (error == GO_ON && !done)
             error = 0;
     }
+    signals_release(&exchange->held);
     /* What is left over, or what the server has yet to ignore, must not meet the next message. */
     if (lane->have || exchange->unblock_reason)
         lane->is_spoilt = true;
-    return error;
+    return !error && exchange->has_faulted ? EFAULT : error;
 }
 
 int exchange_run(struct exchange *exchange)
@@ -276,7 +292,7 @@ int exchange_run(struct exchange *exchange)
 int exchange_bytes(struct use *use, const void *bytes, size_t size)
 {
     struct iovec part;
-    struct vector message, reply = {NULL, 0, 0};
+    struct vector message, reply = {0};
     vector_from_buffer(&message, &part, bytes, size);
     struct exchange exchange = {.use = use, .thread = thread_self(), .message = &message, .reply = &reply};
     return exchange_run(&exchange);

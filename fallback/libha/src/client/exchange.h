@@ -8,6 +8,7 @@
 #include "client/connection.h"
 #include "host/thread.h"
 #include "host/vector.h"
+#include "host/wait.h"
 
 struct exchange {
     struct use *use;
@@ -19,7 +20,9 @@ struct exchange {
     bool answered; /* the server has answered */
     long status;   /* of the reply */
     /* How things stand. */
-    int64_t deadline;   /* of the state that it is in */
+    int64_t deadline; /* of the state that it is in */
+    struct held_signals held;
+    bool has_faulted;   /* the reply went where the caller has no memory (B108) */
     int unblock_reason; /* what the server was asked to free the client with; 0: it was not */
 };
 

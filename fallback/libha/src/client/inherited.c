@@ -1,5 +1,6 @@
 /* Connections that a fork or an exec has left to this process (D13, B278): each is made anew at its first use. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -112,9 +113,10 @@ static void leave_to_child(struct number *number, void *argument)
     if (!connection)
         return;
     connection_put(number, NULL);
-    if (connection->cookie && connection->detached && placeholder_is(connection->coid, connection->cookie))
+    bool is_dead = connection->detached || atomic_load(&connection->trunk->dead);
+    if (connection->cookie && is_dead && placeholder_is(connection->coid, connection->cookie))
         close(connection->coid); /* Dead ones are left out (B276). */
-    if (connection->cookie && !connection->detached) {
+    if (connection->cookie && !is_dead) {
         struct inherited *inherited = calloc(1, sizeof *inherited);
         if (inherited) {
             *inherited = (struct inherited){

@@ -43,8 +43,18 @@ static int reach(struct address *address, int *sock)
 
 static bool serves(struct trunk *trunk, const struct address *address)
 {
-    return trunk->shared && trunk->address.pid == address->pid && trunk->address.chid == address->chid &&
+    return trunk->address.pid == address->pid && trunk->address.chid == address->chid &&
            (!*address->token || !strcmp(trunk->address.token, address->token)) && trunk_is_alive(trunk);
+}
+
+/* One that was made to be shared, if there is any; else that of a connection which wanted its own (B47). */
+static struct trunk *find_trunk(const struct address *address)
+{
+    struct trunk *found = NULL;
+    for (struct trunk *trunk = trunks; trunk && !(found && found->shared); trunk = trunk->next)
+        if ((!found || trunk->shared) && serves(trunk, address))
+            found = trunk;
+    return found;
 }
 
 /*
@@ -54,14 +64,13 @@ static bool serves(struct trunk *trunk, const struct address *address)
 static int open_trunk(const struct address *address, bool shared, struct trunk **result)
 {
     const struct hello_frame hello = {.kind = FRAME_HELLO, .version = WIRE_VERSION, .magic = WIRE_MAGIC};
-    for (struct trunk *trunk = trunks; shared && trunk; trunk = trunk->next) {
-        if (serves(trunk, address)) {
-            trunk_hold(trunk);
-            *result = trunk;
-            return 0;
-        }
+    struct trunk *trunk = shared ? find_trunk(address) : NULL;
+    if (trunk) {
+        trunk_hold(trunk);
+        *result = trunk;
+        return 0;
     }
-    struct trunk *trunk = calloc(1, sizeof *trunk);
+    trunk = calloc(1, sizeof *trunk);
     if (!trunk)
         return ENOMEM;
     trunk->address = *address;
@@ -86,6 +95,12 @@ static int open_trunk(const struct address *address, bool shared, struct trunk *
     return 0;
 }
 
+/* Looked at once a server was reached, so that it cannot have been ending before without being seen. */
+static bool is_ending(const struct trunk *trunk)
+{
+    return trunk->address.pid != getpid() && process_is_ending(trunk->address.pid);
+}
+
 int trunk_use(struct address *address, bool shared, int (*use_it)(struct trunk *, void *), void *argument)
 {
     int64_t limit = clock_now() + BACKLOG_LIMIT;
@@ -94,7 +109,7 @@ int trunk_use(struct address *address, bool shared, int (*use_it)(struct trunk *
         table_lock();
         int error = open_trunk(address, shared, &trunk);
         bool busy = error == EAGAIN;
-        int outcome = error ? error : use_it(trunk, argument);
+        int outcome = error ? error : is_ending(trunk) ? ESRCH : use_it(trunk, argument);
         table_unlock();
         if (!error && outcome)
             trunk_release(trunk);

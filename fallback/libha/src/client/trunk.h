@@ -2,7 +2,7 @@
  * The client's trunks: one stream socket to every channel that this process is connected to.
  *
  * To the server, the trunk is the client. All connections to a channel share one; a connection with _NTO_COF_NOSHARE
- * has its own.
+ * has its own at first; a later one without may share it.
  */
 #ifndef TRUNK_H
 #define TRUNK_H

@@ -89,7 +89,7 @@ int names_without_channel(const char *name, const struct address *address)
 {
     char path[PATH_MAX];
     /* In this order, so that who takes the name of a dead server does not meet our lock. */
-    if (process_is_gone(address->pid) || process_is_zombie(address->pid) || find_file(path, name))
+    if (process_is_ending(address->pid) || find_file(path, name))
         return ENOENT;
     return held_by_the_living(path, false) ? ESRCH : ENOENT;
 }

@@ -106,7 +106,7 @@ void paths_detach(const struct served *served, int claim)
 bool paths_is_left(const struct served *served)
 {
     if (held_by_the_living(served->file, true))
-        return false;
+        return process_is_ending(served->address.pid); /* Then it lets go of the file by itself. */
     remove_directory_of(served->file);
     return true;
 }

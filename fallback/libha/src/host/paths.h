@@ -35,7 +35,7 @@ int paths_find(const char *path, struct served **list);
 
 /* Takes it out of the room. `claim` may be -1: then it is only removed. */
 void paths_detach(const struct served *served, int claim);
-/* Whether its process has ended; if so, it is taken out of the room. */
+/* Whether its process has ended, or is about to; one that has ended is taken out of the room. */
 bool paths_is_left(const struct served *served);
 void paths_forget(struct served *list);
 

@@ -184,6 +184,34 @@ bool process_is_gone(pid_t pid)
     return kill(pid, 0) && errno == ESRCH;
 }
 
+/* Of the fields of /proc/PID/stat, which begin to count behind the program's name. */
+enum { STATE = 3, FLAGS = 9, THREADS = 20, PENDING_SIGNALS = 31 };
+#define EXITING 0x4 /* in FLAGS */
+
+bool process_is_ending(pid_t pid)
+{
+    char path[64], text[1024];
+    unsigned long fields[PENDING_SIGNALS + 1] = {0};
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    int fd = descriptor_open(AT_FDCWD, path, O_RDONLY, 0);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    descriptor_close(fd);
+    if (length < 0)
+        return process_is_gone(pid);
+    text[length] = '\0';
+    char *place = strrchr(text, ')'); /* The program's name may hold anything. */
+    if (!place || place[1] != ' ')
+        return false;
+    char state = place[2];
+    place += 3;
+    for (int i = STATE + 1; i <= PENDING_SIGNALS; i++)
+        fields[i] = strtoul(place, &place, 10);
+    if (fields[PENDING_SIGNALS] & 1ul << (SIGKILL - 1))
+        return true;
+    /* A first thread that has ended by itself leaves the others at work. */
+    return (state == 'Z' || state == 'X') ? fields[THREADS] <= 1 : fields[FLAGS] & EXITING;
+}
+
 int runtime_each(const char *path, bool (*function)(const char *entry, void *argument), void *argument)
 {
     int fd = descriptor_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
@@ -264,20 +292,6 @@ void runtime_remove_channel(const struct address *address)
         unlink(path);
 }
 
-bool process_is_zombie(pid_t pid)
-{
-    char path[64], text[512];
-    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
-    int fd = descriptor_open(AT_FDCWD, path, O_RDONLY, 0);
-    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    descriptor_close(fd);
-    if (length < 0)
-        return false;
-    text[length] = '\0';
-    const char *state = strrchr(text, ')'); /* The program's name may hold anything. */
-    return state && state[1] == ' ' && (state[2] == 'Z' || state[2] == 'X');
-}
-
 struct attempt {
     struct address *wanted;
     int sock; /* -1: not connected */
@@ -320,7 +334,7 @@ int runtime_connect(struct address *address, int *sock)
     if (!error)
         error = attempt.error;
     if (!error && attempt.sock < 0)
-        error = process_is_zombie(address->pid) ? ENXIO : ESRCH;
+        error = ESRCH;
     *sock = attempt.sock;
     return error;
 }

@@ -32,7 +32,7 @@ void runtime_remove_channel(const struct address *address);
 
 /*
  * Connects to a channel; without a token, to any with the same numbers, and the token is stored. ESRCH if there is
- * none, ENXIO if its process is a zombie, EAGAIN if its backlog is full.
+ * none, EAGAIN if its backlog is full.
  */
 int runtime_connect(struct address *address, int *sock);
 
@@ -45,7 +45,11 @@ int runtime_entry(char path[PATH_MAX], const char *room, const char *entry, bool
 int runtime_each(const char *path, bool (*function)(const char *entry, void *argument), void *argument);
 
 bool process_is_gone(pid_t pid);
-bool process_is_zombie(pid_t pid);
+/*
+ * Whether it has ended or is about to: it was killed, it is in exit, it is a zombie. Costs a look into /proc; nobody who
+ * meets a server that is ending should be told anything else than who meets none (B40).
+ */
+bool process_is_ending(pid_t pid);
 
 void runtime_before_fork(void);
 void runtime_after_fork(void);

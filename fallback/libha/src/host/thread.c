@@ -124,6 +124,11 @@ struct timeout thread_take_timeout(struct thread *thread, int states)
     return timeout;
 }
 
+void thread_disarm(struct thread *thread)
+{
+    thread->armed_flags = 0;
+}
+
 void thread_after_fork_in_child(void)
 {
     pthread_mutex_init(&lock, NULL);

@@ -44,6 +44,9 @@ struct timeout {
 /* The timeout that the thread has armed for its next blocking call, if that can block in one of these states (B212). */
 struct timeout thread_take_timeout(struct thread *thread, int states);
 
+/* Takes an armed timeout off: a call was made that ends it (B212). */
+void thread_disarm(struct thread *thread);
+
 void thread_after_fork_in_child(void);
 
 #endif

@@ -5,23 +5,21 @@
 #include <stdint.h>
 #include <string.h>
 
-/* QNX's kernel takes no more parts (B350). */
-#define PARTS_MAX 524288
-
 int vector_from_parts(struct vector *vector, const struct iovec *parts, size_t count)
 {
     size_t size = 0;
-    if (count > PARTS_MAX || (count && !parts))
+    bool has_null = false;
+    *vector = (struct vector){0};
+    if (count && !parts)
         return EFAULT;
     for (size_t i = 0; i < count; i++) {
         if (parts[i].iov_len > SSIZE_MAX - size)
             return EOVERFLOW;
-        if (parts[i].iov_len && !parts[i].iov_base)
-            return EFAULT;
+        has_null |= parts[i].iov_len && !parts[i].iov_base;
         size += parts[i].iov_len;
     }
-    *vector = (struct vector){parts, count, size};
-    return 0;
+    *vector = (struct vector){parts, count, size, has_null};
+    return has_null ? EFAULT : 0;
 }
 
 int vector_from_buffer(struct vector *vector, struct iovec *part, const void *buffer, size_t size)
@@ -29,6 +27,23 @@ int vector_from_buffer(struct vector *vector, struct iovec *part, const void *bu
     part->iov_base = (void *)buffer;
     part->iov_len = size;
     return vector_from_parts(vector, part, 1);
+}
+
+bool vector_has_memory(const struct vector *vector, size_t offset, size_t length)
+{
+    for (size_t i = 0; vector->has_null && i < vector->count && length; i++) {
+        const struct iovec *part = &vector->parts[i];
+        if (offset >= part->iov_len) {
+            offset -= part->iov_len;
+            continue;
+        }
+        if (!part->iov_base)
+            return false;
+        size_t piece = part->iov_len - offset;
+        length -= piece < length ? piece : length;
+        offset = 0;
+    }
+    return true;
 }
 
 /* Calls memcpy for each piece of the vector that lies in [offset, offset + length). */

@@ -115,6 +115,8 @@ int channel_create(unsigned flags, int *chid);
 int channel_destroy(int chid);
 /* Completes the address of a channel of this process; false if there is none like that. */
 bool channel_address(int chid, struct address *address);
+/* Whether a thread of this process waits for a message on the channel; false if it is none of this process. */
+bool channel_is_waited_on(const struct address *address);
 /* Hands a trunk over inside the process; false if the channel is gone, and the socket is closed. */
 bool channel_adopt(const struct address *address, int sock);
 

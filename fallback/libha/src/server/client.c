@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -34,9 +35,7 @@ void client_add(struct channel *channel, int sock)
     client->source.kind = SOURCE_CLIENT;
     client->channel = channel;
     client->sock = sock;
-    client->pid = who.pid;
-    client->uid = who.uid;
-    client->gid = who.gid;
+    client->who = (struct identity){who.pid, who.uid, who.gid};
     event.data.ptr = &client->source;
     if (epoll_ctl(channel->epoll, EPOLL_CTL_ADD, sock, &event))
         goto refuse;
@@ -376,6 +375,40 @@ void client_resume_pulses(struct channel *channel)
 }
 
 /* By scoid. */
+
+/* Whether the client's end of its trunk is closed, be it taken note of or not. */
+static bool has_gone(const struct client *client)
+{
+    struct pollfd entry = {.fd = client->sock, .events = POLLRDHUP};
+    return client->is_leaving || (poll(&entry, 1, 0) > 0 && entry.revents);
+}
+
+int client_identify(int scoid, struct identity *who)
+{
+    struct number *number = scoid & _NTO_SIDE_CHANNEL ? number_find(scoid) : NULL;
+    if (!number)
+        return EINVAL;
+    pthread_mutex_lock(&number->lock);
+    struct client *client = number->client;
+    bool has_left = client && client->has_left;
+    int chid = client && !has_left ? client->channel->chid : 0;
+    pthread_mutex_unlock(&number->lock);
+    if (has_left)
+        return EFAULT;
+    struct channel *channel = channel_enter(chid);
+    if (!channel)
+        return EINVAL;
+    int gone = channel->flags & _NTO_CHF_DISCONNECT ? EFAULT : EINVAL, error = EINVAL;
+    pthread_mutex_lock(&number->lock);
+    client = number->client;
+    if (client && client->channel == channel)
+        error = client->has_left || has_gone(client) ? gone : 0;
+    if (!error)
+        *who = client->who;
+    pthread_mutex_unlock(&number->lock);
+    channel_unlock(channel);
+    return error;
+}
 
 int client_release(int scoid)
 {

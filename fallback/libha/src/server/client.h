@@ -21,6 +21,13 @@ struct pulse_lane {
     bool is_paused;
 };
 
+/* Who a client is. */
+struct identity {
+    pid_t pid;
+    uid_t uid;
+    gid_t gid;
+};
+
 /* Under its channel's lock; once it has left, under that of its scoid's number. */
 struct client {
     struct client *next; /* among the clients of the channel */
@@ -29,9 +36,7 @@ struct client {
     struct channel *channel;
     int sock;
     int scoid; /* 0 until it has said HELLO */
-    pid_t pid;
-    uid_t uid;
-    gid_t gid;
+    struct identity who;
     bool is_leaving; /* its trunk has ended */
     bool is_ending;  /* a thread is seeing to its lanes */
     bool has_left;
@@ -58,6 +63,12 @@ void client_leave(struct client *client);
 void client_lane_ended(struct client *client);
 /* Under the lock, which it lets go of in between: ends all clients and their lanes when the channel is destroyed. */
 void client_end_all(struct channel *channel);
+
+/*
+ * Of the client with a scoid. 0; EINVAL if there is none, or it has gone; EFAULT if it has gone and the channel hears of
+ * that, so that its number is still taken (B72).
+ */
+int client_identify(int scoid, struct identity *who);
 
 /* ConnectDetach of a client that has left (B61). 0, EINVAL if it has not, or EBADF if it is no client. */
 int client_release(int scoid);

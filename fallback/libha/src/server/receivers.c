@@ -87,8 +87,8 @@ void channel_dispatch(struct channel *channel, const struct receiver *self)
     }
     while (all->newest && uncalled(channel, false))
         call(channel, all, all->newest); /* B263 */
-    while (pulses_only->oldest && pulses_are_left(channel))
-        call(channel, pulses_only, pulses_only->oldest);
+    while (pulses_only->newest && pulses_are_left(channel))
+        call(channel, pulses_only, pulses_only->newest);
     if (channel->leader && channel->leader != self && uncalled(channel, channel->leader->pulses_only))
         ring(channel);
     if (!channel->leader && (all->oldest || pulses_only->oldest)) {
@@ -159,7 +159,7 @@ static int wait_once(struct channel *channel, struct receiver *receiver, int64_t
     if (!leads)
         append(list_of(channel, receiver), receiver);
     channel_unlock(channel);
-    int error = leads ? wait_readable(epoll, deadline, &rescue) : wait_semaphore(&receiver->wake, deadline, &rescue);
+    int error = leads ? wait_readable(epoll, deadline, NULL, &rescue) : wait_semaphore(&receiver->wake, deadline, &rescue);
     channel_lock(channel);
     if (receiver->is_waiting)
         take_out(list_of(channel, receiver), receiver);
@@ -259,4 +259,15 @@ int channel_wait(int chid, bool pulses_only, const struct timeout *timeout, bool
     channel_leave(channel);
     sem_destroy(&receiver.wake);
     return error;
+}
+
+bool channel_is_waited_on(const struct address *address)
+{
+    struct channel *channel = channel_enter(address->chid);
+    if (!channel)
+        return false;
+    bool leads = channel->leader && !channel->leader->pulses_only;
+    bool waits = address_equal(&channel->address, address) && (leads || channel->receivers.oldest);
+    channel_unlock(channel);
+    return waits;
 }

@@ -90,7 +90,7 @@ bool server_lane_add(struct client *client, const struct lane_frame *frame, cons
     lane->client = client;
     lane->coid = frame->coid;
     lane->scoid = client->scoid;
-    lane->pid = client->pid;
+    lane->pid = client->who.pid;
     atomic_init(&lane->references, 1);
     atomic_init(&lane->state, LANE_IDLE);
     pthread_mutex_init(&lane->lock, NULL);
@@ -298,7 +298,7 @@ static int put_written(struct server_lane *lane, size_t covered)
             ;
         if (written->mask[start]) {
             struct iovec part = {written->image + start, end - start};
-            const struct vector data = {&part, 1, end - start};
+            const struct vector data = {.parts = &part, .count = 1, .size = end - start};
             error = put_pieces(lane, start, &data, end - start);
         }
     }

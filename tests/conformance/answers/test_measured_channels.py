@@ -23,6 +23,7 @@ from ..receiving import receive_message
 from ..servers import Server, StartPeer, answer, create_channel
 from ..waiting import DEADLINE, Task, eventually
 from .asking import Answers, measured
+from .ledgers import receive
 from .notation import (
     PULSE_SIZE,
     UNTOUCHED,
@@ -36,7 +37,7 @@ from .notation import (
     told,
     yes,
 )
-from .parties import Party, played, receive
+from .parties import Party, played
 
 SIDE = NTO_SIDE_CHANNEL
 NOBODY = 1234567

@@ -17,8 +17,9 @@ from ..clients import Client, Start
 from ..peers import Peer
 from ..waiting import Task
 from .asking import Answers, measured
+from .ledgers import Ledger, nothing_or, receive
 from .notation import PULSE_SIZE, listed, low, told, yes
-from .parties import Ledger, make, nothing_or, outcome, played, receive, state
+from .parties import make, outcome, played, state
 
 SIDE = NTO_SIDE_CHANNEL
 

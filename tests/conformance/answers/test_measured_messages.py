@@ -11,8 +11,9 @@ from ..peers import Peer
 from ..receiving import receive_message
 from ..waiting import Task, eventually
 from .asking import Answers, measured
+from .ledgers import Received, receive
 from .notation import error_name, failed, told, yes
-from .parties import Received, outcome, played, receive, state
+from .parties import outcome, played, state
 
 #: What is in a buffer before anything is written to it.
 BLANK = b"."

@@ -18,8 +18,9 @@ from ..receiving import receive_message
 from ..servers import Server, StartPeer
 from ..waiting import Task, eventually
 from .asking import Answers, measured
+from .ledgers import Received, nothing_or, receive
 from .notation import PULSE_SIZE, UNTOUCHED, told
-from .parties import Received, nothing_or, outcome, played, receive, state
+from .parties import outcome, played, state
 
 CODES = (0, 127, 128, 255, 256, -1, -32, -33, -35, -128, -129, 1000)
 PRIORITIES = (-1, 0, 1, 255, 256, 257, 300, -2, 64, 512)

@@ -25,8 +25,9 @@ from ..receiving import PULSE_SIZE, SHORT, receive_message
 from ..servers import Server, StartPeer
 from ..waiting import eventually
 from .asking import Answers, measured
+from .ledgers import Ledger, nothing_or, pulse_for, receive
 from .notation import told, yes
-from .parties import Ledger, nothing_or, outcome, pulse_for, receive, state
+from .parties import outcome, state
 
 SIGNAL = signal.SIGUSR1
 

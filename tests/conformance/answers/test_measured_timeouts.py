@@ -16,8 +16,9 @@ from ..clients import Client, Start
 from ..receiving import PULSE_SIZE, SHORT, outlast_timeouts, receive_message
 from ..waiting import Task
 from .asking import Answers, measured
+from .ledgers import nothing_or, receive, released
 from .notation import error_name, told
-from .parties import nothing_or, outcome, receive, released, state
+from .parties import outcome, state
 
 SEND, REPLY, RECEIVE = NTO_TIMEOUT_SEND, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_RECEIVE
 

@@ -1,0 +1,199 @@
+"""What a channel gives, and servers that write it down, step by step."""
+
+import struct
+from typing import Any, List, Optional, Set
+
+from ha_qnx import (
+    IO_BASE,
+    IO_CONNECT,
+    IO_DUP,
+    IO_MAX,
+    NTO_COF_NOSHARE,
+    NTO_SIDE_CHANNEL,
+    NTO_TIMEOUT_RECEIVE,
+    PULSE_CODE_DISCONNECT,
+    PULSE_CODE_UNBLOCK,
+    MessageInfo,
+    Pulse,
+)
+
+from ..servers import DupMessage
+from ..waiting import DEADLINE
+from .notation import item, told
+
+#: How long to wait for an item; less than it is waited for a scene.
+_PATIENCE = int(0.6 * DEADLINE * 1e9)
+_ROOM = 2000
+
+#: What a server sends to itself, at the lowest priority: it comes when all else has come.
+MARKER = 99
+
+
+class Received:
+    """What MsgReceive gave: a pulse if the rcvid is 0."""
+
+    def __init__(self, rcvid: int, data: bytearray, info: MessageInfo) -> None:
+        self.rcvid = rcvid
+        self.info = info
+        self.data = bytes(data[: info.msglen] if rcvid else data)
+
+    @property
+    def pulse(self) -> Pulse:
+        """The pulse that it is."""
+        return Pulse.from_buffer_copy(self.data)
+
+    @property
+    def is_marker(self) -> bool:
+        """Whether it is what the server has sent to itself."""
+        return self.rcvid == 0 and self.pulse.code == MARKER
+
+    @property
+    def io_type(self) -> int:
+        """The type of an I/O message, 0 of anything else."""
+        kind = struct.unpack_from("=H", self.data)[0] if self.rcvid and len(self.data) >= 2 else 0
+        return kind if IO_BASE <= kind <= IO_MAX else 0
+
+    def __str__(self) -> str:
+        return item(self.rcvid, self.data, self.info)
+
+
+def receive(qnx: Any, chid: int, limit: Optional[int] = _PATIENCE, room: int = _ROOM) -> Received:
+    """Wait for the next item of a channel."""
+    data, info = bytearray(room), MessageInfo()
+    qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, limit)
+    return Received(qnx.MsgReceive(chid, data, info), data, info)
+
+
+def nothing_or(qnx: Any, chid: int) -> str:
+    """``nothing``, or what waits on a channel: what was there before a pulse of the lowest priority comes before it."""
+    mark(qnx, marking_connection(qnx, chid))
+    found = receive(qnx, chid)
+    return "nothing" if found.is_marker else str(found)
+
+
+def marking_connection(qnx: Any, chid: int) -> int:
+    """A connection of a server to itself, which is none of those that its clients share."""
+    coid: int = qnx.ConnectAttach(0, 0, chid, NTO_SIDE_CHANNEL, NTO_COF_NOSHARE)
+    return coid
+
+
+def mark(qnx: Any, coid: int) -> None:
+    """Send what is received when all that has come before is received."""
+    qnx.MsgSendPulse(coid, 1, MARKER, 0)
+
+
+class Writer:
+    """Tells what a server receives, in the words of its log.
+
+    It knows the scoid of a message that is held, and of the I/O messages that were answered.
+    """
+
+    def __init__(self, qnx: Any) -> None:
+        self._qnx = qnx
+        self._known: Set[int] = set()
+        self.held: Optional[Received] = None
+
+    def hold(self, found: Received) -> None:
+        """A message is held from now on."""
+        self._known.add(found.info.scoid)
+        self.held = found
+
+    def let_go(self) -> None:
+        """The message that was held is answered."""
+        if self.held is not None:
+            self._known.discard(self.held.info.scoid)
+
+    def write(self, found: Received) -> str:
+        """Tell of an item; a client that has left is forgotten."""
+        if found.rcvid:
+            self._known.add(found.info.scoid)
+            return written_message(found)
+        pulse = found.pulse
+        if pulse.code == PULSE_CODE_DISCONNECT:
+            whose = "known" if pulse.scoid in self._known else "other"
+            detached = told(self._qnx.ConnectDetach, pulse.scoid)
+            return f"disconnect pulse scoid {whose} value {pulse.value.sival_int}; detach scoid {detached}"
+        if pulse.code == PULSE_CODE_UNBLOCK and self.held is not None:
+            whose = "the held one" if pulse.value.sival_int == self.held.rcvid else "another"
+            return f"unblock pulse for {whose}"
+        return f"pulse {pulse.code} value {pulse.value.sival_int}"
+
+
+class Ledger:
+    """A server that writes down what it receives, step by step, and answers nothing unless it is told to."""
+
+    def __init__(self, qnx: Any, chid: int) -> None:
+        self._qnx = qnx
+        self._chid = chid
+        self._marking = marking_connection(qnx, chid)
+        self._writer = Writer(qnx)
+
+    def take(self) -> Received:
+        """Wait for a message, which is held from then on."""
+        found = receive(self._qnx, self._chid)
+        assert found.rcvid, f"a pulse rather than a message: {found}"
+        self._writer.hold(found)
+        return found
+
+    def answer(self, status: int = 0, data: bytes = b"") -> str:
+        """Answer the message that is held."""
+        self._writer.let_go()
+        return released(self._qnx, self._held.rcvid, status, data)
+
+    def refuse(self, error: int) -> str:
+        """Let the message that is held fail."""
+        return "release " + told(self._qnx.MsgError, self._held.rcvid, error)
+
+    @property
+    def _held(self) -> Received:
+        assert self._writer.held is not None, "no message was taken"
+        return self._writer.held
+
+    def next(self) -> str:
+        """Wait for the next item, and tell it."""
+        return self._writer.write(receive(self._qnx, self._chid))
+
+    def rest(self) -> str:
+        """Tell what waits on the channel."""
+        mark(self._qnx, self._marking)
+        lines: List[str] = []
+        while True:
+            found = receive(self._qnx, self._chid)
+            if found.is_marker:
+                return "; ".join(lines) or "(nothing)"
+            lines.append(self._writer.write(found))
+
+
+def pulse_for(found: Received, rcvid: int) -> str:
+    """A pulse, with 777 as its value if that is the rcvid of a message."""
+    told_pulse = str(found)
+    if found.rcvid == 0 and found.pulse.value.sival_int == rcvid:
+        return told_pulse.replace(f"value {rcvid} ", "value 777 ")
+    return told_pulse
+
+
+def released(qnx: Any, rcvid: int, status: int, data: bytes = b"") -> str:
+    """What answering a message says."""
+    answered = told(qnx.MsgReply, rcvid, status, data)
+    return "release " + answered.replace("-1 ", "-")
+
+
+def written_message(found: Received) -> str:
+    """A message, as a server writes it down."""
+    info, kind = found.info, found.io_type
+    if kind == IO_DUP:
+        return f"io {kind:x} len {info.srcmsglen} info: {_copied(found)}"
+    if kind:
+        subtype = struct.unpack_from("=H", found.data, 2)[0] if kind == IO_CONNECT else 0
+        return f"io {kind:x} sub {subtype} len {info.srcmsglen} room {info.dstmsglen}"
+    return f"message len {info.srcmsglen}"
+
+
+def _copied(found: Received) -> str:
+    """The description of the original connection that an _IO_DUP message carries."""
+    info = found.info
+    dup = DupMessage.from_buffer_copy(found.data)
+    whose = "sender" if dup.pid == info.pid else "other"
+    chid = "own" if dup.chid == info.chid else "other"
+    scoid = "same" if dup.scoid == info.scoid else "other"
+    return f"pid {whose} chid {chid} scoid {scoid} coid {dup.coid}"

@@ -1,7 +1,7 @@
 """What a channel gives, and servers that write it down, step by step."""
 
 import struct
-from typing import Any, List, Optional, Set
+from typing import Any, Dict, List, Optional, Set
 
 from ha_qnx import (
     IO_BASE,
@@ -85,13 +85,19 @@ def mark(qnx: Any, coid: int) -> None:
 class Writer:
     """Tells what a server receives, in the words of its log.
 
-    It knows the scoid of a message that is held, and of the I/O messages that were answered.
+    It knows the scoid of a message that is held, and of the I/O messages that were answered; and whose parent a client
+    may be: one that has sent a message itself.
     """
 
     def __init__(self, qnx: Any) -> None:
         self._qnx = qnx
         self._known: Set[int] = set()
+        self._clients: Dict[int, int] = {}
         self.held: Optional[Received] = None
+
+    def remember(self, found: Received) -> None:
+        """Note who has sent a message."""
+        self._clients[found.info.pid] = found.info.scoid
 
     def hold(self, found: Received) -> None:
         """A message is held from now on."""
@@ -107,7 +113,7 @@ class Writer:
         """Tell of an item; a client that has left is forgotten."""
         if found.rcvid:
             self._known.add(found.info.scoid)
-            return written_message(found)
+            return written_message(found, self._clients)
         pulse = found.pulse
         if pulse.code == PULSE_CODE_DISCONNECT:
             whose = "known" if pulse.scoid in self._known else "other"
@@ -178,22 +184,24 @@ def released(qnx: Any, rcvid: int, status: int, data: bytes = b"") -> str:
     return "release " + answered.replace("-1 ", "-")
 
 
-def written_message(found: Received) -> str:
-    """A message, as a server writes it down."""
+def written_message(found: Received, parents: Dict[int, int]) -> str:
+    """A message, as a server writes it down that knows the scoids of some processes."""
     info, kind = found.info, found.io_type
     if kind == IO_DUP:
-        return f"io {kind:x} len {info.srcmsglen} info: {_copied(found)}"
+        return f"io {kind:x} len {info.srcmsglen} info: {_copied(found, parents)}"
     if kind:
         subtype = struct.unpack_from("=H", found.data, 2)[0] if kind == IO_CONNECT else 0
         return f"io {kind:x} sub {subtype} len {info.srcmsglen} room {info.dstmsglen}"
     return f"message len {info.srcmsglen}"
 
 
-def _copied(found: Received) -> str:
+def _copied(found: Received, parents: Dict[int, int]) -> str:
     """The description of the original connection that an _IO_DUP message carries."""
     info = found.info
     dup = DupMessage.from_buffer_copy(found.data)
-    whose = "sender" if dup.pid == info.pid else "other"
+    parent = "parent" if dup.pid in parents else "other"
+    pid = "sender" if dup.pid == info.pid else parent
     chid = "own" if dup.chid == info.chid else "other"
-    scoid = "same" if dup.scoid == info.scoid else "other"
-    return f"pid {whose} chid {chid} scoid {scoid} coid {dup.coid}"
+    parents_scoid = "parent's" if parents.get(dup.pid) == dup.scoid else "other"
+    scoid = "same" if dup.scoid == info.scoid else parents_scoid
+    return f"pid {pid} chid {chid} scoid {scoid} coid {dup.coid}"

@@ -65,6 +65,7 @@ class Watch:
             elif found.rcvid == 0 and found.pulse.code == _STOP:
                 return
             elif found.rcvid and not found.io_type:
+                self._writer.remember(found)
                 self._qnx.MsgReply(found.rcvid, self.status)
             else:
                 self._seen.append(self._writer.write(found))

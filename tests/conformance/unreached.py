@@ -49,17 +49,10 @@ REASONS: Dict[str, Tuple[str, ...]] = {
     "abilities are given by QNX's process manager; its manual does not say what happens without this one": ("B28",),
     "advice to servers, which says nothing of what happens to those that do not take it": ("B130",),
     "what the client sees is undefined": ("B132",),
-    "says what cannot be relied on": ("B154",),
     "a use that QNX does not support, so that there is no outcome to expect": ("B161",),
-    "says what a sender may see, not what it has to see": ("B253",),
     "which release of QNX has a libha is nothing that a program could check": ("B404",),
     # Lines that hold elsewhere, or that were decided otherwise.
-    "holds for 6.x only, and B131 took its place (D42)": ("B133",),
     "no bound was met on QNX, and here memory is the only one (D22)": ("B350",),
-    "which thread of a process takes a signal is the host's business; D19 says what matters here": ("B231",),
-    "a fork cannot hang here: a child makes its copy of a connection when it first uses it (D13)": ("B274",),
-    "no code runs in a process that is killed on a host; what its servers see instead is D33": ("B283",),
-    "no _IO_CLOSE is sent at exit (D33), so there is no limit of time for its answer": ("B284",),
     "decided otherwise: a descriptor stays close-on-exec, as everywhere in Python (D13)": ("B315",),
 }
 

@@ -63,7 +63,7 @@ def measured(*names: str, variant: str = "") -> Callable[[Scene], Callable[..., 
         test.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[of_ours, *signature.parameters.values()]
         )
-        lines = dict.fromkeys(line for case in chosen for line in case.lines)
+        lines = dict.fromkeys(line for case in chosen for line in (*case.lines, *case.decisions))
         marks = [pytest.mark.measured(*(case.name for case in chosen)), pytest.mark.checks(*lines)]
         return functools.reduce(lambda marked, mark: mark(marked), marks, test)
 

@@ -29,12 +29,12 @@ def error_name(number: int) -> str:
 
 
 def told(call: Callable[..., Any], *args: Any) -> str:
-    """What a call returned, or the error that it raised."""
+    """The number that a call returned, ``ok`` for anything else, or the error that it raised."""
     try:
         result = call(*args)
     except OSError as error:
         return failed(error)
-    return str(result)
+    return str(result) if isinstance(result, int) else "ok"
 
 
 def failed(error: OSError) -> str:

@@ -50,6 +50,7 @@ KNOWN_DIRECTORIES = (
     "ha_qnx/commands/demo",
     "ha_qnx/fallback",
     "ha_qnx/conformance",
+    "ha_qnx/conformance/answers",
     "ha_qnx/examples",
 )
 ENTRY_POINTS = {"ha-qnx": "ha_qnx.commands.cli:main"}

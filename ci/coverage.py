@@ -28,7 +28,6 @@ sys.path[:] = [entry for entry in sys.path if pathlib.Path(entry or ".").resolve
 from ha_qnx.conformance import specification  # noqa: E402  # the path has to be in order first
 
 from ha_qnx.commands.conformance import run_suite  # noqa: E402  # as above
-from ha_qnx.commands.explain import tests_of  # noqa: E402  # as above
 
 FILE = HERE.parent / "tests" / "conformance" / "COVERAGE.md"
 HOW_TO_WRITE = "python ci/coverage.py"
@@ -142,14 +141,6 @@ def _unknown(known: Iterable[str], lines: Iterable[str]) -> List[str]:
     return [line for line in lines if line not in known]
 
 
-def illegible(suite: pathlib.Path, tests: Sequence[Test]) -> Iterator[str]:
-    """A sentence for each test of whose marks ``ha-qnx explain``, which does not run it, has another idea."""
-    read = {test.name: set(test.lines) for test in tests_of(suite)}
-    for test in tests:
-        if read.get(test.name) != set(test.all_lines):
-            yield f"{test.name}: its marks cannot be read from its source; write the lines out, in its decorators"
-
-
 def lost_citations(known: specification.Specification, root: pathlib.Path) -> Iterator[str]:
     """A sentence for each citation below a directory that leads to no line."""
     for path in sorted({path for pattern in CITING for path in root.glob(pattern)}):
@@ -221,11 +212,7 @@ def main() -> int:
         print(f"the suite cannot be collected\n{error}")
         return 1
     unreached = read_reasons(options.suite)
-    found = [
-        *faults(known, tests, unreached),
-        *illegible(options.suite, tests),
-        *lost_citations(known, options.root),
-    ]
+    found = [*faults(known, tests, unreached), *lost_citations(known, options.root)]
     if found:
         print("\n".join(found))
         return 1

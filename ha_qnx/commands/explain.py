@@ -1,6 +1,7 @@
 """``ha-qnx explain``: lines of the specification, and the tests that check them.
 
-Both come from the installed conformance suite. Its tests are read, not run, so that this needs no pytest.
+Both come from the installed conformance suite: the lines from SPECIFICATION.md, the names of their tests from
+COVERAGE.md, and what a test expects from its source. So this needs no pytest.
 """
 
 import argparse
@@ -33,62 +34,48 @@ exit status: 0, all lines are printed; 2, wrong use, also if one of them does no
 """
 
 _NUMBERS = re.compile(r"([BD]?)(\d{1,6})(?:-([BD]?)(\d{1,6}))?", re.IGNORECASE | re.ASCII)
-_MARKS = ("checks", "open_point")
 _WIDTH = 100
+# A row of COVERAGE.md, as ci/coverage.py writes it.
+_ROW = re.compile(r"\| \[(?P<number>\w+)\]\(SPECIFICATION\.md#\w+\) \| [^|]+ \| (?P<cell>.+) \|")
+_TESTS = re.compile(r"`(?P<first>[\w:]+)`(?P<others>(?:, `[\w:]+`)*)(?:; (?P<rest>.+))?")
 
 
-class SuiteTest(NamedTuple):
-    """A test of the suite, as its source tells."""
+class Coverage(NamedTuple):
+    """What COVERAGE.md says of a line: its tests and what they leave, or why there is none."""
 
-    #: The module and the function, as COVERAGE.md has them.
-    name: str
-    #: The first sentence of its docstring.
-    expectation: str
-    #: What it is marked with, whatever its parameters.
-    lines: Tuple[str, ...]
+    tests: Tuple[str, ...]
+    not_tested_yet: Optional[str]
+    no_test_because: Optional[str]
 
 
 class UnknownLineError(ValueError):
     """There is no such line; the text says which there are."""
 
 
-def tests_of(suite: pathlib.Path) -> List[SuiteTest]:
-    """The tests of a suite, found in its source."""
-    return [test for path in sorted(suite.glob("test_*.py")) for test in _tests_of_module(path)]
+def read_coverage(path: pathlib.Path) -> Dict[str, Coverage]:
+    """What COVERAGE.md, or another file of its form, says of each line."""
+    rows = (_ROW.fullmatch(row) for row in path.read_text(encoding="utf-8").splitlines())
+    return {row["number"]: _coverage(row["cell"]) for row in rows if row is not None}
 
 
-def _tests_of_module(path: pathlib.Path) -> Iterator[SuiteTest]:
-    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
-        if isinstance(node, ast.ClassDef):
-            for method in node.body:
-                yield from _test(method, f"{path.stem}::{node.name}", node.decorator_list)
-        else:
-            yield from _test(node, path.stem, [])
+def _coverage(cell: str) -> Coverage:
+    found = _TESTS.fullmatch(cell)
+    if found is None:
+        return Coverage((), None, cell)
+    return Coverage((found["first"], *re.findall(r"`([\w:]+)`", found["others"])), found["rest"], None)
 
 
-def _test(node: ast.stmt, place: str, inherited: List[ast.expr]) -> Iterator[SuiteTest]:
-    if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-        expectation = (ast.get_docstring(node) or "").partition("\n\n")[0]
-        lines = _marked_lines([*node.decorator_list, *inherited])
-        yield SuiteTest(f"{place}::{node.name}", " ".join(expectation.split()), lines)
-
-
-def _marked_lines(decorators: Sequence[ast.expr]) -> Tuple[str, ...]:
-    """The lines in the marks among some decorators, also in those of a parameter."""
-    found: Dict[str, None] = {}
-    for decorator in decorators:
-        for call in ast.walk(decorator):
-            if isinstance(call, ast.Call) and _name(call.func) in _MARKS:
-                found.update((line, None) for line in map(_text, call.args) if line is not None)
-    return tuple(found)
-
-
-def _name(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-
-
-def _text(argument: ast.expr) -> Optional[str]:
-    return argument.value if isinstance(argument, ast.Constant) and isinstance(argument.value, str) else None
+def expectations(suite: pathlib.Path) -> Dict[str, str]:
+    """What the tests of a suite expect: the first sentence of each docstring, by the names that COVERAGE.md has."""
+    found = {}
+    for path in suite.rglob("test_*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+            inside = [("::" + node.name, method) for method in node.body] if isinstance(node, ast.ClassDef) else []
+            for place, function in [("", node), *inside]:
+                if isinstance(function, ast.FunctionDef):
+                    sentence = (ast.get_docstring(function) or "").partition("\n\n")[0]
+                    found[f"{path.stem}{place}::{function.name}"] = " ".join(sentence.split())
+    return found
 
 
 def select(specification: "Specification", wanted: Sequence[str]) -> List["Line"]:
@@ -126,35 +113,33 @@ def _numbers(word: str) -> Iterator[str]:
 
 def explain(lines: Sequence["Line"]) -> Dict[str, Any]:
     """What there is to say about some lines: a tree of plain values."""
-    from ..conformance import specification, unreached
+    from ..conformance import specification
 
-    tests = tests_of(specification.FILE.parent)
-    return {
-        "lines": [
+    suite = specification.FILE.parent
+    coverage = read_coverage(suite / "COVERAGE.md")
+    expected = expectations(suite)
+    explained = []
+    for line in lines:
+        covered = coverage.get(line.number, Coverage((), None, "COVERAGE.md does not have this line"))
+        tests = [{"name": name, "expectation": expected.get(name, "")} for name in covered.tests]
+        explained.append(
             {
                 "number": line.number,
                 "section": line.section,
                 "text": line.text,
                 "status": line.status,
                 "sources": line.sources,
-                "tests": [
-                    {"name": test.name, "expectation": test.expectation} for test in tests if line.number in test.lines
-                ],
-                "no_test_because": _reason(line.number, unreached.REASONS),
-                "not_tested_yet": _reason(line.number, unreached.PARTS),
+                "tests": tests,
+                "not_tested_yet": covered.not_tested_yet,
+                "no_test_because": covered.no_test_because,
             }
-            for line in lines
-        ]
-    }
-
-
-def _reason(number: str, reasons: Dict[str, Tuple[str, ...]]) -> Optional[str]:
-    return next((reason for reason, lines in reasons.items() if number in lines), None)
+        )
+    return {"lines": explained}
 
 
 def describe(line: "Line", found: Dict[str, Any]) -> str:
     """One line for a person."""
-    from ..conformance.specification import WITHDRAWN, plain
+    from ..conformance.specification import plain
 
     parts = [line.describe(_WIDTH)]
     if line.sources:
@@ -163,12 +148,10 @@ def describe(line: "Line", found: Dict[str, Any]) -> str:
         parts.append(f"  {test['name']}")
         if test["expectation"]:
             parts.append(plain(test["expectation"], _WIDTH, "    "))
-    if found["no_test_because"]:
-        parts.append(plain(f"No test: {found['no_test_because']}", _WIDTH, "  "))
-    elif not found["tests"]:
-        parts.append("  No test." if line.status != WITHDRAWN else "  No test, since it holds no more.")
     if found["not_tested_yet"]:
         parts.append(plain(f"Not tested yet: {found['not_tested_yet']}", _WIDTH, "  "))
+    if found["no_test_because"]:
+        parts.append(plain(f"No test: {found['no_test_because']}", _WIDTH, "  "))
     return "\n".join(parts) + "\n"
 
 

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import pathlib
-import re
 import subprocess
 import sys
 from typing import Any, Dict, List
@@ -19,14 +18,8 @@ LINES = specification.read().lines
 NO_FACT, NO_DECISION = "B" + "999999", "D" + "999999"
 LAST = specification.read().facts[-1]
 SUITE = specification.FILE.parent
-ROW = re.compile(r"\| \[(\w+)\]\(SPECIFICATION\.md#\w+\) \| [^|]+ \| (.*) \|")
 
 TESTS = '''
-import pytest
-from somewhere import checks, open_point
-
-@checks("B1", "B2")
-@pytest.mark.parametrize("number", [1, pytest.param(2, marks=checks("B4"))])
 def test_one(number):
     """Something is
     as it is.
@@ -34,19 +27,23 @@ def test_one(number):
     And for a reason.
     """
 
-@pytest.mark.checks("B2")
+@decorated
 class TestTwo:
-    @open_point("D1")
     def test_method(self): ...
-    @checks("B3")
-    def helper(self): ...
 
-@checks("B5")
-def helper(): ...
-
-@needs("B6")
-def test_of_no_line(): ...
+OTHERS = 1
 '''
+COVERAGE = """
+| lines |  |
+| --- | --: |
+| in all | 3 |
+
+| line | rests on | tests, or why there is none |
+| --- | --- | --- |
+| [B1](SPECIFICATION.md#b1) | 6.4.1: measured | `test_a::test_one`, `test_a::TestTwo::test_method`; some `later` day |
+| [B2](SPECIFICATION.md#b2) | documented | `test_a::test_one` |
+| [D1](SPECIFICATION.md#d1) | ours | there is `none`, for a reason |
+"""
 
 
 def explained(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -144,21 +141,45 @@ def test_a_line_without_a_test_is_printed_with_the_reason(capsys: pytest.Capture
     assert f"No test: {reason}" in " ".join(explained(capsys, number).split())
 
 
-def test_what_is_not_tested_yet_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small_table(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Dict[str, explain.Coverage]:
+    """A COVERAGE.md of three lines, in the place of ours."""
+    path = tmp_path / "COVERAGE.md"
+    path.write_text(COVERAGE)
+    table = explain.read_coverage(path)
+    monkeypatch.setattr(explain, "read_coverage", lambda path: table)
+    return table
+
+
+def test_the_table_is_read(small_table: Dict[str, explain.Coverage]) -> None:
+    """The tests of a line and what they leave, or why there is none; other tables are passed over."""
+    assert small_table == {
+        "B1": explain.Coverage(("test_a::test_one", "test_a::TestTwo::test_method"), "some `later` day", None),
+        "B2": explain.Coverage(("test_a::test_one",), None, None),
+        "D1": explain.Coverage((), None, "there is `none`, for a reason"),
+    }
+
+
+def test_our_table_has_every_line() -> None:
+    """No line would be explained without a word on its tests, and every test that it names is found in the suite."""
+    table = explain.read_coverage(SUITE / "COVERAGE.md")
+    assert list(table) == list(LINES)
+    named = {name for covered in table.values() for name in covered.tests}
+    assert named - set(explain.expectations(SUITE)) == set()
+
+
+@pytest.mark.usefixtures("small_table")
+def test_what_is_not_tested_yet_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """A line may have tests and something that is left."""
-    monkeypatch.setattr(unreached, "PARTS", {"some day the rest": ("B11",)})
-    (line,) = report(capsys, "B11")
-    assert line["not_tested_yet"] == "some day the rest"
-    assert "  Not tested yet: some day the rest\n" in explained(capsys, "B11")
+    (line,) = report(capsys, "B1")
+    assert line["not_tested_yet"] == "some `later` day"
+    assert "  Not tested yet: some later day\n" in explained(capsys, "B1")
 
 
-def test_a_withdrawn_line_needs_no_test(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is printed, since old text may cite it, and says that it is withdrawn."""
-    monkeypatch.setattr(explain, "tests_of", lambda suite: [])
-    (withdrawn,) = [number for number, line in LINES.items() if line.status == "withdrawn"]
-    text = explained(capsys, withdrawn)
-    assert text.startswith(f"{withdrawn} (withdrawn)\n")
-    assert text.endswith("\n  No test, since it holds no more.\n")
+@pytest.mark.usefixtures("small_table")
+def test_a_line_that_the_table_lacks_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever adds a line may want to see it before the table is written anew."""
+    assert explained(capsys, "B3").endswith("\n  No test: COVERAGE.md does not have this line\n")
 
 
 def test_a_program_gets_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,26 +196,15 @@ def test_a_program_gets_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert (line["no_test_because"], line["not_tested_yet"]) == (None, None)
 
 
-def test_marks_are_found_wherever_they_stand(tmp_path: pathlib.Path) -> None:
-    """At a function, at its class, and at one of its parameters; helpers are no tests, other decorators no marks."""
-    (tmp_path / "test_a.py").write_text(TESTS)
+def test_what_tests_expect_is_found_in_their_source(tmp_path: pathlib.Path) -> None:
+    """The first sentence of the docstring, on one line, wherever the module lies; other modules are not read."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "test_a.py").write_text(TESTS)
     (tmp_path / "helpers.py").write_text(TESTS)
-    assert explain.tests_of(tmp_path) == [
-        explain.SuiteTest("test_a::test_one", "Something is as it is.", ("B1", "B2", "B4")),
-        explain.SuiteTest("test_a::TestTwo::test_method", "", ("D1", "B2")),
-        explain.SuiteTest("test_a::test_of_no_line", "", ()),
-    ]
-
-
-def test_the_tests_are_those_of_the_table() -> None:
-    """COVERAGE.md, which is made by collecting the suite, has the same tests for every line."""
-    table = {}
-    for row in (SUITE / "COVERAGE.md").read_text(encoding="utf-8").splitlines():
-        found = ROW.fullmatch(row)
-        if found is not None:
-            table[found[1]] = set(re.findall(r"`(test_\w+::\w+)`", found[2]))
-    tests = explain.tests_of(SUITE)
-    assert table == {number: {test.name for test in tests if number in test.lines} for number in LINES}
+    assert explain.expectations(tmp_path) == {
+        "test_a::test_one": "Something is as it is.",
+        "test_a::TestTwo::test_method": "",
+    }
 
 
 def test_it_needs_no_pytest(tmp_path: pathlib.Path) -> None:

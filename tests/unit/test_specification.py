@@ -1,9 +1,11 @@
 """ha_qnx/conformance/specification.py: that it reads the specification, and refuses what is not in its form."""
 
 import pathlib
+import re
 
 import pytest
 from ha_qnx.conformance import specification
+from ha_qnx.conformance.answers import table
 from ha_qnx.conformance.specification import MEASURED, STATUSES, Line, SpecificationError, read
 
 SMALL = """\
@@ -99,3 +101,13 @@ def test_our_own_is_in_its_form() -> None:
     decided = {found.lines[number].status for number in found.decisions}
     assert decided == {"ours", "withdrawn"}
     assert {found.lines[number].status for number in found.facts} == set(STATUSES) - decided
+
+
+def test_the_cases_of_our_own_are_in_the_table() -> None:
+    """Whoever doubts a line finds what was asked, and what was answered."""
+    cases = table.cases().values()
+    known = {case.without_variant for case in cases}
+    has_second = any(case.is_of_the_second_recording for case in cases)
+    named = {case for line in read().lines.values() for case in re.findall(r"(?:2\.)?\b[A-Z]{2}\d\w*", line.sources)}
+    assert [case for case in sorted(named - known) if has_second or not case.startswith("2.")] == []
+    assert len(named) > 300

@@ -172,25 +172,63 @@ static void a_signal_on_an_unblock_channel(void)
 /* What is done between arming a timeout and the call that would block: cases TC01 to TC22. */
 static int own_chid, own_coid;
 
-static void nothing(void) {}
-static void create_and_destroy(void) { CHECK(!ChannelDestroy(ChannelCreate(0))); }
-static void attach_and_detach(void) { CHECK(!ConnectDetach(ConnectAttach(0, 0, own_chid, 0, 0))); }
-static void ask_about(void) { CHECK(ConnectServerInfo(0, own_coid, NULL) == own_coid); }
-static void ask_flags(void) { CHECK(ConnectFlags(0, own_coid, 0, 0) >= 0); }
+static void nothing(void)
+{
+}
+static void create_and_destroy(void)
+{
+    CHECK(!ChannelDestroy(ChannelCreate(0)));
+}
+static void attach_and_detach(void)
+{
+    CHECK(!ConnectDetach(ConnectAttach(0, 0, own_chid, 0, 0)));
+}
+static void ask_about(void)
+{
+    CHECK(ConnectServerInfo(0, own_coid, NULL) == own_coid);
+}
+static void ask_flags(void)
+{
+    CHECK(ConnectFlags(0, own_coid, 0, 0) >= 0);
+}
 static void send_pulse(void)
 {
     int coid, chid = new_channel(0, &coid);
     CHECK(!MsgSendPulse(coid, 10, 1, 1));
     CHECK(!ChannelDestroy(chid));
 }
-static void fail_to_pulse(void) { CHECK_FAILS(MsgSendPulse(99, 10, 1, 1), EBADF); }
-static void fail_to_reply(void) { CHECK_FAILS(MsgReply(12345, 0, NULL, 0), ESRCH); }
-static void fail_to_arm(void) { CHECK_FAILS(TimerTimeout(77, 0, NULL, NULL, NULL), EINVAL); }
-static void fail_to_receive(void) { CHECK_FAILS(MsgReceive(999, NULL, 0, NULL), ESRCH); }
-static void fail_to_send(void) { CHECK_FAILS(MsgSend(99, NULL, 0, NULL, 0), EBADF); }
-static void fail_to_attach(void) { CHECK_FAILS(ConnectAttach(0, 0, 999, 0, 0), ESRCH); }
-static void fail_to_detach(void) { CHECK_FAILS(ConnectDetach(99), EINVAL); }
-static void fail_without_errno(void) { CHECK(ConnectDetach_r(99) == EINVAL && ConnectAttach_r(0, 0, 999, 0, 0) == -ESRCH); }
+static void fail_to_pulse(void)
+{
+    CHECK_FAILS(MsgSendPulse(99, 10, 1, 1), EBADF);
+}
+static void fail_to_reply(void)
+{
+    CHECK_FAILS(MsgReply(12345, 0, NULL, 0), ESRCH);
+}
+static void fail_to_arm(void)
+{
+    CHECK_FAILS(TimerTimeout(77, 0, NULL, NULL, NULL), EINVAL);
+}
+static void fail_to_receive(void)
+{
+    CHECK_FAILS(MsgReceive(999, NULL, 0, NULL), ESRCH);
+}
+static void fail_to_send(void)
+{
+    CHECK_FAILS(MsgSend(99, NULL, 0, NULL, 0), EBADF);
+}
+static void fail_to_attach(void)
+{
+    CHECK_FAILS(ConnectAttach(0, 0, 999, 0, 0), ESRCH);
+}
+static void fail_to_detach(void)
+{
+    CHECK_FAILS(ConnectDetach(99), EINVAL);
+}
+static void fail_without_errno(void)
+{
+    CHECK(ConnectDetach_r(99) == EINVAL && ConnectAttach_r(0, 0, 999, 0, 0) == -ESRCH);
+}
 static void write_nothing(void)
 {
     int ends[2];
@@ -201,8 +239,9 @@ static void armed_timeouts(void)
 {
     static void (*const keep[])(void) = {nothing,   create_and_destroy, attach_and_detach,
                                          ask_about, ask_flags,          send_pulse};
-    static void (*const take[])(void) = {fail_to_pulse, fail_to_reply,  fail_to_arm,        fail_to_receive, fail_to_send,
-                                         fail_to_attach, fail_to_detach, fail_without_errno, write_nothing};
+    static void (*const take[])(void) = {fail_to_pulse,   fail_to_reply,      fail_to_arm,
+                                         fail_to_receive, fail_to_send,       fail_to_attach,
+                                         fail_to_detach,  fail_without_errno, write_nothing};
     const uint64_t soon = 1000000;
     own_chid = new_channel(0, &own_coid);
     for (size_t i = 0; i < sizeof keep / sizeof *keep; i++) {

@@ -137,7 +137,7 @@ static int change_flags(int32_t pid, int coid, unsigned mask, unsigned bits, uns
     if (error)
         return error;
     if (!number || !connection_is_ours(coid) || !connection_is_open(coid))
-        return EBADF; /* B70 */
+        return EBADF;         /* B70 */
     mask &= _NTO_COF_CLOEXEC; /* B71 */
     error = connection_revive(coid);
     if (error)

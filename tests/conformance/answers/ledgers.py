@@ -85,8 +85,8 @@ def mark(qnx: Any, coid: int) -> None:
 class Writer:
     """Tells what a server receives, in the words of its log.
 
-    It knows the scoid of a message that is held, and of the I/O messages that were answered; and whose parent a client
-    may be: one that has sent a message itself.
+    It knows the scoid of a message that is held, and those of messages that it has seen answered; and whose parent a
+    client may be: one that has sent a message itself.
     """
 
     def __init__(self, qnx: Any) -> None:
@@ -96,7 +96,8 @@ class Writer:
         self.held: Optional[Received] = None
 
     def remember(self, found: Received) -> None:
-        """Note who has sent a message."""
+        """Note who has sent a message that is answered."""
+        self._known.add(found.info.scoid)
         self._clients[found.info.pid] = found.info.scoid
 
     def hold(self, found: Received) -> None:

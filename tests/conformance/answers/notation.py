@@ -79,6 +79,11 @@ def is_side(coid: int) -> bool:
     return bool(coid & NTO_SIDE_CHANNEL)
 
 
+def named(said: str, number: int, name: str) -> str:
+    """What was said, by a name if it is a certain number."""
+    return name if said == str(number) else said
+
+
 def yes(condition: object) -> str:
     return "yes" if condition else "no"
 

@@ -28,7 +28,7 @@ from ..servers import Server, StartPeer, create_channel
 from ..waiting import DEADLINE, Task
 from .asking import Answers, measured
 from .ledgers import Received, nothing_or, pulse_for, receive
-from .notation import told, yes
+from .notation import named, told, yes
 from .parties import Party, outcome, state
 from .watched import Watched
 
@@ -182,11 +182,6 @@ def test_the_number_of_a_dead_connection(alone: Peer, start_peer: StartPeer, oth
     null = client.make("open", os.devnull, os.O_WRONLY)
     copied = named(client.told("dup2", null, third), third, "the dead number")
     yield "DN13", f"{copied} {client.told('write', third, b'x')}"
-
-
-def named(said: str, number: int, name: str) -> str:
-    """What was said, by a name if it is a certain number."""
-    return name if said == str(number) else said
 
 
 # A process hears of servers that go.

@@ -40,16 +40,17 @@ class Watch:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
-    def take_log(self) -> List[str]:
+    def saw(self) -> str:
         """What was seen since the last time, and before now."""
         mark(self._qnx, self._marking)
         assert self._marked.acquire(timeout=DEADLINE), "the server does not receive"
         seen, self._seen = self._seen, []
-        return seen
+        return "; ".join(seen) or "(nothing)"
 
-    def has_seen(self) -> bool:
-        """Whether there is anything to be taken."""
-        return bool(self._seen)
+    def saw_at_last(self) -> str:
+        """The same, once there is anything: a host may take a moment to tell of the end of a client."""
+        eventually(lambda: self._seen, "the server to see anything")
+        return self.saw()
 
     def stop(self) -> None:
         """Receive no longer."""
@@ -100,14 +101,10 @@ def begin_to_watch(qnx: Any, name: str, flags: int) -> int:
     return chid
 
 
-def take_log(_qnx: Any, chid: int) -> List[str]:
+def log_of(_qnx: Any, chid: int, at_last: bool) -> str:
     """In another process: what a server has seen."""
-    return _watches[chid].take_log()
-
-
-def has_seen(_qnx: Any, chid: int) -> bool:
-    """In another process: whether a server has seen anything."""
-    return _watches[chid].has_seen()
+    watch = _watches[chid]
+    return watch.saw_at_last() if at_last else watch.saw()
 
 
 def behave(_qnx: Any, chid: int, status: int, error: int) -> None:
@@ -134,12 +131,11 @@ class Watched:
 
     def saw(self) -> str:
         """What it has seen since the last time."""
-        return "; ".join(self.peer.run(take_log, self.chid)) or "(nothing)"
+        return str(self.peer.run(log_of, self.chid, False))
 
     def saw_at_last(self) -> str:
-        """The same, once there is anything: a host may take a moment to tell of the end of a client."""
-        eventually(lambda: self.peer.run(has_seen, self.chid), "the server to see anything")
-        return self.saw()
+        """The same, once there is anything."""
+        return str(self.peer.run(log_of, self.chid, True))
 
     def stop(self) -> None:
         """Receive no longer, and live on."""

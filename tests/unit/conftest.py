@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from typing import Callable, Iterator, List
@@ -21,6 +22,12 @@ _SLOW = re.compile(r"^Executing .* took \d+\.\d+ seconds\n", re.MULTILINE)
 
 LIBHA_SOURCES = pathlib.Path(__file__).parents[2] / "fallback" / "libha"
 LIBHA_OPTIONS = ("-std=c11", "-O1", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=hidden")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C interrupt what tests start: a script that runs them in the background would have it ignored."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

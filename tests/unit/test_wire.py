@@ -5,6 +5,7 @@ import contextlib
 import os
 import pathlib
 import resource
+import secrets
 import signal
 import socket
 import tempfile
@@ -18,12 +19,10 @@ from ha_qnx.fallback import host, wire
 from ha_qnx.fallback.kernel import SocketKernel
 from ha_qnx.fallback.runtime import Runtime
 
-import ha_qnx
 from ha_qnx.constants import (
     NTO_CHF_UNBLOCK,
     NTO_MI_UNBLOCK_REQ,
     NTO_TIMEOUT_RECEIVE,
-    NTO_TIMEOUT_SEND,
 )
 from ha_qnx.structures import MessageInfo
 
@@ -709,7 +708,7 @@ class RawServer:
         runtime = Runtime()
         from ha_qnx.fallback.runtime import ChannelAddress
 
-        self.address = ChannelAddress(os.getpid(), 77, "0123456789abcdef")
+        self.address = ChannelAddress(os.getpid(), 77, secrets.token_hex(8))
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.settimeout(DEADLINE)
         self.listener.bind(runtime.socket_path(self.address))
@@ -847,18 +846,35 @@ def test_a_server_that_stops_in_the_middle_of_a_reply_is_lost(raw_server: RawSer
     assert exchange(raw_server, frames(REPLY[:25])) == (ESRCH, bytearray(b"." * 8))
 
 
+GIVES_UP = """
+import sys, ha_qnx
+qnx = ha_qnx.backend(sys.argv[1])
+coid = qnx.ConnectAttach(0, int(sys.argv[2]), 77)
+qnx.TimerTimeout(ha_qnx.NTO_TIMEOUT_SEND, 1_000_000)
+try:
+    qnx.MsgSend(coid, b"message")
+except TimeoutError:
+    print("given up")
+"""
+
+
 @pytest.mark.skipif(host.PORTABLE, reason="only a pipe can be read from the side where it is written")
 @pytest.mark.parametrize("backend", ["fallback", "native"])
-def test_a_message_that_was_given_up_cannot_be_received_late(raw_server: RawServer, backend: str) -> None:
+@pytest.mark.usefixtures("shared_directory")
+def test_a_message_that_was_given_up_cannot_be_received_late(
+    raw_server: RawServer,
+    start_program: Callable[..., Any],
+    libha: str,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+) -> None:
     """Its client was told that nobody has it: a server that has heard of it and comes to read it finds nothing."""
-    kernel = ha_qnx.backend(backend)
-    coid = kernel.ConnectAttach(0, os.getpid(), 77)
-    kernel.TimerTimeout(NTO_TIMEOUT_SEND, 1_000_000)
-    with pytest.raises(TimeoutError):
-        kernel.MsgSend(coid, b"message")
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    client = start_program(GIVES_UP, backend, str(os.getpid()))
+    client.process.wait(DEADLINE)
+    assert client.output == "given up\n"
     read, write = raw_server.accept()
     assert os.read(read, 4096) == b""
-    kernel.ConnectDetach(coid)
     for fd in (read, write):
         os.close(fd)
 

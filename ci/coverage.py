@@ -181,8 +181,10 @@ def page(known: specification.Specification, tests: Sequence[Test], unreached: U
         ),
     ]
     for title, numbers in (("What QNX does", known.facts), ("What this project decides", known.decisions)):
-        lines = [known.lines[number] for number in numbers]
-        rows = [(f"[{line.number}](SPECIFICATION.md#{line.anchor})", line.status, cells[line.number]) for line in lines]
+        rows = [
+            (f"[{line.number}](SPECIFICATION.md#{line.anchor})", line.status, cells[line.number])
+            for line in (known.lines[number] for number in numbers)
+        ]
         header = [("line", "rests on", "tests, or why there is none"), ("---", "---", "---")]
         sections += [f"## {title}", _table([*header, *rows])]
     others = [f"- `{test.name}`" for test in tests if not test.all_lines]

@@ -710,6 +710,7 @@ def judge(
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="NAME", help="a mutant, by its name; can be given again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at a time")
+    parser.add_argument("--check", action="store_true", help="see only whether each can still be made")
     options = parser.parse_args()
     chosen = [mutant for mutant in mutants if not options.only or mutant.name in options.only]
     if not chosen:
@@ -718,6 +719,9 @@ def judge(
     if wrong:
         print("\n".join(wrong))
         return 1
+    if options.check:
+        print(f"all {len(mutants)} mutants can be made")
+        return 0
     # A suite that fails without a mutant, or that is too slow here, would notice every one.
     failing = notice(UNBROKEN).test
     if failing is not None:

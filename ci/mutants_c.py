@@ -324,7 +324,14 @@ def notice(mutant: Mutant) -> Outcome:
 
 
 def build(mutant: Mutant, directory: pathlib.Path) -> pathlib.Path:
-    """Build the library with a broken rule; returns its path."""
+    """Build the library with a broken rule; returns its path.
+
+    Raises:
+        SystemExit: it cannot be built.
+    """
+    for tool in ("cmake", os.environ.get("CC", "cc").split()[0]):
+        if shutil.which(tool) is None:
+            raise SystemExit(f"there is no {tool}: the library cannot be built without it")
     sources, made = directory / "sources", directory / "made"
     shutil.copytree(SOURCES, sources)
     if mutant.old:
@@ -348,10 +355,6 @@ def misplaced(mutants: Tuple[Mutant, ...]) -> Iterator[str]:
 
 
 def main() -> int:
-    for tool in ("cmake", os.environ.get("CC", "cc").split()[0]):
-        if shutil.which(tool) is None:
-            print(f"there is no {tool}: the library cannot be built without it")
-            return 1
     os.environ["HA_QNX_BACKEND"] = "native"
     os.environ.pop("HA_QNX_LIBHA", None)
     return judge(__doc__ or "", MUTANTS, misplaced, notice)

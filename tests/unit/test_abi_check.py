@@ -10,6 +10,8 @@ from unittest import mock
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = pathlib.Path(__file__).parents[2] / "ci" / "abi_check.py"
 
 

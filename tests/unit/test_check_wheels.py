@@ -16,6 +16,8 @@ import pytest
 
 from ha_qnx import abi
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = pathlib.Path(__file__).parents[2] / "ci" / "check_wheels.py"
 MACHINE = platform.machine()
 LINUX = f"linux_{MACHINE}"

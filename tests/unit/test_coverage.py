@@ -9,6 +9,8 @@ import pytest
 
 from ha_qnx.commands import explain
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = pathlib.Path(__file__).parents[2] / "ci" / "coverage.py"
 
 CONFTEST = """

@@ -17,6 +17,8 @@ from ha_qnx.commands.demo.client import request_of
 from ha_qnx.commands.demo.count import ClientReport, Comparison, Result, compare, describe, read_records
 from ha_qnx.commands.demo.shared import BEGUN, RECORD, REPLYING, Board, right_reply
 
+pytestmark = pytest.mark.slow
+
 # Counting.
 
 

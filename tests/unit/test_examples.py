@@ -18,6 +18,8 @@ from ha_qnx.conformance.waiting import DEADLINE, eventually
 import ha_qnx
 from ha_qnx import watching
 
+pytestmark = pytest.mark.slow
+
 DIRECTORY = pathlib.Path(importlib.util.find_spec("ha_qnx.examples").origin or "").parent  # type: ignore[union-attr]  # it is there
 PROGRAMS = ["reopen", "reconnect", "position", "session", "two_servers", "standby"]
 

@@ -13,6 +13,8 @@ from ha_qnx.conformance import specification, unreached
 from ha_qnx.commands import explain
 from ha_qnx.commands.cli import main
 
+pytestmark = pytest.mark.slow
+
 LINES = specification.read().lines
 # They stand nowhere as a word: that would be a citation.
 NO_FACT, NO_DECISION = "B" + "999999", "D" + "999999"

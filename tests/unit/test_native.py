@@ -15,6 +15,8 @@ from ha_qnx import abi, backends
 from ha_qnx.native.kernel import NativeKernel
 from ha_qnx.native.libraries import Libraries
 
+pytestmark = pytest.mark.slow
+
 RECOVERIES = pathlib.Path(__file__).parents[2] / "ci" / "recoveries.py"
 
 # Libraries.

@@ -18,6 +18,8 @@ from ha_qnx.fallback.kernel import SocketKernel
 
 from ha_qnx.commands import cli, run
 
+pytestmark = pytest.mark.slow
+
 PATH = "/dev/kept"
 
 

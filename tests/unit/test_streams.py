@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from ha_qnx.recovery import Recovery
 
+pytestmark = pytest.mark.slow
+
 PATH = "/dev/kept"
 
 MODES = ["r", "w", "a", "r+", "w+", "a+"]

@@ -16,6 +16,8 @@ from ha_qnx import abi
 from ha_qnx.commands import conformance as suite
 from ha_qnx.commands.cli import main
 
+pytestmark = pytest.mark.slow
+
 ONE_TEST = "test_a_channel_id_is_positive"
 
 

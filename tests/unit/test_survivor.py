@@ -9,6 +9,8 @@ from typing import Any, Callable, Iterator, List
 import pytest
 from ha_qnx.conformance.waiting import DEADLINE, eventually
 
+pytestmark = pytest.mark.slow
+
 LIBHA = pathlib.Path(__file__).parents[2] / "fallback" / "libha"
 
 # Answers "3" by "SERVER got 3" and the status 3. With "dies 7" it is killed right after its seventh answer, with "keeps

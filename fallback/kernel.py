@@ -19,7 +19,6 @@ from errno import (
     EINVAL,
     ENOENT,
     ENOSYS,
-    ENOTSUP,
     EPERM,
     ESRCH,
 )  # fmt: skip
@@ -86,7 +85,7 @@ from .exchange import Exchange, announce_copy, exchange
 from .numbers import Numbers, Slots
 from .opening import Opener
 from .paths import attach as attach_path
-from .runtime import ChannelAddress, Claim, Runtime, valid_name, wire_directory
+from .runtime import ChannelAddress, Claim, Runtime, leads_upwards, plain_name, wire_directory
 from .server_lane import Client, Rcvids, ServerLane
 from .table import ConnectionTable, is_host_descriptor
 from .threads import Threads, Timeout
@@ -579,19 +578,17 @@ class SocketKernel(Kernel):
     # Names.
 
     def name_attach(self, path: str, flags: int = 0) -> Name:
-        path = valid_name(path)
-        flags = as_uint("flags", flags)
-        if flags & ~NAME_FLAG_ATTACH_GLOBAL:
-            raise failure(EINVAL)
-        if flags:
-            raise failure(ENOTSUP)  # There is no global name service.
+        plain = plain_name(path)
+        self._check_name_flags(path, flags)
+        if leads_upwards(plain):
+            raise OSError(EINVAL, "a name must not contain '..'", path)
         with self._table.lock:
             channel_flags = NTO_CHF_DISCONNECT | NTO_CHF_UNBLOCK
             if not any(channel.flags & _DEATH_FLAGS for channel in self._channels.entries.values()):
                 channel_flags |= NTO_CHF_COID_DISCONNECT
             chid = self.ChannelCreate(channel_flags)
             try:
-                claim = self._runtime().claim_name(path, self._channels.entries[chid].address)
+                claim = self._runtime().claim_name(plain, self._channels.entries[chid].address)
             except BaseException:
                 self.ChannelDestroy(chid)
                 raise
@@ -615,23 +612,29 @@ class SocketKernel(Kernel):
         return 0
 
     def name_open(self, path: str, flags: int = 0) -> int:
-        path = valid_name(path)
-        flags = as_uint("flags", flags)
-        if flags & ~NAME_FLAG_ATTACH_GLOBAL:
-            raise failure(EINVAL)
-        if flags:
-            raise failure(ENOTSUP)
+        plain = plain_name(path)
+        self._check_name_flags(path, flags)
         runtime = self._runtime()
-        address = runtime.find_name(path)
+        if leads_upwards(plain):
+            raise runtime.no_such_name(path)
+        address = runtime.find_name(plain)
         try:
             connection = self._table.attach(address, NTO_SIDE_CHANNEL, 0)
         except ProcessLookupError:
-            if runtime.still_has_name(address, path):
+            if runtime.still_has_name(address, plain):
                 raise  # It has destroyed the channel of its name.
             raise runtime.no_such_name(path) from None
         if os.environ.get("HA_QNX_GNS") == "1":
             self._opener.introduce(connection)
         return connection.coid
+
+    @staticmethod
+    def _check_name_flags(path: str, flags: int) -> None:
+        flags = as_uint("flags", flags)
+        if flags & ~NAME_FLAG_ATTACH_GLOBAL:
+            raise failure(EINVAL)
+        if flags:
+            raise OSError(ENOENT, "there is no global name service here", path)
 
     def name_close(self, coid: int) -> int:
         return self.ConnectDetach(coid)

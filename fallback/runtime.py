@@ -256,15 +256,21 @@ def is_zombie(pid: int) -> bool:
         return False
 
 
-def valid_name(path: object) -> str:
-    """A name as name_attach and name_open take it.
+def plain_name(path: object) -> str:
+    """A name as name_attach and name_open take it, without empty components and those that are ``.``.
 
     Raises:
         TypeError: it is no str.
-        OSError: EINVAL for None, "", a leading slash, an empty component or ``..`` (B289, B290).
+        OSError: EINVAL for None, a leading slash, a NUL, or if nothing is left (B289).
     """
     if path is not None and not isinstance(path, str):
         raise TypeError(f"a name must be a str, not {type(path).__name__}")
-    if not path or path.startswith("/") or "\0" in path or any(part in ("", "..") for part in path.split("/")):
-        raise OSError(errno.EINVAL, "a name must be relative and must not contain '..'", path)
-    return path
+    parts = [part for part in (path or "").split("/") if part not in ("", ".")]
+    if not path or not parts or path.startswith("/") or "\0" in path:
+        raise OSError(errno.EINVAL, "a name must be relative, and not empty", path)
+    return "/".join(parts)
+
+
+def leads_upwards(name: str) -> bool:
+    """Whether a plain name has a component ``..``, or ends as one does: nobody can have such a name (B290)."""
+    return name.endswith("..") or ".." in name.split("/")

@@ -19,12 +19,14 @@ from ha_qnx import (
     IO_READ,
     IO_STAT,
     IO_WRITE,
+    NTO_CHF_DISCONNECT,
+    NTO_CHF_UNBLOCK,
     MessageInfo,
 )
 
 _ROOM = 1 << 13
 _MESSAGES_MAX = 1_000_000
-_READ, _WRITE, _APPEND, _TRUNC = 1, 2, 0x8, 0x200
+_READ, _WRITE = 1, 2
 
 Client = Tuple[int, int]
 
@@ -83,7 +85,7 @@ class FileServer:
         if kind == IO_CONNECT:
             (flags,) = struct.unpack_from("=I", buffer, 20)
             self._opened[client] = Opened(flags)
-            if flags & _TRUNC:
+            if flags & os.O_TRUNC:
                 os.ftruncate(self._fd, 0)
             return EOK, b""
         if kind == IO_CLOSE:
@@ -127,7 +129,7 @@ class FileServer:
     def _write(self, opened: Opened, data: bytes) -> Tuple[int, bytes]:
         if not opened.flags & _WRITE:
             raise OSError(EBADF, "not open for writing")
-        if opened.flags & _APPEND:
+        if opened.flags & os.O_APPEND:
             opened.position = os.lseek(self._fd, 0, os.SEEK_END)
         count = os.pwrite(self._fd, data[: self._most], opened.position)
         opened.position += count
@@ -151,9 +153,10 @@ class FileServer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def take_name(qnx: Any, name: str) -> int:
-    """In another process: take a name; its channel."""
-    chid: int = qnx.name_attach(name).chid
+def take_path(qnx: Any, path: str) -> int:
+    """In another process: serve a path; the channel for it."""
+    chid: int = qnx.ChannelCreate(NTO_CHF_DISCONNECT | NTO_CHF_UNBLOCK)
+    qnx.resmgr_attach(chid, path)
     return chid
 
 

@@ -152,6 +152,10 @@ class Peer:
         """Let it end by itself, once its main thread has nothing to do; whoever wants to know of the end waits."""
         self._requests.close()
 
+    def resume(self) -> None:
+        """Let it go on after it was stopped."""
+        self.signal(signal.SIGCONT)
+
     def close(self) -> None:
         """End it, in whatever state it is."""
         self._requests.close()

@@ -8,12 +8,15 @@ import resource
 import signal
 import struct
 import threading
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Union
 
-from ha_qnx import EOK, IO_BASE, IO_CONNECT, IO_MAX, MessageInfo, Name, Pulse
+from ha_qnx import EOK, FTYPE_ANY, IO_BASE, IO_CONNECT, IO_MAX, MessageInfo, Name, Pulse
 
 from .peers import Peer
 from .waiting import DEADLINE, Task, eventually
+
+#: The open flags that tests look for in an _IO_CONNECT message; a host may add some of its own.
+KNOWN_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK | os.O_CREAT | os.O_TRUNC | os.O_EXCL | os.O_CLOEXEC
 
 Start = Callable[..., Task]
 StartPeer = Callable[[], Peer]
@@ -91,6 +94,7 @@ class Seen(NamedTuple):
 
 
 _names: Dict[int, Name] = {}
+_paths: Dict[int, List[int]] = {}
 
 
 def attach(qnx: Any, name: str) -> int:
@@ -101,9 +105,38 @@ def attach(qnx: Any, name: str) -> int:
     return chid
 
 
+def attach_path(qnx: Any, chid: int, path: str, flags: int = 0, file_type: int = FTYPE_ANY) -> int:
+    """In another process: serve a path from a channel; the number of the attachment."""
+    id: int = qnx.resmgr_attach(chid, path, file_type, flags)
+    _paths.setdefault(chid, []).append(id)
+    return id
+
+
+def detach_path(qnx: Any, chid: int, id: int) -> int:
+    """In another process: serve a path no longer."""
+    result: int = qnx.resmgr_detach(id)
+    _paths[chid].remove(id)
+    return result
+
+
+def path_of(name: str) -> str:
+    """The path that a server with this name has attached."""
+    return f"/dev/{name}"
+
+
+def attach_both(qnx: Any, name: str) -> int:
+    """In another process: take a name, and serve a path from its channel; that channel."""
+    chid = attach(qnx, name)
+    attach_path(qnx, chid, path_of(name))
+    return chid
+
+
 def end_server(qnx: Any, chid: int) -> None:
-    """In another process: give up a channel, and its name."""
+    """In another process: give up a channel, its name and its paths."""
     attached = _names.pop(chid, None)
+    for id in _paths.pop(chid, []):
+        with contextlib.suppress(OSError):
+            qnx.resmgr_detach(id)
     with contextlib.suppress(OSError):
         if attached is None:
             qnx.ChannelDestroy(chid)
@@ -164,14 +197,16 @@ def fork_an_idle_child(_qnx: Any) -> int:
 
 
 class Server:
-    """A server in another process, led step by step. Without a name it has a channel only."""
+    """A server in another process, led step by step, with a name and a path; or with neither, and a channel only."""
 
     def __init__(self, peer: Peer, name: str = "", flags: int = 0) -> None:
         self.peer = peer
         self.pid = peer.pid
         self._is_gone = threading.Event()
-        self.path = f"/dev/name/local/{name}"
-        self.chid: int = self._run(attach, name) if name else self._run(create_channel, flags)
+        self.path = path_of(name)
+        #: The number of an attachment that a test wants to know again.
+        self.id = -1
+        self.chid: int = self._run(attach_both, name) if name else self._run(create_channel, flags)
 
     def _run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function there in a thread: one that waits in vain does not keep the process from going on."""
@@ -198,6 +233,16 @@ class Server:
         """Answer a message that was taken."""
         self._run(reply, seen.rcvid, status, data)
 
+    def attach(self, path: str, flags: int = 0, file_type: int = FTYPE_ANY) -> int:
+        """Serve one more path; the number of the attachment."""
+        id: int = self._run(attach_path, self.chid, path, flags, file_type)
+        return id
+
+    def detach(self, id: int) -> int:
+        """Serve a path no longer."""
+        result: int = self._run(detach_path, self.chid, id)
+        return result
+
     def destroy_channel(self) -> None:
         """Destroy the channel, and live on."""
         self._run(destroy_channel, self.chid)
@@ -219,9 +264,11 @@ class Server:
         assert self._is_gone.wait(DEADLINE), "nobody has killed the server"
 
 
-def opened(qnx: Any, start: Start, server: Server, oflag: int = os.O_RDWR) -> int:
-    """A descriptor of a server's name."""
-    task = start(qnx.open, server.path, oflag)
+def opened(
+    qnx: Any, start: Start, server: Server, oflag: int = os.O_RDWR, path: "Optional[Union[str, bytes]]" = None
+) -> int:
+    """A descriptor of a server's path, or of another one that it serves."""
+    task = start(qnx.open, path or server.path, oflag)
     assert server.answer().type == IO_CONNECT
     fd: int = task.result()
     return fd

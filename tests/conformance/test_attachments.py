@@ -3,7 +3,7 @@
 import gc
 import os
 import weakref
-from errno import EBADF, EEXIST, EINTR, EINVAL, EIO, ENOENT, EPERM, ESRCH
+from errno import EBADF, EEXIST, EINTR, EINVAL, EIO, EPERM, ESRCH
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator
 
@@ -29,14 +29,17 @@ from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
 from .servers import (
+    KNOWN_FLAGS,
     ConnectMessage,
     Server,
     Start,
     StartPeer,
     answer,
+    attach_both,
     is_descriptor,
     next_number,
     opened,
+    path_of,
     take,
 )
 from .test_recovery import LocalServer, Recovering, give_up, ha_opened, lost, reconnecting, serve
@@ -231,7 +234,7 @@ def test_ha_creat_opens_for_writing(qnx: Any, start: Start, server: Server, call
     """The server sees a write-only open that creates and empties, with the permissions that were given."""
     start(MAKERS[call], qnx, server, give_up, None)
     message = ConnectMessage.from_buffer_copy(server.answer().data)
-    assert message.ioflag & 0x3FFF == 2 | 0x100 | 0x200
+    assert message.ioflag & KNOWN_FLAGS == 2 | os.O_CREAT | os.O_TRUNC
     assert message.mode & 0o777 == 0o600
 
 
@@ -251,13 +254,13 @@ def test_files_of_the_host_can_be_ha_aware(qnx: Any, tmp_path: Path) -> None:
 @checks("B378")
 @pytest.mark.parametrize("call", BY_PATH)
 def test_an_open_that_fails_attaches_nothing(qnx: Any, start: Start, server: Server, name: str, call: str) -> None:
-    """The error of open is that of ha_open and ha_creat, whether nobody has the name or the server refuses."""
+    """The error of open is that of ha_open and ha_creat, whether the server refuses or is gone."""
     number = next_number()
     task = start(MAKERS[call], qnx, server, give_up, None)
     server.refuse(EPERM)
     assert task.errno() == EPERM
     server.destroy_channel()
-    assert start(MAKERS[call], qnx, server, give_up, None).errno() == ENOENT
+    assert start(MAKERS[call], qnx, server, give_up, None).errno() == ESRCH
     assert next_number() <= number
     with fails_with(EBADF):
         qnx.ha_detach(number)
@@ -281,8 +284,8 @@ def test_a_failed_attach_leaves_no_connection(
     peer = start_peer()
     chid = peer.run(attach_and_serve, name)
     calls: Dict[str, Callable[[], int]] = {
-        "ha_open": lambda: qnx.ha_open(f"/dev/name/local/{name}", os.O_RDWR, give_up, None, 0x4000),
-        "ha_creat": lambda: qnx.ha_creat(f"/dev/name/local/{name}", 0o666, give_up, None, 0x4000),
+        "ha_open": lambda: qnx.ha_open(path_of(name), os.O_RDWR, give_up, None, 0x4000),
+        "ha_creat": lambda: qnx.ha_creat(path_of(name), 0o666, give_up, None, 0x4000),
         "ha_ConnectAttach": lambda: qnx.ha_ConnectAttach(0, peer.pid, chid, 0, 0, give_up, None, 0x4000),
     }
     number = next_number()
@@ -293,8 +296,8 @@ def test_a_failed_attach_leaves_no_connection(
 
 
 def attach_and_serve(qnx: Any, name: str) -> int:
-    """In another process: take a name, and answer all that comes."""
-    chid: int = qnx.name_attach(name).chid
+    """In another process: take a name and a path, and answer all that comes."""
+    chid = attach_both(qnx, name)
     Task(serve, qnx, chid)
     return chid
 
@@ -691,7 +694,7 @@ def test_in_its_own_recovery_function_a_connection_keeps_its_attachment(
     """A recovery function may end the connection and make it anew by plain calls, and it stays attached."""
     first, second = Server(start_peer(), name), start_peer()
     chid = second.run(attach_and_serve, f"{name}-2")
-    path = f"/dev/name/local/{name}-2"
+    path = path_of(f"{name}-2")
 
     def recover(coid: int) -> Any:
         if how == "dup2":

@@ -38,7 +38,7 @@ from ha_qnx import (
 )
 
 from .expect import fails_with
-from .file_server import keep_file, take_name
+from .file_server import keep_file, take_path
 from .marks import checks, open_point
 from .peers import Peer
 from .servers import (
@@ -48,6 +48,7 @@ from .servers import (
     is_descriptor,
     next_number,
     opened,
+    path_of,
     take,
 )
 from .test_recovery import Recovering, give_up, ha_opened
@@ -492,9 +493,9 @@ def test_a_timeout_ends_the_call(qnx: Any, start: Start, server: Server, call: s
 
 @checks("B208", "D20")
 @open_point("D20")
-@pytest.mark.parametrize("call", ["dup", "dup2", "close", "open", "name_open"])
+@pytest.mark.parametrize("call", ["dup", "dup2", "close", "open"])
 def test_a_timeout_ends_a_call_that_makes_or_ends_a_connection(
-    qnx: Any, start: Start, server: Server, name: str, call: str
+    qnx: Any, start: Start, server: Server, call: str
 ) -> None:
     """TimerTimeout limits the wait for the server's consent as well: the call fails with ETIMEDOUT."""
     fd = opened(qnx, start, server)
@@ -503,7 +504,6 @@ def test_a_timeout_ends_a_call_that_makes_or_ends_a_connection(
         "dup2": (fd, next_number()),
         "close": (fd,),
         "open": (server.path, os.O_RDWR),
-        "name_open": (name,),
     }
 
     def limited() -> Any:
@@ -613,13 +613,12 @@ def test_a_pipe_has_no_position(qnx: Any) -> None:
 
 
 class Journal:
-    """A file that another process serves under a name, through as many deaths as a test wants."""
+    """A file that another process serves under a path, through as many deaths as a test wants."""
 
     def __init__(self, qnx: Any, start_peer: StartPeer, name: str, path: Path) -> None:
         self._qnx = qnx
         self._start_peer = start_peer
-        self._name = name
-        self.path = f"/dev/name/local/{name}"
+        self.path = path_of(name)
         self.store = path / "store"
         self.store.touch()
         self._peer: Any = None
@@ -627,7 +626,7 @@ class Journal:
     def begin(self, transfers: int = 0, most: int = 1 << 30) -> None:
         """Let a new process serve it, so many bytes at a time, and die with the given transfer."""
         self._peer = self._start_peer()
-        self._peer.start(keep_file, self._peer.run(take_name, self._name), str(self.store), transfers, most)
+        self._peer.start(keep_file, self._peer.run(take_path, self.path), str(self.store), transfers, most)
 
     def resume(self, transfers: int = 0) -> None:
         """The same, once the process before it is gone."""
@@ -770,7 +769,7 @@ def test_ha_fopen_fails_like_open(qnx: Any, name: str, tmp_path: Path) -> None:
     """What cannot be opened fails with the error of open, and leaves no descriptor."""
     lowest = next_number()
     with fails_with(ENOENT):
-        qnx.ha_fopen(f"/dev/name/local/{name}", "r", Recovering(give_up))
+        qnx.ha_fopen(path_of(name), "r", Recovering(give_up))
     with fails_with(ENOENT):
         qnx.ha_fopen(tmp_path / "nothing", "r", Recovering(give_up))
     with fails_with(EISDIR):

@@ -2,17 +2,18 @@
 
 import mmap
 import os
-from errno import EINVAL, ENAMETOOLONG, ENOENT
+from errno import EINVAL, ENAMETOOLONG
 from typing import Any, Tuple
 
 import pytest
 
-from ha_qnx import MessageInfo, Pulse
+from ha_qnx import RESMGR_FLAG_DIR, MessageInfo, Pulse
 
 from .clients import Client, Start, expect_nothing_waits
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
+from .servers import Server
 
 GIBIBYTE = 1 << 30
 
@@ -131,22 +132,19 @@ def test_many_pulses_wait(qnx: Any, client: Client) -> None:
     expect_nothing_waits(qnx, chid)
 
 
-def path_of_length(size: int) -> str:
-    """A path to a name that nobody has, made of short components."""
-    return ("/dev/name/local/" + "component/" * 200)[:size].rstrip("/").ljust(size, "x")
-
-
 @checks("B357")
-def test_the_longest_path(qnx: Any) -> None:
-    """A path of 1024 bytes, the NUL that ends it in C included, is not too long."""
-    with fails_with(ENOENT):
-        qnx.open(path_of_length(1023), os.O_RDWR)
+def test_a_long_path(qnx: Any, start: Start, server: Server) -> None:
+    """A path of 1,100 characters below one that is attached with RESMGR_FLAG_DIR reaches its server."""
+    below = f"{server.path}-dir"
+    server.attach(below, RESMGR_FLAG_DIR)
+    rest = ("component/" * 110)[: 1100 - len(below) - 1].rstrip("/").ljust(1100 - len(below) - 1, "x")
+    task = start(qnx.open, f"{below}/{rest}", os.O_RDWR)
+    assert server.answer().data[40:] == rest.encode() + b"\0"
+    task.result()
 
 
 @checks("B357")
 def test_a_path_that_is_too_long(qnx: Any) -> None:
-    """A path of more than 1024 bytes, the NUL that ends it in C included, is ENAMETOOLONG; bytes count, not letters."""
+    """A path that is longer than any is ENAMETOOLONG."""
     with fails_with(ENAMETOOLONG):
-        qnx.open(path_of_length(1024), os.O_RDWR)
-    with fails_with(ENAMETOOLONG):
-        qnx.open(path_of_length(1022) + "\u00e4", os.O_RDWR)
+        qnx.open("/dev/" + "component/" * 500, os.O_RDWR)

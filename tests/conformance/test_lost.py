@@ -380,12 +380,12 @@ def attach_name(qnx: Any, name: str) -> int:
 def test_a_restarted_server_has_to_be_connected_to_anew(qnx: Any, start_peer: Callable[[], Peer], name: str) -> None:
     """A connection to a server that was killed stays dead when its successor has the name; a new one works."""
     server = start_peer()
-    server.start(answer, server.run(attach_name, name), 1)
+    server.run(attach_name, name)
     coid = qnx.name_open(name)
     server.kill()
     assert_dead(qnx, coid)
     successor = start_peer()
-    answering = successor.start(answer, successor.run(attach_name, name), 2)
+    answering = successor.start(answer, successor.run(attach_name, name), 1)
     again = qnx.name_open(name)
     assert qnx.MsgSend(again, b"message", None) == 0
     answering.result()

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import struct
+import sys
 from errno import EACCES, EBADF, EBUSY, EEXIST, EINVAL, EIO, ENAMETOOLONG, ENOENT, ENOSYS, ESRCH
 from pathlib import Path
 from typing import Any
@@ -19,25 +20,38 @@ from ha_qnx import (
     NAME_FLAG_ATTACH_GLOBAL,
     NAME_FLAG_DETACH_SAVEDPP,
     NTO_CHF_COID_DISCONNECT,
+    NTO_COF_CLOEXEC,
     NTO_SIDE_CHANNEL,
     NTO_TIMEOUT_REPLY,
     PULSE_CODE_DISCONNECT,
     PULSE_CODE_UNBLOCK,
+    MessageInfo,
 )
 
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
-from .servers import ConnectMessage, Server, Start, StartPeer, answer, attach, fork_an_idle_child, take
+from .servers import (
+    ConnectMessage,
+    Server,
+    Start,
+    StartPeer,
+    answer,
+    attach,
+    destroy_channel,
+    fork_an_idle_child,
+    take,
+)
 from .waiting import eventually
 
 
-def opened_name(qnx: Any, start: Start, server: Server, name: str) -> int:
-    """A connection to a name, whose server has agreed."""
-    task = start(qnx.name_open, name)
-    assert server.answer().type == IO_CONNECT
-    coid: int = task.result()
-    return coid
+def asked(qnx: Any, start: Start, server: Server, name: str) -> bytes:
+    """What the server of a name receives from who opens it: a message that is sent after name_open."""
+    coid = qnx.name_open(name)
+    task = start(qnx.MsgSend, coid, b"question")
+    seen = server.answer()
+    task.result()
+    return seen.data
 
 
 # name_attach
@@ -47,7 +61,7 @@ def opened_name(qnx: Any, start: Start, server: Server, name: str) -> int:
 def test_a_name_leads_to_its_channel(qnx: Any, start: Start, server: Server, name: str) -> None:
     """A client that opens a name reaches the channel that name_attach has made."""
     assert server.chid > 0
-    coid = opened_name(qnx, start, server, name)
+    coid = qnx.name_open(name)
     task = start(qnx.MsgSend, coid, b"question", None)
     seen = server.answer(5)
     assert (seen.data, seen.chid) == (b"question", server.chid)
@@ -64,7 +78,7 @@ def send_for_a_moment(qnx: Any, coid: int) -> int:
 @checks("B287")
 def test_the_channel_of_a_name_hears_of_clients_that_give_up(qnx: Any, start: Start, server: Server, name: str) -> None:
     """name_attach sets NTO_CHF_UNBLOCK: the server gets a pulse with the rcvid, and its answer is what counts."""
-    coid = opened_name(qnx, start, server, name)
+    coid = qnx.name_open(name)
     task = start(send_for_a_moment, qnx, coid)
     seen = server.take()
     pulse = server.take().pulse
@@ -106,42 +120,81 @@ def test_a_name_is_relative_and_not_empty(qnx: Any, call: str, path: object) -> 
 
 
 @checks("B290")
-@pytest.mark.parametrize("path", ["..", "../name", "a/../b", "a/.."])
+@pytest.mark.parametrize("path", ["..", "../name", "a/../b", "a/..", "a.."])
 def test_a_name_does_not_lead_upwards(qnx: Any, path: str) -> None:
-    """A name with a component '..' is EINVAL."""
+    """A name with a component '..', or that ends as one does, is EINVAL to attach, and not found."""
     with fails_with(EINVAL):
         qnx.name_attach(path)
+    with fails_with(ENOENT):
+        qnx.name_open(path)
 
 
 @checks("B290")
-def test_dots_in_a_name_are_ordinary(qnx: Any, start: Start, peer: Peer, name: str) -> None:
-    """Only a whole component '..' is refused: a name may begin with dots and have some inside."""
-    opened_name(qnx, start, Server(peer, f"..{name}...v1.0.."), f"..{name}...v1.0..")
+@pytest.mark.parametrize("path", ["{}/", "{}//", "./{}", ".//./{}/."], ids=repr)
+def test_a_name_is_tidied(qnx: Any, peer: Peer, name: str, path: str) -> None:
+    """Empty components and '.' are left out, by name_attach and name_open alike."""
+    peer.run(attach, f"{name}/inner")
+    with fails_with(EEXIST):
+        qnx.name_attach(f"{path.format(name)}//inner/")
+    assert qnx.name_attach(path.format(name)).chid > 0
+    qnx.name_open(name)
+    qnx.name_open(path.format(name))
+    qnx.name_open(f"{name}/./inner//")
+
+
+@checks("B289")
+@pytest.mark.parametrize("path", [".", "./", ".//."])
+def test_a_name_is_not_only_dots(qnx: Any, path: str) -> None:
+    """What leaves nothing when it is tidied is no name: EINVAL."""
+    for call in (qnx.name_attach, qnx.name_open):
+        with fails_with(EINVAL):
+            call(path)
+
+
+@checks("B290")
+@pytest.mark.parametrize("path", ["..{}...v1.0.", "{}/..b"])
+def test_dots_in_a_name_are_ordinary(qnx: Any, peer: Peer, name: str, path: str) -> None:
+    """A name may begin with dots and have some inside, and so may its components."""
+    peer.run(attach, path.format(name))
+    qnx.name_open(path.format(name))
 
 
 @checks("B291")
 def test_names_may_have_slashes(qnx: Any, start: Start, start_peer: StartPeer, name: str) -> None:
-    """A name with a slash is another one than those of its parts, and is found by name_open and by open."""
-    outer, inner = Server(start_peer(), name), Server(start_peer(), f"{name}/inner")
-    opened_name(qnx, start, outer, name)
-    opened_name(qnx, start, inner, f"{name}/inner")
-    task = start(qnx.open, inner.path, os.O_RDWR)
-    assert inner.answer().type == IO_CONNECT
-    task.result()
+    """A name with a slash is another one than those of its parts; a part that nobody has is not found."""
+    outer, inner = Server(start_peer(), name), Server(start_peer(), f"{name}/middle/inner")
+    assert asked(qnx, start, outer, name) == b"question"
+    assert asked(qnx, start, inner, f"{name}/middle/inner") == b"question"
+    with fails_with(ENOENT):
+        qnx.name_open(f"{name}/middle")
 
 
 @checks("B291")
-def test_a_name_may_have_long_components(qnx: Any, start: Start, peer: Peer, name: str) -> None:
-    """A name is a path: what limits a file name limits each of its components, not the whole."""
-    long = "/".join((name, "a" * 200, "b" * 200, "c" * 200))
-    opened_name(qnx, start, Server(peer, long), long)
+@checks("B357")
+@pytest.mark.parametrize("size", [300, 1099])
+def test_a_name_may_be_long(qnx: Any, peer: Peer, name: str, size: int) -> None:
+    """A name may be longer than a file name of a host, and than QNX's PATH_MAX."""
+    peer.run(attach, name.ljust(size, "x"))
+    qnx.name_open(name.ljust(size, "x"))
+    with fails_with(ENOENT):
+        qnx.name_open(name.ljust(size - 1, "x"))
 
 
 @checks("B291")
-def test_a_name_may_have_any_character(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_a_name_may_have_any_character(qnx: Any, peer: Peer, name: str) -> None:
     """What is special to a host's file system or shell is not in a name, nor is a letter beyond ASCII."""
     strange = f"{name} %2F*?~$;\\\N{LATIN SMALL LETTER E WITH ACUTE}"
-    opened_name(qnx, start, Server(peer, strange), strange)
+    peer.run(attach, strange)
+    qnx.name_open(strange)
+
+
+@checks("B292")
+def test_a_global_name_needs_a_name_service(qnx: Any, peer: Peer, name: str) -> None:
+    """Without one, name_attach and name_open of a global name are ENOENT; so they are for one that exists locally."""
+    peer.run(attach, name)
+    for call in (qnx.name_attach, qnx.name_open):
+        with fails_with(ENOENT):
+            call(name, NAME_FLAG_ATTACH_GLOBAL)
 
 
 @checks("B292")
@@ -154,14 +207,15 @@ def test_a_global_name_is_no_local_one(qnx: Any, name: str) -> None:
 
 
 @checks("B293")
-def test_a_process_cannot_attach_a_name_twice(qnx: Any, start: Start, name: str) -> None:
+def test_a_process_cannot_attach_a_name_twice(qnx: Any, name: str) -> None:
     """name_attach of a name that this process has is EEXIST, and the name works on."""
     attached = qnx.name_attach(name)
     with fails_with(EEXIST):
         qnx.name_attach(name)
-    task = start(qnx.name_open, name)
-    start(answer, qnx, attached.chid).result()
-    assert task.result() > 0
+    coid = qnx.name_open(name)
+    info = MessageInfo()
+    assert qnx.ConnectServerInfo(0, coid, info) == coid
+    assert info.chid == attached.chid
 
 
 @checks("B293")
@@ -213,15 +267,23 @@ def test_a_name_that_changes_hands_is_never_in_two(start_peer: StartPeer, name: 
 
 
 @checks("B295", "B305")
-def test_the_name_of_a_killed_server_is_gone(qnx: Any, start: Start, peer: Peer, name: str) -> None:
-    """After a SIGKILL the server's name is not found: neither by name_open nor by open."""
-    server = Server(peer, name)
-    opened_name(qnx, start, server, name)
-    server.kill()
+def test_the_name_of_a_killed_server_is_gone(qnx: Any, peer: Peer, name: str) -> None:
+    """After a SIGKILL the server's name is not found."""
+    peer.run(attach, name)
+    qnx.name_open(name)
+    peer.kill()
     with fails_with(ENOENT):
         qnx.name_open(name)
-    with fails_with(ENOENT):
-        qnx.open(server.path, os.O_RDWR)
+
+
+@checks("B305", "B293")
+def test_a_name_whose_channel_is_destroyed_is_still_taken(qnx: Any, peer: Peer, name: str) -> None:
+    """name_open fails with ESRCH, and name_attach with EEXIST, while the process lives that has destroyed it."""
+    peer.run(destroy_channel, peer.run(attach, name))
+    with fails_with(ESRCH):
+        qnx.name_open(name)
+    with fails_with(EEXIST):
+        qnx.name_attach(name)
 
 
 @checks("B295")
@@ -232,9 +294,7 @@ def test_a_successor_takes_the_name_of_a_killed_server_at_once(
     first, second = Server(start_peer(), name), start_peer()
     first.kill()
     successor = Server(second, name)
-    coid = opened_name(qnx, start, successor, name)
-    start(qnx.MsgSend, coid, b"question", None)
-    assert successor.answer().data == b"question"
+    assert asked(qnx, start, successor, name) == b"question"
 
 
 @checks("B295")
@@ -246,16 +306,14 @@ def test_a_name_is_free_before_its_dead_server_is_reaped(qnx: Any, peer: Peer, n
     assert qnx.name_attach(name).path == name
 
 
-@checks("B305", "B314")
+@checks("B305")
 def test_a_name_is_not_found_before_its_dead_server_is_reaped(qnx: Any, peer: Peer, name: str) -> None:
-    """name_open and open of the name of a zombie fail with ENOENT."""
-    server = Server(peer, name)
+    """name_open of the name of a zombie fails with ENOENT."""
+    peer.run(attach, name)
     peer.signal(signal.SIGKILL)
     os.waitid(os.P_PID, peer.pid, os.WEXITED | os.WNOWAIT)
     with fails_with(ENOENT):
         qnx.name_open(name)
-    with fails_with(ENOENT):
-        qnx.open(server.path, os.O_RDWR)
 
 
 @checks("B295", "B293")
@@ -292,9 +350,8 @@ def test_a_child_does_not_hold_the_name_of_its_killed_parent(qnx: Any, peer: Pee
 
 
 def attach_and_detach(qnx: Any, name: str, blocked: int) -> int:
-    """In another process: take a name, agree to one client, wait for its message, and detach the name."""
+    """In another process: take a name, wait for messages of clients, and detach the name."""
     attached = qnx.name_attach(name)
-    answer(qnx, attached.chid)
     for _message in range(blocked):
         take(qnx, attached.chid)
     result: int = qnx.name_detach(attached)
@@ -363,15 +420,63 @@ def test_name_detach_can_keep_the_channel(qnx: Any, start: Start, name: str) -> 
 
 
 @checks("B298")
-def test_name_open_returns_the_lowest_free_side_channel(qnx: Any, start: Start, server: Server, name: str) -> None:
-    """The connection has bit 30 set, and a number that was given up is used again."""
-    first, second = opened_name(qnx, start, server, name), opened_name(qnx, start, server, name)
+def test_name_open_returns_the_lowest_free_side_channel(qnx: Any, server: Server, name: str) -> None:
+    """The connection has bit 30 set and is close-on-exec, and a number that was given up is used again."""
+    first, second = qnx.name_open(name), qnx.name_open(name)
     assert first & NTO_SIDE_CHANNEL
     assert second > first
+    assert qnx.ConnectFlags(0, first, 0, 0) & NTO_COF_CLOEXEC
     qnx.ConnectDetach(first)
-    assert opened_name(qnx, start, server, name) == first
+    assert qnx.name_open(name) == first
 
 
+@checks("B299", "B309")
+def test_the_server_of_a_name_is_not_told(qnx: Any, start: Start, server: Server, name: str) -> None:
+    """name_open sends nothing: what the server receives first is the first message."""
+    assert asked(qnx, start, server, name) == b"question"
+
+
+@checks("B299")
+def test_a_server_can_open_its_own_name(qnx: Any, name: str) -> None:
+    """name_open does not wait for anybody: a process with one thread can open a name of its own."""
+    qnx.name_attach(name)
+    assert qnx.name_open(name) & NTO_SIDE_CHANNEL
+
+
+@checks("B63", "B33", "B308")
+def test_the_server_of_a_name_can_be_connected_to_by_its_numbers(
+    qnx: Any, start: Start, server: Server, name: str
+) -> None:
+    """ConnectServerInfo tells pid and chid, and ConnectAttach to these gives a descriptor of the same client."""
+    helper, info = qnx.name_open(name), MessageInfo()
+    assert qnx.ConnectServerInfo(0, helper, info) == helper
+    assert (info.pid, info.chid) == (server.pid, server.chid)
+    fd = qnx.ConnectAttach(info.nd, info.pid, info.chid, 0)
+    assert 0 <= fd < NTO_SIDE_CHANNEL
+    scoids = []
+    for coid in (helper, fd):
+        task = start(qnx.MsgSend, coid, b"question")
+        scoids.append(server.answer().scoid)
+        task.result()
+    assert scoids[0] == scoids[1]
+    qnx.name_close(helper)
+    task = start(qnx.MsgSend, fd, b"still here")
+    assert server.answer().data == b"still here"
+    task.result()
+
+
+# name_open where there is a global name service
+
+
+@pytest.fixture
+def gns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts behave as a target does that runs gns."""
+    if sys.platform.startswith(("qnx", "nto")):
+        pytest.skip("a target runs gns, or does not; no variable changes that")
+    monkeypatch.setenv("HA_QNX_GNS", "1")
+
+
+@pytest.mark.usefixtures("gns")
 @checks("B300", "B301", "B303", "D25")
 @open_point("D25")
 def test_name_open_asks_the_server(qnx: Any, start: Start, server: Server, name: str) -> None:
@@ -386,6 +491,7 @@ def test_name_open_asks_the_server(qnx: Any, start: Start, server: Server, name:
     assert task.result() == seen.coid
 
 
+@pytest.mark.usefixtures("gns")
 @checks("B302", "D25")
 @open_point("D25")
 @pytest.mark.parametrize("error", [EACCES, EIO, EBUSY])
@@ -395,9 +501,12 @@ def test_a_server_can_refuse_a_client(qnx: Any, start: Start, server: Server, na
     coid = server.refuse(error).coid
     assert task.errno() == error
     assert server.take().pulse.code == PULSE_CODE_DISCONNECT
-    assert opened_name(qnx, start, server, name) == coid
+    task = start(qnx.name_open, name)
+    server.answer()
+    assert task.result() == coid
 
 
+@pytest.mark.usefixtures("gns")
 @checks("D25")
 @open_point("D25")
 @pytest.mark.parametrize("status", [1, -1, ENOSYS])
@@ -410,6 +519,7 @@ def test_a_server_that_does_not_know_the_question_is_found(
     assert task.errno() == EBADFSYS
 
 
+@pytest.mark.usefixtures("gns")
 @checks("B304", "D25")
 @open_point("D25")
 def test_the_type_of_a_connect_message_fits_into_4_bytes(qnx: Any, start: Start, server: Server, name: str) -> None:
@@ -423,11 +533,9 @@ def test_the_type_of_a_connect_message_fits_into_4_bytes(qnx: Any, start: Start,
 
 @checks("B305")
 def test_a_name_that_nobody_has_is_not_found(qnx: Any, name: str) -> None:
-    """name_open and open of an unknown name fail with ENOENT."""
+    """name_open of an unknown name fails with ENOENT."""
     with fails_with(ENOENT):
         qnx.name_open(name)
-    with fails_with(ENOENT):
-        qnx.open(f"/dev/name/local/{name}", os.O_RDWR)
 
 
 @checks("B306")
@@ -438,7 +546,8 @@ def test_a_name_has_a_longest_length(qnx: Any, call: str) -> None:
         getattr(qnx, call)("x" * 5000)
 
 
-@checks("B316", "D25")
+@pytest.mark.usefixtures("gns")
+@checks("B302", "D25")
 @open_point("D25")
 def test_name_open_fails_when_the_server_dies_before_it_answers(qnx: Any, start: Start, peer: Peer, name: str) -> None:
     """A server that is killed while it has the _IO_CONNECT message makes name_open fail with ESRCH."""
@@ -454,17 +563,19 @@ def test_name_open_fails_when_the_server_dies_before_it_answers(qnx: Any, start:
 @checks("B307")
 def test_name_close_says_nothing_to_the_server(qnx: Any, start: Start, server: Server, name: str) -> None:
     """name_close is ConnectDetach: no _IO_CLOSE comes, only the disconnect pulse."""
-    task = start(qnx.name_open, name)
+    coid = qnx.name_open(name)
+    task = start(qnx.MsgSend, coid, b"message")
     seen = server.answer()
-    assert qnx.name_close(task.result()) == 0
+    task.result()
+    assert qnx.name_close(coid) == 0
     pulse = server.take().pulse
     assert (pulse.code, pulse.scoid) == (PULSE_CODE_DISCONNECT, seen.scoid)
 
 
 @checks("B307", "B54")
-def test_what_is_not_open_cannot_be_closed_by_name_close(qnx: Any, start: Start, peer: Peer, name: str) -> None:
+def test_what_is_not_open_cannot_be_closed_by_name_close(qnx: Any, server: Server, name: str) -> None:
     """name_close of a connection that is closed already is EINVAL."""
-    coid = opened_name(qnx, start, Server(peer, name), name)
+    coid = qnx.name_open(name)
     qnx.name_close(coid)
     with fails_with(EINVAL):
         qnx.name_close(coid)
@@ -475,22 +586,24 @@ def test_a_process_is_one_client_however_often_it_opens_a_name(
     qnx: Any, start: Start, server: Server, name: str
 ) -> None:
     """Several connections of a process to one name have numbers of their own, and one scoid at the server."""
-    tasks, seen = [], []
-    for _ in range(3):
-        tasks.append(start(qnx.name_open, name))
-        seen.append(server.answer())
-    assert len({task.result() for task in tasks}) == 3
-    assert len({message.scoid for message in seen}) == 1
-    for task in tasks[:2]:
-        qnx.name_close(task.result())
-    start(qnx.MsgSend, tasks[2].result(), b"still here", None)
+    coids = [qnx.name_open(name) for _ in range(3)]
+    assert len(set(coids)) == 3
+    scoids = set()
+    for coid in coids:
+        task = start(qnx.MsgSend, coid, b"message")
+        scoids.add(server.answer().scoid)
+        task.result()
+    assert len(scoids) == 1
+    for coid in coids[:2]:
+        qnx.name_close(coid)
+    start(qnx.MsgSend, coids[2], b"still here", None)
     assert server.answer().data == b"still here"
 
 
 @checks("B309")
 def test_a_server_gets_exactly_what_is_sent_to_its_name(qnx: Any, start: Start, server: Server, name: str) -> None:
     """Nothing is added to a message, whatever it begins with; the reply comes back as it is, too."""
-    coid = opened_name(qnx, start, server, name)
+    coid = qnx.name_open(name)
     buffer = bytearray(3)
     task = start(qnx.MsgSend, coid, b"\x00\x02\x00\xffmessage", buffer)
     seen = server.answer(2, b"\x16\x01\x00")

@@ -43,7 +43,7 @@ from ha_qnx import (
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
-from .servers import Server, Start, StartPeer, answer, attach, next_number, refuse, take
+from .servers import Server, Start, StartPeer, answer, attach_both, next_number, path_of, refuse, take
 from .waiting import DEADLINE, Task
 
 SIDE = NTO_SIDE_CHANNEL
@@ -138,12 +138,12 @@ class LocalServer:
 
 
 def take_over(peer: Peer, name: str) -> None:
-    """Let a process take a name, and answer all that comes."""
-    peer.start(serve, peer.run(attach, name))
+    """Let a process take a name and a path, and answer all that comes."""
+    peer.start(serve, peer.run(attach_both, name))
 
 
 def ha_opened(qnx: Any, start: Start, server: Server, function: Any, handle: Any = None) -> int:
-    """An HA-aware descriptor of a server's name."""
+    """An HA-aware descriptor of a server's path."""
     task = start(qnx.ha_open, server.path, os.O_RDWR, function, handle)
     assert server.answer().type == IO_CONNECT
     fd: int = task.result()
@@ -648,16 +648,14 @@ def test_ha_reconnectattach_attaches_under_the_old_number(qnx: Any, start: Start
 @checks("D6")
 @open_point("D6")
 def test_ha_reopen_serves_side_channels_too(qnx: Any, start: Start, peer: Peer, lasting: Peer, name: str) -> None:
-    """A connection that name_open made can be recovered by the path of the name, and keeps its number."""
+    """A connection that name_open made can be recovered by a path of the server, and keeps its number."""
     first, second = Server(peer, name), lasting
-    task = start(qnx.name_open, name)
-    first.answer()
-    coid = task.result()
+    coid = qnx.name_open(name)
 
     def reopen(coid: int) -> Any:
         first.wait_until_gone()
         take_over(second, name)
-        return qnx.ha_reopen(coid, f"/dev/name/local/{name}", os.O_RDWR)
+        return qnx.ha_reopen(coid, path_of(name), os.O_RDWR)
 
     qnx.ha_attach(coid, Recovering(reopen))
     first.kill()
@@ -669,10 +667,10 @@ def test_ha_reopen_serves_side_channels_too(qnx: Any, start: Start, peer: Peer, 
 def test_the_old_connection_is_closed(qnx: Any, start: Start, peer: Peer, lasting: Peer, name: str, how: str) -> None:
     """A server that is alive, but is recovered from, sees its client go."""
     first, second = Server(peer, name), lasting
-    chid = second.run(attach, f"{name}-2")
+    chid = second.run(attach_both, f"{name}-2")
     second.start(serve, chid)
     deeds: Dict[str, ForTheTest] = {
-        "ha_reopen": lambda coid: qnx.ha_reopen(coid, f"/dev/name/local/{name}-2", os.O_RDWR),
+        "ha_reopen": lambda coid: qnx.ha_reopen(coid, path_of(f"{name}-2"), os.O_RDWR),
         "ha_ReConnectAttach": reconnecting(qnx, second.pid, chid),
     }
     fd = ha_opened(qnx, start, first, Recovering(deeds[how]))

@@ -323,24 +323,24 @@ def test_an_exception_of_a_signal_handler_comes_after_the_answer(qnx: Any, peer:
     assert sending.result() == "the handler's, and then 8"
 
 
-def open_name(qnx: Any, name: str) -> int:
+def send_to_name(qnx: Any, name: str) -> int:
     signal.signal(signal.SIGUSR1, note)
-    coid: int = qnx.name_open(name)
-    return coid
+    status: int = qnx.MsgSend(qnx.name_open(name), b"message")
+    return status
 
 
 @checks("B183", "B187", "B287", "D19")
 def test_the_server_of_a_name_is_asked(qnx: Any, peer: Peer, name: str) -> None:
-    """The channel of a name has NTO_CHF_UNBLOCK: a signal in name_open waits for the server's answer, too."""
+    """The channel of a name has NTO_CHF_UNBLOCK: a signal in the client waits for the server's answer."""
     chid = qnx.name_attach(name).chid
-    opening = peer.begin(open_name, name)
+    sending = peer.begin(send_to_name, name)
     rcvid = receive_message(qnx, chid)
-    opening.wait_until_blocked()
+    sending.wait_until_blocked()
     peer.signal(signal.SIGUSR1)
     assert receive_request(qnx, chid).value.sival_int == rcvid
-    opening.wait_until_blocked()
+    sending.wait_until_blocked()
     qnx.MsgError(rcvid, -1)
-    assert opening.errno() == EINTR
+    assert sending.errno() == EINTR
 
 
 # Once is enough.

@@ -654,7 +654,8 @@ def first_failure(directory: str, modules: List[str]) -> Optional[str]:
     suite = os.path.join(directory, "ha_qnx", "conformance")
     # As ha-qnx conformance runs it: no configuration but the suite's own.
     fixed = [f"--config-file={os.devnull}", f"--rootdir={suite}", f"--confcutdir={suite}", "--import-mode=append"]
-    options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", *fixed]
+    plugins = ["-p", "no:cacheprovider", "-p", "ha_qnx.commands.recording"]
+    options = ["-x", "-q", "--no-header", *plugins, *fixed]
     process = subprocess.Popen(  # noqa: S603  # pytest, on our own suite
         [sys.executable, "-m", "pytest", *options, *(os.path.join(suite, module) for module in modules)],
         cwd=directory,

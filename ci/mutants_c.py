@@ -37,6 +37,7 @@ INTAKE = "src/server/intake.c"
 FILE = "src/calls/file.c"
 RECEIVE = "src/calls/receive.c"
 RUNTIME = "src/host/runtime.c"
+HELD = "src/host/held.c"
 
 MUTANTS = (
     # When to recover.
@@ -123,8 +124,8 @@ MUTANTS = (
         "recovers while it is suspended",
         "recovery recovery_limits",
         RECOVERY,
-        "    bool allowed = !attachment->suspended &&\n",
-        "    bool allowed = true &&\n",
+        "    bool allowed = !attachment->suspended &&",
+        "    bool allowed = true &&",
     ),
     Mutant(
         "replaces a recovery function unasked",
@@ -231,8 +232,8 @@ MUTANTS = (
         "sends pulses of any priority",
         "pulses",
         SEND,
-        "    if (priority < 1 || priority > 255)\n        return EINVAL; /* D30 */\n",
-        "    priority = priority < 1 ? 1 : priority > 255 ? 255 : priority;\n",
+        "priority < 1 || priority > 255 ? EINVAL : trunk_pulse",
+        "priority < 1 || priority > 65535 ? EINVAL : trunk_pulse",
     ),
     Mutant(
         "restarts nothing",
@@ -297,7 +298,7 @@ MUTANTS = (
     Mutant(
         "lets two servers have a name",
         "names",
-        RUNTIME,
+        HELD,
         "flock(fd, LOCK_EX | LOCK_NB)",
         "flock(fd, LOCK_SH | LOCK_NB)",
     ),

@@ -131,8 +131,7 @@ class NativeKernel(Kernel):
         # One handle for a channel's number, for good: it costs a few bytes, and to destroy it destroys the channel.
         self._dispatches: Dict[int, int] = {}
         # The handles of the paths that are served; links, where there are no handles.
-        self._served: Dict[int, int] = {}
-        self._serving = threading.RLock()  # Signal handlers make calls, too.
+        self._served: Dict[int, Any] = {}
         _follow_forks(self)
         # The threads that have armed a timeout: what they block in must not be started again.
         self._timed: Set[int] = set()
@@ -411,36 +410,39 @@ class NativeKernel(Kernel):
         encoded = _encoded_path(path)
         if "dispatch_create_channel" not in self._c:
             return self._link(chid, encoded, file_type, flags)
-        with self._serving:
-            dispatch = self._dispatches.get(chid)
-            if dispatch is None:
-                dispatch = self._dispatches[chid] = self._invoke_for_address("dispatch_create_channel", chid, 0)
-            id = self._invoke("resmgr_attach", dispatch, None, encoded, file_type, flags, None, None, None)
-            self._served[id] = dispatch
+        dispatch = self._dispatches.get(chid)
+        if dispatch is None:
+            made = self._invoke_for_address("dispatch_create_channel", chid, 0)
+            dispatch = self._dispatches.setdefault(chid, made)
+        id = self._invoke("resmgr_attach", dispatch, None, encoded, file_type, flags, None, None, None)
+        self._served[id] = dispatch
         return id
 
     def _link(self, chid: int, path: bytes, file_type: int, flags: int) -> int:
         """Attach a path where libc makes no handle of a channel, with an id of ours."""
-        with self._serving:
-            id = next(number for number in itertools.count() if number not in self._served)
+        nothing_yet = object()
+        id = next(number for number in itertools.count() if self._served.setdefault(number, nothing_yet) is nothing_yet)
+        try:
             self._served[id] = self._invoke("pathmgr_link", path, 0, 0, chid, id, file_type, flags)
+        except BaseException:
+            del self._served[id]
+            raise
         return id
 
     def resmgr_detach(self, id: int, flags: int = 0) -> int:
         id, flags = as_int("id", id), as_uint("flags", flags)
-        with self._serving:
-            handle = self._served.pop(id, None)
-            if handle is None:
-                raise failure(ENOENT)
-            try:
-                if "dispatch_create_channel" in self._c:
-                    return self._invoke("resmgr_detach", handle, id, flags)
-                if flags:
-                    raise failure(EINVAL)
-                return self._invoke("close", handle)
-            except OSError:
-                self._served[id] = handle
-                raise
+        handle = self._served.pop(id, None) if isinstance(self._served.get(id), int) else None
+        if handle is None:
+            raise failure(ENOENT)
+        try:
+            if "dispatch_create_channel" in self._c:
+                return self._invoke("resmgr_detach", handle, id, flags)
+            if flags:
+                raise failure(EINVAL)
+            return self._invoke("close", handle)
+        except OSError:
+            self._served[id] = handle
+            raise
 
     # Descriptors. As everywhere in Python, they are closed when the process becomes another program.
 
@@ -662,14 +664,13 @@ def _encoded_path(path: StrPath) -> bytes:
 
 
 def _follow_forks(kernel: NativeKernel) -> None:
-    """Forget, in forked children, the paths that their parent serves, and who was just attaching one."""
+    """Forget, in forked children, the paths that their parent serves."""
     reference = weakref.ref(kernel)
 
     def forget() -> None:
         target = reference()
         if target is not None:
             target._served.clear()
-            target._serving = threading.RLock()
 
     os.register_at_fork(after_in_child=forget)
 

@@ -295,7 +295,7 @@ assert calls == []
 # Recovery functions. Each program has its connection and its server to itself, and must end well.
 
 PROGRAM = """
-import ctypes, gc, logging, os, sys, threading, warnings, weakref
+import ctypes, errno, gc, logging, os, sys, threading, warnings, weakref
 from errno import EBADF, EINVAL, ESRCH
 import ha_qnx
 from ha_qnx.constants import NTO_SIDE_CHANNEL
@@ -911,6 +911,158 @@ name = qnx.name_attach("one")
 status = os.waitpid(children[0], 0)[1]
 assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 40, status
 qnx.name_detach(name)
+"""
+    )
+
+
+# Paths.
+
+
+def test_a_channel_has_one_dispatch_handle_for_good(run_program: Callable[[str], str]) -> None:
+    """It is made when a path is first attached to it, and never destroyed, which would destroy the channel."""
+    run_program(
+        """
+made = []
+create = qnx._c["dispatch_create_channel"]
+qnx._c["dispatch_create_channel"] = lambda chid, flags: made.append(chid) or create(chid, flags)
+qnx._c["dispatch_destroy"] = None  # Not to be called.
+chid, other = qnx.ChannelCreate(), qnx.ChannelCreate()
+assert [qnx.resmgr_attach(chid, path) for path in ("/dev/a", b"/dev/b", "/dev/b")] == [0, 1, 2]
+assert qnx.resmgr_attach(other, "/dev/a") == 3
+assert made == [chid, other]
+assert qnx.resmgr_detach(1) == 0
+assert fails(qnx.resmgr_detach, 1).errno == errno.ENOENT
+assert fails(qnx.resmgr_detach, 0, 0x80).errno == EINVAL
+assert qnx.resmgr_attach(chid, "/dev/c") == 1
+qnx.ChannelDestroy(chid)
+assert qnx.resmgr_detach(0) == 0  # What was attached stays so until then.
+again = qnx.ChannelCreate()
+assert again == chid
+assert qnx.resmgr_attach(again, "/dev/a") == 0
+assert made == [chid, other]
+"""
+    )
+
+
+def test_a_path_that_cannot_be_attached(run_program: Callable[[str], str]) -> None:
+    """What is wrong is said before the library is called; the error names the path."""
+    run_program(
+        """
+qnx._c["resmgr_attach"] = None  # Not to be called.
+chid = qnx.ChannelCreate()
+for path in ("/dev/name", "/dev/name/local/x", "/dev/x/../name/x", "/dev/a\\0b", b"/dev/a\\0b"):
+    error = fails(qnx.resmgr_attach, chid, path)
+    assert (error.errno, error.filename) == (EINVAL, os.fsdecode(path)), error
+for call in (qnx.open, lambda path, oflag: qnx.ha_open(path, oflag, print)):
+    error = fails(call, "/dev/name/local/x", os.O_RDWR)
+    assert (error.errno, error.filename) == (EINVAL, "/dev/name/local/x"), error
+    assert "name_open" in str(error)
+for path, wrong in ((7.5, TypeError), (None, TypeError)):
+    try:
+        qnx.resmgr_attach(chid, path)
+    except wrong:
+        continue
+    raise AssertionError(path)
+"""
+    )
+
+
+def test_paths_are_the_parents(run_program: Callable[[str], str]) -> None:
+    """A child can neither detach what its parent serves, nor does its end end that."""
+    run_program(
+        """
+warnings.simplefilter("ignore", DeprecationWarning)  # Of fork, where there are threads.
+chid = make_server()
+assert qnx.resmgr_attach(chid, "/dev/parents") == 0
+child = os.fork()
+if not child:
+    assert fails(qnx.resmgr_detach, 0).errno == errno.ENOENT
+    assert qnx.resmgr_attach(qnx.ChannelCreate(), "/dev/childs") == 0
+    fd = qnx.open("/dev/parents", os.O_RDWR)
+    os._exit(send(fd))
+assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 7
+assert qnx.resmgr_detach(0) == 0
+end_server(chid)
+"""
+    )
+
+
+def test_paths_without_dispatch_handles(run_program: Callable[[str], str]) -> None:
+    """Where libc makes none, pathmgr_link attaches a path, with an id of ours; its link is closed to detach it."""
+    run_program(
+        """
+links, closed = iter((1073741830, 1073741831, -1, 1073741832)), []
+
+def pathmgr_link(*arguments):
+    linked.append(arguments)
+    result = next(links)
+    if result < 0:
+        ctypes.set_errno(errno.EPERM)
+    return result
+
+linked = []
+for name in ("dispatch_create_channel", "dispatch_destroy", "resmgr_attach", "resmgr_detach"):
+    del qnx._c[name]
+qnx._c["pathmgr_link"] = pathmgr_link
+qnx._c["close"] = lambda link: closed.append(link) or 0
+assert [qnx.resmgr_attach(3, "/dev/a"), qnx.resmgr_attach(3, "/dev/b", 5, 0x101)] == [0, 1]
+assert fails(qnx.resmgr_attach, 3, "/dev/c").errno == errno.EPERM
+assert linked == [
+    (b"/dev/a", 0, 0, 3, 0, 0, 0), (b"/dev/b", 0, 0, 3, 1, 5, 0x101), (b"/dev/c", 0, 0, 3, 2, 0, 0)
+]
+assert fails(qnx.resmgr_detach, 2).errno == errno.ENOENT
+assert fails(qnx.resmgr_detach, 0, 1).errno == EINVAL
+assert qnx.resmgr_detach(0) == 0
+assert closed == [1073741830]
+assert qnx.resmgr_attach(3, "/dev/c") == 0
+assert fails(qnx.resmgr_detach, -1).errno == errno.ENOENT
+"""
+    )
+
+
+# What recovery in Python makes of the kernel calls.
+
+
+def test_a_number_stays_taken_while_its_server_has_not_come_back(run_program: Callable[[str], str]) -> None:
+    """Recovery in Python connects elsewhere first: the old connection ends only when that has worked."""
+    run_program(
+        """
+hybrid = ha_qnx.backend("hybrid")
+kernel = hybrid._kernel
+detach, detached = kernel._c["ConnectDetach"], []
+kernel._c["ConnectDetach"] = lambda coid: detached.append(coid) or detach(coid)
+chid, other = hybrid.ChannelCreate(), hybrid.ChannelCreate()
+for index in (0, NTO_SIDE_CHANNEL):
+    coid = hybrid.ha_ConnectAttach(0, 0, chid, index, 0, print)
+    hybrid.ChannelDestroy(chid)
+    before = os.listdir("/proc/self/fd")
+    for _try in range(3):
+        assert fails(hybrid.ha_ReConnectAttach, coid, 0, 0, chid, index, 0).errno == ESRCH
+    assert coid not in detached
+    assert os.listdir("/proc/self/fd") == before  # Nothing is left of what was tried.
+    assert fails(hybrid.MsgSendPulse, coid, 10, 1, 1).errno == EBADF
+    assert hybrid.ha_ReConnectAttach(coid, 0, 0, other, index, 0) == coid
+    assert detached.count(coid) == 1
+    hybrid.MsgSendPulse(coid, 10, 1, 1)
+    assert hybrid.MsgReceive(other, bytearray(100)) == 0
+    hybrid.ha_ConnectDetach(coid)
+    detached.clear()
+    chid = hybrid.ChannelCreate()
+"""
+    )
+
+
+def test_a_side_channel_is_not_reopened(run_program: Callable[[str], str]) -> None:
+    """The open of QNX gives descriptors only; the connection stays as it is."""
+    run_program(
+        """
+hybrid = ha_qnx.backend("hybrid")
+chid = hybrid.ChannelCreate()
+coid = hybrid.ConnectAttach(0, 0, chid)
+for path in ("/dev/null", "/dev/nobody"):
+    assert fails(hybrid.ha_reopen, coid, path, os.O_RDWR).errno == EBADF
+hybrid.MsgSendPulse(coid, 10, 1, 1)
+assert hybrid.MsgReceive(chid, bytearray(100)) == 0
 """
     )
 

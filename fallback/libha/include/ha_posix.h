@@ -12,7 +12,7 @@
  *   MsgReceivePulsev() and MsgCurrent(); ha_fopen() and ha_fclose(), for a host's streams do not read by messages;
  *   lseek64(), for all offsets have 64 bits.
  * - An address that is no memory of the program is not EFAULT but, as elsewhere on a host, a fault of the program.
- *   (NULL with a size is EFAULT.)
+ *   (NULL with a size is answered as QNX answers an address that is none: EFAULT, or ESRVRFAULT for a server's.)
  * - struct sigevent is the host's; TimerTimeout() takes one of QNX's layout, struct ha_posix_sigevent.
  * - Clocks are the host's CLOCK_MONOTONIC and CLOCK_REALTIME.
  * - The library knows of the threads that have called it: the end of no others makes a _PULSE_CODE_THREADDEATH.

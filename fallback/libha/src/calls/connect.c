@@ -52,6 +52,8 @@ int connect_attach_at(int coid, uint32_t nd, int32_t pid, int chid, unsigned fla
 
 int connect_detach(int coid)
 {
+    if (coid == SYSMGR_COID)
+        return EPERM; /* B62, D46 */
     int error = client_release(coid);
     if (error != EBADF)
         return error;

@@ -5,6 +5,7 @@ from typing import Any, Callable, List, Optional, Tuple
 
 from ..clients import Call, transact
 from ..peers import Peer, PeerError
+from ..waiting import eventually
 from .asking import Answers
 from .notation import failed, told
 
@@ -77,3 +78,11 @@ def outcome(call: Call) -> str:
 def state(call: Call) -> str:
     """``blocked``, or what the call said."""
     return "blocked" if call.is_blocked() else outcome(call)
+
+
+def said_at_last(call: Callable[[], Any]) -> str:
+    """What a call says when it has become an error, or that it does not: a host may need a moment."""
+    try:
+        return str(eventually(lambda: told(call).startswith("-1") and told(call), "an error", 2.0))
+    except AssertionError:
+        return "no error"

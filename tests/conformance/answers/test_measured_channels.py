@@ -21,7 +21,7 @@ from ..clients import Client
 from ..peers import Peer
 from ..receiving import receive_message
 from ..servers import Server, StartPeer, answer, create_channel
-from ..waiting import DEADLINE, Task, eventually
+from ..waiting import DEADLINE, Task
 from .asking import Answers, measured
 from .ledgers import receive
 from .notation import (
@@ -37,7 +37,7 @@ from .notation import (
     told,
     yes,
 )
-from .parties import Party, played
+from .parties import Party, played, said_at_last
 
 SIDE = NTO_SIDE_CHANNEL
 NOBODY = 1234567
@@ -378,14 +378,6 @@ def test_what_a_server_knows_about_a_client(qnx: Any, peer: Peer) -> Answers:
     # Nobody tells of it on this channel, and a host may need a moment to know that the client is gone.
     yield "CC06", said_at_last(lambda: qnx.ConnectClientInfo(scoid))
     yield "CC07", told(qnx.ConnectDetach, scoid)
-
-
-def said_at_last(call: Callable[[], Any]) -> str:
-    """What a call says when it has become an error, or that it stays what it is."""
-    try:
-        return str(eventually(lambda: told(call).startswith("-1") and told(call), "an error", 2.0))
-    except AssertionError:
-        return "no error"
 
 
 # How many there can be.

@@ -68,20 +68,24 @@ class Peer:
         self.backend = backend
         ours, theirs = os.pipe(), os.pipe()
         command = [sys.executable, "-m", "ha_qnx.conformance.peers", backend, str(theirs[0]), str(ours[1])]
-        self.process = subprocess.Popen(  # noqa: S603  # our own module, in our own interpreter
+        self.process: Any = subprocess.Popen(  # noqa: S603  # our own module, in our own interpreter
             command, pass_fds=(theirs[0], ours[1]), stdin=subprocess.DEVNULL
         )
         os.close(theirs[0])
         os.close(ours[1])
-        self._requests = Connection(theirs[1], readable=False)
-        self._answers = Connection(ours[0], writable=False)
+        self._talk(Connection(theirs[1], readable=False), Connection(ours[0], writable=False))
+
+    def _talk(self, requests: Connection, answers: Connection) -> None:
+        """Ask for calls one way, and get their outcomes the other way."""
+        self._requests = requests
+        self._answers = answers
         self._number = 0
         self._outcomes: Dict[int, Tuple[bool, Any]] = {}
         self._threads: Dict[int, int] = {}
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        return int(self.process.pid)
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function there, in its main thread, and wait for the result."""
@@ -193,11 +197,9 @@ class _Answers:
             self._connection.send((kind, number, value))
 
 
-def _serve(backend_name: str, requests: Connection, answers: _Answers) -> None:
-    """The main loop of a peer."""
-    import ha_qnx
-
-    backend = ha_qnx.backend(backend_name)
+def serve(backend: Any, requests: Connection, replies: Connection) -> None:
+    """The main loop of a peer; it ends when nobody asks any more."""
+    answers = _Answers(replies)
     while True:
         try:
             number, module, qualname, args, in_thread = requests.recv()
@@ -245,7 +247,7 @@ class _LeavesAlone:
         return args[0] if len(args) == 1 and callable(args[0]) else self
 
 
-def _out_of_the_way(fd: int) -> int:
+def out_of_the_way(fd: int) -> int:
     """A descriptor under a number that leaves the low ones to the tests, which count them."""
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)
     os.close(fd)
@@ -255,8 +257,10 @@ def _out_of_the_way(fd: int) -> int:
 def main() -> None:
     """Be a peer."""
     sys.modules.setdefault("pytest", _NoPytest("pytest"))
-    requests, replies = _out_of_the_way(int(sys.argv[2])), _out_of_the_way(int(sys.argv[3]))
-    _serve(sys.argv[1], Connection(requests, writable=False), _Answers(Connection(replies, readable=False)))
+    import ha_qnx
+
+    requests, replies = out_of_the_way(int(sys.argv[2])), out_of_the_way(int(sys.argv[3]))
+    serve(ha_qnx.backend(sys.argv[1]), Connection(requests, writable=False), Connection(replies, readable=False))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from ..receiving import receive_message
 from ..servers import Server, StartPeer, answer, create_channel
 from ..waiting import DEADLINE, Task
 from .asking import Answers, measured
+from .cradle import Born
 from .ledgers import receive
 from .notation import (
     PULSE_SIZE,
@@ -147,12 +148,11 @@ def test_a_connection_gets_the_number_that_is_asked_for(alone: Peer) -> Answers:
 
 
 @measured("CZ01", "CZ02", "CZ03", "CZ04")
-def test_a_process_that_has_ended_cannot_be_connected_to(qnx: Any, start_peer: StartPeer) -> Answers:
+def test_a_process_that_has_ended_cannot_be_connected_to(qnx: Any, start_peer: Callable[[], Born]) -> Answers:
     """A zombie is no process that has channels or connections."""
     server = start_peer()
     chid = server.run(create_channel)
-    server.leave()
-    os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+    server.become_a_zombie()
     yield "CZ01", told(qnx.ConnectAttach, 0, server.pid, chid)
     yield "CZ02", f"{told(qnx.ConnectServerInfo, server.pid, 0)}, {told(qnx.ConnectFlags, server.pid, 0, 0, 0)}"
     yield "CZ03", f"exit {server.process.wait(DEADLINE)}"

@@ -1,15 +1,13 @@
 """What a channel gives, and servers that write it down, step by step."""
 
 import struct
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, Optional, Set
 
 from ha_qnx import (
     IO_BASE,
     IO_CONNECT,
     IO_DUP,
     IO_MAX,
-    NTO_COF_NOSHARE,
-    NTO_SIDE_CHANNEL,
     NTO_TIMEOUT_RECEIVE,
     PULSE_CODE_DISCONNECT,
     PULSE_CODE_UNBLOCK,
@@ -25,9 +23,6 @@ from .notation import item, told
 _PATIENCE = int(0.6 * DEADLINE * 1e9)
 _ROOM = 2000
 
-#: What a server sends to itself, at the lowest priority: it comes when all else has come.
-MARKER = 99
-
 
 class Received:
     """What MsgReceive gave: a pulse if the rcvid is 0."""
@@ -41,11 +36,6 @@ class Received:
     def pulse(self) -> Pulse:
         """The pulse that it is."""
         return Pulse.from_buffer_copy(self.data)
-
-    @property
-    def is_marker(self) -> bool:
-        """Whether it is what the server has sent to itself."""
-        return self.rcvid == 0 and self.pulse.code == MARKER
 
     @property
     def io_type(self) -> int:
@@ -64,22 +54,17 @@ def receive(qnx: Any, chid: int, limit: Optional[int] = _PATIENCE, room: int = _
     return Received(qnx.MsgReceive(chid, data, info), data, info)
 
 
+def waiting(qnx: Any, chid: int) -> Optional[Received]:
+    """The next item of a channel, if one waits."""
+    try:
+        return receive(qnx, chid, None)
+    except TimeoutError:
+        return None
+
+
 def nothing_or(qnx: Any, chid: int) -> str:
-    """``nothing``, or what waits on a channel: what was there before a pulse of the lowest priority comes before it."""
-    mark(qnx, marking_connection(qnx, chid))
-    found = receive(qnx, chid)
-    return "nothing" if found.is_marker else str(found)
-
-
-def marking_connection(qnx: Any, chid: int) -> int:
-    """A connection of a server to itself, which is none of those that its clients share."""
-    coid: int = qnx.ConnectAttach(0, 0, chid, NTO_SIDE_CHANNEL, NTO_COF_NOSHARE)
-    return coid
-
-
-def mark(qnx: Any, coid: int) -> None:
-    """Send what is received when all that has come before is received."""
-    qnx.MsgSendPulse(coid, 1, MARKER, 0)
+    """``nothing``, or what waits on a channel."""
+    return str(waiting(qnx, chid) or "nothing")
 
 
 class Writer:
@@ -132,7 +117,6 @@ class Ledger:
     def __init__(self, qnx: Any, chid: int) -> None:
         self._qnx = qnx
         self._chid = chid
-        self._marking = marking_connection(qnx, chid)
         self._writer = Writer(qnx)
 
     def take(self) -> Received:
@@ -162,13 +146,8 @@ class Ledger:
 
     def rest(self) -> str:
         """Tell what waits on the channel."""
-        mark(self._qnx, self._marking)
-        lines: List[str] = []
-        while True:
-            found = receive(self._qnx, self._chid)
-            if found.is_marker:
-                return "; ".join(lines) or "(nothing)"
-            lines.append(self._writer.write(found))
+        lines = [self._writer.write(found) for found in iter(lambda: waiting(self._qnx, self._chid), None)]
+        return "; ".join(lines) or "(nothing)"
 
 
 def pulse_for(found: Received, rcvid: int) -> str:

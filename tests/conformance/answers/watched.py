@@ -5,14 +5,15 @@ import threading
 from errno import ENOSYS
 from typing import Any, Dict, List, Tuple
 
-from ha_qnx import IO_CLOSE, IO_CONNECT, IO_DUP, IO_LSEEK, IO_READ, IO_STAT, IO_WRITE, MessageInfo
+from ha_qnx import IO_CLOSE, IO_CONNECT, IO_DUP, IO_LSEEK, IO_READ, IO_STAT, IO_WRITE, NTO_TIMEOUT_RECEIVE, MessageInfo
 
 from ..peers import Peer
 from ..servers import attach, create_channel
 from ..waiting import DEADLINE, eventually
-from .ledgers import Received, Writer, mark, marking_connection
+from .ledgers import Received, Writer
 
-_STOP = 98
+#: How long a server waits before it says that nothing comes, in nanoseconds.
+_PAUSE = 5_000_000
 _ROOM = 4000
 
 #: What a server answers to I/O messages.
@@ -31,10 +32,10 @@ class Watch:
     def __init__(self, qnx: Any, chid: int) -> None:
         self._qnx = qnx
         self._chid = chid
-        self._marking = marking_connection(qnx, chid)
         self._writer = Writer(qnx)
         self._seen: List[str] = []
-        self._marked = threading.Semaphore(0)
+        self._told = threading.Event()
+        self._ends = False
         self.status = 0
         self.error = 0
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -42,8 +43,8 @@ class Watch:
 
     def saw(self) -> str:
         """What was seen since the last time, and before now."""
-        mark(self._qnx, self._marking)
-        assert self._marked.acquire(timeout=DEADLINE), "the server does not receive"
+        told = self._told = threading.Event()
+        assert told.wait(DEADLINE), "the server does not receive"
         seen, self._seen = self._seen, []
         return "; ".join(seen) or "(nothing)"
 
@@ -54,18 +55,22 @@ class Watch:
 
     def stop(self) -> None:
         """Receive no longer."""
-        self._qnx.MsgSendPulse(self._marking, 1, _STOP, 0)
+        self._ends = True
         self._thread.join(DEADLINE)
 
     def _serve(self) -> None:
         buffer, info = bytearray(_ROOM), MessageInfo()
-        while True:
-            found = Received(self._qnx.MsgReceive(self._chid, buffer, info), buffer, info)
-            if found.is_marker:
-                self._marked.release()
-            elif found.rcvid == 0 and found.pulse.code == _STOP:
-                return
-            elif found.rcvid and not found.io_type:
+        while not self._ends:
+            # It answers who asks when nothing waits. It has no connection of its own for that: clients in this process
+            # might share it.
+            told = self._told
+            self._qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, _PAUSE)
+            try:
+                found = Received(self._qnx.MsgReceive(self._chid, buffer, info), buffer, info)
+            except TimeoutError:
+                told.set()
+                continue
+            if found.rcvid and not found.io_type:
                 self._writer.remember(found)
                 self._qnx.MsgReply(found.rcvid, self.status)
             else:

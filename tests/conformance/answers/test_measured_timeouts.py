@@ -29,10 +29,10 @@ ENOUGH = 250_000_000
 EXPIRED = 1
 
 
-def timed(call: Callable[[], Any], nanoseconds: int) -> str:
-    """What a call says, and whether that was too soon."""
+def timed(call: Callable[[], str], nanoseconds: int) -> str:
+    """What is said, and whether that was too soon."""
     start = time.monotonic_ns()
-    said = told(call)
+    said = call()
     return f"{said} {'after the time' if time.monotonic_ns() - start >= nanoseconds else 'too soon'}"
 
 
@@ -176,7 +176,7 @@ def send_limited(qnx: Any, coid: int, flags: int, nanoseconds: Optional[int]) ->
 
 def send_timed(qnx: Any, coid: int, flags: int, nanoseconds: int) -> str:
     """The same, and whether it ended too soon."""
-    return timed(lambda: send_limited(qnx, coid, flags, nanoseconds), nanoseconds)
+    return timed(lambda: told(send_limited, qnx, coid, flags, nanoseconds), nanoseconds)
 
 
 @measured("TS01", "TS02", "TS03", "TS14")

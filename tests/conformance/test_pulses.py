@@ -464,7 +464,10 @@ def test_who_receives_pulses_is_served_when_the_other_has_left(
     chid = qnx.ChannelCreate(0)
     coid = client.attach(chid)
     room = 0 if end == "no-room" else PULSE_SIZE
-    other = start(receive_with_limit if end == "timeout" else receive_into, qnx, chid, room).wait_until_blocked()
+    if end == "timeout":
+        other = start(receive_with_limit, qnx, chid, room).wait_until_blocked_or_done()
+    else:
+        other = start(receive_into, qnx, chid, room).wait_until_blocked()
     pulse = Pulse()
     receiver = start(qnx.MsgReceivePulse, chid, pulse).wait_until_blocked()
     if end == "message":

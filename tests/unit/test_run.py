@@ -275,15 +275,21 @@ def test_a_program_finds_itself_as_under_python(tmp_path: pathlib.Path, as_modul
 
 
 AT_ITS_EXIT = """
-import atexit, os, pickle, sys, threading
+import atexit, os, pickle, sys, threading, time
 class Mine:
     pass
 def tell():
     print(sys.modules["__main__"].Mine is Mine, type(pickle.loads(pickle.dumps(Mine()))) is Mine)
 atexit.register(tell)
-threading.Timer(0.1, tell).start()
+said = threading.Event()
+def tell_later():
+    said.wait()
+    time.sleep(0.1)
+    tell()
+threading.Thread(target=tell_later).start()
 os.chdir("/")
-print(os.path.isabs(__file__) or sys.version_info < (3, 9))
+print(os.path.isabs(__file__) or sys.version_info < (3, 9), flush=True)
+said.set()
 """
 
 

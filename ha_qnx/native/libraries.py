@@ -182,9 +182,9 @@ def _candidates() -> Sequence[str]:
         return (chosen,)
     if is_qnx():
         return _USUAL_NAMES
-    # More than one directory where the package runs from a checkout: what was built lies apart from the source there.
-    beside = [os.path.join(directory, _OWN_NAME) for directory in sys.modules["ha_qnx"].__path__]
-    return [path for path in beside if os.path.exists(path)]
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    own = os.path.join(package, _OWN_NAME)
+    return (own,) if os.path.exists(own) else ()
 
 
 def _nothing_to_load() -> str:

@@ -1,4 +1,5 @@
 # For ci/test and ci/demo: a virtual environment for an interpreter, with the wheel of this checkout in it.
+# shellcheck shell=sh
 #
 # What is tested and shown is the wheel, never the source tree. Everything that is made lies in the checkout, where git
 # ignores it: .venv-VERSION/ and build/wheel/. A second run uses both again; the wheel is built anew when a file that

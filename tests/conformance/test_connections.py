@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 from errno import EBADF, EINVAL, EMFILE, EPERM, ESRCH
+from pathlib import Path
 from typing import Any, Callable, List, Set, Tuple
 
 import pytest
@@ -108,7 +109,7 @@ def test_connections_and_descriptors_are_one_number_space(qnx: Any) -> None:
     assert not is_descriptor(coid)
 
 
-@checks("B35", "B52")
+@checks("B35", "B52", "B437")
 def test_a_side_channel_gets_the_lowest_free_slot(qnx: Any) -> None:
     """NTO_SIDE_CHANNEL is set in the number of a side channel; the other bits of the index mean nothing."""
     chid = qnx.ChannelCreate(0)
@@ -119,6 +120,22 @@ def test_a_side_channel_gets_the_lowest_free_slot(qnx: Any) -> None:
     qnx.ConnectDetach(coids[1])
     assert qnx.ConnectAttach(0, 0, chid, NTO_SIDE_CHANNEL | 500) == coids[0]
     assert qnx.ConnectAttach(0, 0, chid, NTO_SIDE_CHANNEL) == coids[1]
+
+
+@checks("B436")
+@pytest.mark.parametrize("holder", ["dead", "file"])
+def test_an_index_that_is_taken_gives_the_next_free_number(qnx: Any, holder: str, tmp_path: Path) -> None:
+    """Whether a connection holds it whose server is gone, or a file."""
+    chid = qnx.ChannelCreate(0)
+    if holder == "dead":
+        gone = qnx.ChannelCreate(0)
+        taken = qnx.ConnectAttach(0, 0, gone, 20)
+        qnx.ChannelDestroy(gone)
+    else:
+        taken = qnx.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    coid = qnx.ConnectAttach(0, 0, chid, taken)
+    assert taken < coid < NTO_SIDE_CHANNEL
+    assert not any(not is_descriptor(number) for number in range(taken, coid))
 
 
 @checks("B36", "B62")

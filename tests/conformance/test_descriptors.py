@@ -16,6 +16,7 @@ from ha_qnx import (
     IO_CONNECT,
     IO_CONNECT_OPEN,
     IO_DUP,
+    NTO_CHF_DISCONNECT,
     NTO_SIDE_CHANNEL,
     PULSE_CODE_DISCONNECT,
 )
@@ -500,7 +501,7 @@ def test_dup2_can_take_a_number_that_is_free(qnx: Any, start: Start, server: Ser
 # Raw connections and ordinary files
 
 
-@checks("B344")
+@checks("B344", "B438", "B439")
 def test_close_and_dup_of_a_raw_connection_reach_its_server(qnx: Any, start: Start, peer: Peer) -> None:
     """A connection that ConnectAttach made among the descriptors gets the same messages as one that was opened."""
     server = Server(peer)
@@ -512,6 +513,30 @@ def test_close_and_dup_of_a_raw_connection_reach_its_server(qnx: Any, start: Sta
     seen = server.answer()
     assert (seen.type, seen.coid) == (IO_CLOSE, fd)
     assert task.result() == 0
+
+
+@checks("B439")
+def test_a_side_channel_is_not_duplicated(qnx: Any, peer: Peer) -> None:
+    """Dup and dup2 of a side channel fail with EBADF, and its server hears nothing."""
+    server = Server(peer)
+    coid = qnx.ConnectAttach(0, server.pid, server.chid, NTO_SIDE_CHANNEL)
+    with fails_with(EBADF):
+        qnx.dup(coid)
+    with fails_with(EBADF):
+        qnx.dup2(coid, next_number())
+    qnx.MsgSendPulse(coid, -1, 1, 2)
+    assert server.take().pulse.code == 1
+
+
+@checks("B438")
+def test_detaching_a_raw_connection_tells_its_server_nothing(qnx: Any, peer: Peer) -> None:
+    """ConnectDetach sends no message: what comes next is the disconnect pulse of the client's last connection."""
+    server = Server(peer, flags=NTO_CHF_DISCONNECT)
+    fd = qnx.ConnectAttach(0, server.pid, server.chid, 3)
+    qnx.MsgSendPulse(fd, -1, 1, 2)
+    assert server.take().pulse.code == 1
+    qnx.ConnectDetach(fd)
+    assert server.take().pulse.code == PULSE_CODE_DISCONNECT
 
 
 @checks("D32")

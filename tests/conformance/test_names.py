@@ -19,6 +19,7 @@ from ha_qnx import (
     IO_CONNECT_OPEN,
     NAME_FLAG_ATTACH_GLOBAL,
     NAME_FLAG_DETACH_SAVEDPP,
+    ND_LOCAL_NODE,
     NTO_CHF_COID_DISCONNECT,
     NTO_COF_CLOEXEC,
     NTO_SIDE_CHANNEL,
@@ -477,8 +478,8 @@ def gns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("gns")
-@checks("B300", "B301", "B303", "D25")
-@open_point("D25")
+@checks("B300", "B301", "B303", "D35")
+@open_point("D35")
 def test_name_open_asks_the_server(qnx: Any, start: Start, server: Server, name: str) -> None:
     """The server gets an _IO_CONNECT message of subtype _IO_CONNECT_OPEN; name_open waits for its EOK."""
     task = start(qnx.name_open, name)
@@ -492,8 +493,8 @@ def test_name_open_asks_the_server(qnx: Any, start: Start, server: Server, name:
 
 
 @pytest.mark.usefixtures("gns")
-@checks("B302", "D25")
-@open_point("D25")
+@checks("B302", "D35")
+@open_point("D35")
 @pytest.mark.parametrize("error", [EACCES, EIO, EBUSY])
 def test_a_server_can_refuse_a_client(qnx: Any, start: Start, server: Server, name: str, error: int) -> None:
     """What the server answers by MsgError is what name_open fails with; no connection is left."""
@@ -520,8 +521,8 @@ def test_a_server_that_does_not_know_the_question_is_found(
 
 
 @pytest.mark.usefixtures("gns")
-@checks("B304", "D25")
-@open_point("D25")
+@checks("B304", "D35")
+@open_point("D35")
 def test_the_type_of_a_connect_message_fits_into_4_bytes(qnx: Any, start: Start, server: Server, name: str) -> None:
     """A server with a small buffer gets type and subtype, and can tell _IO_CONNECT from its own messages."""
     task = start(qnx.name_open, name)
@@ -547,8 +548,8 @@ def test_a_name_has_a_longest_length(qnx: Any, call: str) -> None:
 
 
 @pytest.mark.usefixtures("gns")
-@checks("B302", "D25")
-@open_point("D25")
+@checks("B302", "D35")
+@open_point("D35")
 def test_name_open_fails_when_the_server_dies_before_it_answers(qnx: Any, start: Start, peer: Peer, name: str) -> None:
     """A server that is killed while it has the _IO_CONNECT message makes name_open fail with ESRCH."""
     server = Server(peer, name)
@@ -609,3 +610,39 @@ def test_a_server_gets_exactly_what_is_sent_to_its_name(qnx: Any, start: Start, 
     seen = server.answer(2, b"\x16\x01\x00")
     assert (seen.data, seen.size, seen.room) == (b"\x00\x02\x00\xffmessage", 11, 3)
     assert (task.result(), bytes(buffer)) == (2, b"\x16\x01\x00")
+
+
+@checks("B434", "D35")
+def test_the_server_of_a_name_can_be_connected_to_by_number(qnx: Any, server: Server, name: str) -> None:
+    """name_open gives a side channel, close-on-exec; what ConnectServerInfo says of it makes a descriptor."""
+    found = qnx.name_open(name)
+    assert found & NTO_SIDE_CHANNEL
+    assert qnx.ConnectFlags(0, found, 0, 0) & NTO_COF_CLOEXEC
+    info = MessageInfo()
+    assert qnx.ConnectServerInfo(0, found, info) == found
+    assert (info.nd, info.pid, info.chid) == (ND_LOCAL_NODE, server.pid, server.chid)
+    coid = qnx.ConnectAttach(info.nd, info.pid, info.chid, 3, 0)
+    assert 3 <= coid < NTO_SIDE_CHANNEL
+    qnx.name_close(found)
+    qnx.MsgSendPulse(coid, -1, 1, 2)
+    pulse = server.take().pulse
+    assert (pulse.code, pulse.value.sival_int) == (1, 2)
+
+
+@checks("B435", "D6")
+def test_a_name_is_found_again_under_the_old_number(qnx: Any, start_peer: StartPeer, name: str) -> None:
+    """Once the next process has the name, ConnectDetach and ConnectAttach with the old number as index give it back."""
+    peer = start_peer()
+    first = Server(peer, name)
+    coid = qnx.ConnectAttach(0, first.pid, first.chid, 3, 0)
+    first.kill()
+    first.wait_until_gone()
+    second = Server(start_peer(), name)
+    info = MessageInfo()
+    found = qnx.name_open(name)
+    qnx.ConnectServerInfo(0, found, info)
+    qnx.ConnectDetach(coid)
+    assert qnx.ConnectAttach(0, info.pid, info.chid, coid, 0) == coid
+    qnx.name_close(found)
+    qnx.MsgSendPulse(coid, -1, 1, 2)
+    assert second.take().pulse.code == 1

@@ -334,8 +334,8 @@ def assert_not_asked(qnx: Any, server: Server) -> None:
     task.result()
 
 
-@checks("D36")
-@open_point("D36")
+@checks("D50")
+@open_point("D50")
 def test_what_is_no_channel_serves_no_path(qnx: Any, path: str) -> None:
     """A chid that was never made, or whose channel is destroyed, is EINVAL."""
     chid = qnx.ChannelCreate(0)
@@ -346,8 +346,8 @@ def test_what_is_no_channel_serves_no_path(qnx: Any, path: str) -> None:
     assert try_open(qnx, path) == ENOENT
 
 
-@checks("D36")
-@open_point("D36")
+@checks("D50")
+@open_point("D50")
 @pytest.mark.parametrize("flag", [0x20, 0x400, 0x8000, 1 << 31])
 def test_an_unknown_flag_is_refused(qnx: Any, path: str, flag: int) -> None:
     """resmgr_attach and resmgr_detach with a flag that QNX does not know are EINVAL, and change nothing."""
@@ -713,8 +713,8 @@ def test_an_opaque_server_hides_what_lies_above(qnx: Any, start: Start, serve: S
     assert_not_asked(qnx, above)
 
 
-@checks("B430", "D35")
-@open_point("D35")
+@checks("B430", "D49")
+@open_point("D49")
 def test_the_host_is_the_last_that_is_asked(qnx: Any, start: Start, serve: Serve, tmp_path: Path) -> None:
     """When all servers know no such file, a file of the host is opened; but none is created, and none behind OPAQUE."""
     path = os.path.join(os.path.realpath(tmp_path), "file")
@@ -866,9 +866,7 @@ def test_a_server_may_die_while_it_attaches_and_detaches(
         peer = start_peer()
         peer.start(attach_and_detach_for_ever, path)
         task = start(qnx.open, path, os.O_RDWR)
-        eventually(
-            lambda task=task: task.done or task.wait_until_blocked(), "the open to meet the server, or to miss it"
-        )
+        task.wait_until_blocked_or_done()  # The open has met the server, or missed it.
         peer.kill()
         with contextlib.suppress(OSError):
             task.result()

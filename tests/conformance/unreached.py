@@ -11,16 +11,9 @@ LATER: Tuple[str, ...] = ("settled by what QNX 6.4.1 answers; its test is still 
 
 REASONS: Dict[str, Tuple[str, ...]] = {
     "settled by what QNX 6.4.1 answers; its test is still to come": (
-        "B299",
-        "D33",
-        "D34",
-        "D35",
         "D36",
         "D38",
-        "D39",
         "D40",
-        "D43",
-        "D44",
     ),
     # Calls, forms and arguments that this project does not offer.
     "this project does not offer these forms: its calls raise OSError instead": ("B3", "B4", "B5"),
@@ -30,7 +23,8 @@ REASONS: Dict[str, Tuple[str, ...]] = {
     "TimerTimeout returns no remaining time here, and nanosleep is none of the calls": ("B224",),
     "TimerTimeout takes no clock here": ("B225",),
     "QNX's spawn is no call of this interface": ("B282",),
-    "QNX's resource manager library is no part of this interface": ("B343",),
+    "QNX's resource manager library is no part of this interface": ("B343", "B417"),
+    "this project offers none of these calls yet": ("B432",),
     # What Python does not let a program do.
     "Python passes buffers, not addresses: there is no bad one to pass": ("B105", "B106", "B107", "B108", "B151"),
     "Python cancels no threads": ("B268",),
@@ -41,7 +35,7 @@ REASONS: Dict[str, Tuple[str, ...]] = {
     # What cannot be brought about, or not without harm.
     "a kernel without memory for its tables cannot be had without harm to everybody else": ("B45",),
     "needs a server whose kernel has no memory left for a pulse": ("B193",),
-    "needs processes of two users, and the right to be both": ("B249",),
+    "needs processes of two users, and the right to be both": ("B249", "B418"),
     "a process runs out of descriptors long before that": ("B354",),
     "a moment in the death of a server that no test can hit at will; D15 says that it is not imitated": ("B167",),
     "a moment in the death of a server that no test can hit at will": ("B251",),

@@ -55,9 +55,6 @@ def serve(name: str, main_thread: bool) -> None:
     buffer, answer = bytearray(SIZE), b"y" * SIZE
 
     def loop() -> None:
-        rcvid = ha_qnx.MsgReceive(attached.chid, buffer)  # the _IO_CONNECT of the client
-        ha_qnx.MsgReply(rcvid, 0)
-        print("ready", flush=True)
         while True:
             rcvid = ha_qnx.MsgReceive(attached.chid, buffer)
             if not rcvid:
@@ -142,8 +139,9 @@ def _connect(recovery: Any, name: str, descriptor: bool) -> int:
         return int(found)
     info = MessageInfo()
     recovery.ConnectServerInfo(0, found, info)
-    recovery.name_close(found)
-    return int(recovery.ConnectAttach(info.nd, info.pid, info.chid, 3))
+    coid = int(recovery.ConnectAttach(info.nd, info.pid, info.chid, 3))
+    recovery.name_close(found)  # The last connection that goes ends the server.
+    return coid
 
 
 def _in_thread(call: Callable[[], None], main_thread: bool) -> None:

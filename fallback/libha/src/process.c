@@ -10,6 +10,7 @@
 #include "client/trunk.h"
 #include "host/descriptor.h"
 #include "host/runtime.h"
+#include "host/signals.h"
 #include "host/thread.h"
 #include "number.h"
 #include "server/channel.h"
@@ -44,6 +45,7 @@ static void after_fork_in_child(void)
     descriptor_after_fork_in_child();
     runtime_after_fork();
     thread_after_fork_in_child();
+    signals_after_fork_in_child();
     number_after_fork_in_child();
     rcvid_after_fork_in_child();
     recovery_after_fork_in_child();

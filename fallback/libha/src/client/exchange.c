@@ -81,7 +81,7 @@ static int write_message(struct exchange *exchange, struct message_frame *frame)
         count = 1;
     }
     ssize_t length;
-    signals_hold(&exchange->held);
+    signals_hold(&exchange->held, (int64_t)frame->time);
     do
         length = descriptor_writev(lane->out, parts, count + 1);
     while (length < 0 && errno == EINTR); /* The lane is empty, so this does not wait. */
@@ -158,16 +158,15 @@ static int read_more(struct exchange *exchange)
 {
     struct lane *lane = exchange->use->lane;
     const struct rescue rescue = {exchange->cancellable, abandon, exchange};
-    int error = wait_readable(lane->in, exchange->deadline, &exchange->held, &rescue);
+    size_t length;
+    int error = wait_and_read(lane->in, lane->buffer + lane->have, sizeof lane->buffer - lane->have, exchange->deadline,
+                              &exchange->held, &rescue, &length);
     if (error)
         return give_up(exchange, error);
-    ssize_t length = read(lane->in, lane->buffer + lane->have, sizeof lane->buffer - lane->have);
-    if (length > 0) {
-        lane->have += (size_t)length;
+    if (length) {
+        lane->have += length;
         return 0;
     }
-    if (length < 0)
-        return give_up(exchange, errno);
     lose_server(exchange);
     return connection_is_detached(exchange->use->connection) ? EBADF : ESRCH;
 }

@@ -6,9 +6,9 @@
 #include <stddef.h>
 
 #include "client/connection.h"
+#include "host/signals.h"
 #include "host/thread.h"
 #include "host/vector.h"
-#include "host/wait.h"
 
 struct exchange {
     struct use *use;

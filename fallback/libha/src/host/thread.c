@@ -85,9 +85,14 @@ bool thread_interrupt_main_only(bool main_only)
     return atomic_exchange(&interrupts_main_only, main_only);
 }
 
+bool thread_interrupts_main_only(void)
+{
+    return atomic_load(&interrupts_main_only);
+}
+
 bool thread_goes_on(void)
 {
-    return atomic_load(&interrupts_main_only) && thread_self()->tid != MAIN_TID;
+    return thread_interrupts_main_only() && thread_self()->tid != MAIN_TID;
 }
 
 int thread_priority(struct thread *thread, int64_t now)

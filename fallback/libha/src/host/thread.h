@@ -26,6 +26,7 @@ void thread_on_exit(void (*function)(int tid));
 
 /* Whether signal handlers end the calls of the main thread only; returns whether they did so before. */
 bool thread_interrupt_main_only(bool main_only);
+bool thread_interrupts_main_only(void);
 /* Whether its calls go on after a signal handler. */
 bool thread_goes_on(void);
 

@@ -1,30 +1,9 @@
 #include "host/wait.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #include "host/thread.h"
-
-static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
-
-void signals_hold(struct held_signals *held)
-{
-    sigset_t all;
-    held->are_held = !thread_goes_on();
-    if (!held->are_held)
-        return;
-    sigfillset(&all);
-    /* What tells of a fault in what the thread does itself is for it at once. */
-    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
-        sigdelset(&all, faults[i]);
-    pthread_sigmask(SIG_BLOCK, &all, &held->before);
-}
-
-void signals_release(struct held_signals *held)
-{
-    if (held->are_held)
-        pthread_sigmask(SIG_SETMASK, &held->before, NULL);
-    held->are_held = false;
-}
 
 static int poll_once(int fd, int64_t deadline, const struct held_signals *held)
 {
@@ -49,14 +28,50 @@ static int poll_until(int fd, int64_t deadline, const struct held_signals *held)
     return error;
 }
 
-int wait_readable(int fd, int64_t deadline, const struct held_signals *held, const struct rescue *rescue)
+int wait_readable(int fd, int64_t deadline, const struct rescue *rescue)
 {
     int error;
     if (!rescue->cancellable)
-        return poll_until(fd, deadline, held);
+        return poll_until(fd, deadline, NULL);
     pthread_cleanup_push(rescue->function, rescue->argument);
     pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-    error = poll_until(fd, deadline, held);
+    error = poll_until(fd, deadline, NULL);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    pthread_cleanup_pop(0);
+    return error;
+}
+
+static int read_now(int fd, void *buffer, size_t size, size_t *length)
+{
+    ssize_t got = read(fd, buffer, size);
+    *length = got < 0 ? 0 : (size_t)got;
+    return got < 0 ? errno : 0;
+}
+
+/* A thread that goes on after handlers can do both in one call, if there is no deadline. */
+static int read_until(int fd, void *buffer, size_t size, int64_t deadline, const struct held_signals *held,
+                      size_t *length)
+{
+    int error = 0;
+    if (held->are_held || deadline != CLOCK_NEVER || !thread_goes_on()) {
+        error = poll_until(fd, deadline, held);
+        return error ? error : read_now(fd, buffer, size, length);
+    }
+    do
+        error = read_now(fd, buffer, size, length);
+    while (error == EINTR);
+    return error;
+}
+
+int wait_and_read(int fd, void *buffer, size_t size, int64_t deadline, const struct held_signals *held,
+                  const struct rescue *rescue, size_t *length)
+{
+    int error;
+    if (!rescue->cancellable)
+        return read_until(fd, buffer, size, deadline, held, length);
+    pthread_cleanup_push(rescue->function, rescue->argument);
+    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+    error = read_until(fd, buffer, size, deadline, held, length);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     pthread_cleanup_pop(0);
     return error;

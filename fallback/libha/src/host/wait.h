@@ -5,24 +5,12 @@
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "host/clock.h"
-
-/*
- * Signals that are held back from a thread, so that none of their handlers can run unnoticed between a message and the
- * wait for its reply: only wait_readable lets them through.
- */
-struct held_signals {
-    bool are_held;
-    sigset_t before;
-};
-
-/* Holds them back, unless the thread goes on after a handler anyway (thread_goes_on). */
-void signals_hold(struct held_signals *held);
-void signals_release(struct held_signals *held);
+#include "host/signals.h"
 
 /* What a cancelled thread does before it ends. */
 struct rescue {
@@ -32,10 +20,17 @@ struct rescue {
 };
 
 /*
- * Waits until a descriptor is ready; `held` may be NULL. 0; ETIMEDOUT at the deadline; EINTR if a signal handler ran, with SA_RESTART or
+ * Waits until a descriptor is ready. 0; ETIMEDOUT at the deadline; EINTR if a signal handler ran, with SA_RESTART or
  * without (B230), unless thread_goes_on. poll starts again by itself if the process was only stopped and continued.
  */
-int wait_readable(int fd, int64_t deadline, const struct held_signals *held, const struct rescue *rescue);
+int wait_readable(int fd, int64_t deadline, const struct rescue *rescue);
+
+/*
+ * Waits until a descriptor is ready, and lets signals through meanwhile that are held back; then reads from it. 0 and
+ * what read returned (0: the end); or an errno, of the wait or of read.
+ */
+int wait_and_read(int fd, void *buffer, size_t size, int64_t deadline, const struct held_signals *held,
+                  const struct rescue *rescue, size_t *length);
 
 /* The same for a semaphore. */
 int wait_semaphore(sem_t *semaphore, int64_t deadline, const struct rescue *rescue);

@@ -159,8 +159,7 @@ static int wait_once(struct channel *channel, struct receiver *receiver, int64_t
     if (!leads)
         append(list_of(channel, receiver), receiver);
     channel_unlock(channel);
-    int error = leads ? wait_readable(epoll, deadline, NULL, &rescue)
-                      : wait_semaphore(&receiver->wake, deadline, &rescue);
+    int error = leads ? wait_readable(epoll, deadline, &rescue) : wait_semaphore(&receiver->wake, deadline, &rescue);
     channel_lock(channel);
     if (receiver->is_waiting)
         take_out(list_of(channel, receiver), receiver);

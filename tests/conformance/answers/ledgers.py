@@ -1,5 +1,7 @@
 """What a channel gives, and servers that write it down, step by step."""
 
+import ctypes
+import os
 import struct
 from typing import Any, Dict, Optional, Set
 
@@ -15,9 +17,9 @@ from ha_qnx import (
     Pulse,
 )
 
-from ..servers import DupMessage
+from ..servers import ConnectMessage, DupMessage
 from ..waiting import DEADLINE
-from .notation import item, told
+from .notation import is_side, item, told
 
 #: How long to wait for an item; less than it is waited for a scene.
 _PATIENCE = int(0.6 * DEADLINE * 1e9)
@@ -79,6 +81,8 @@ class Writer:
         self._known: Set[int] = set()
         self._clients: Dict[int, int] = {}
         self.held: Optional[Received] = None
+        #: Whether the bytes of messages are told, too, where that is more to say.
+        self.with_bytes = False
 
     def remember(self, found: Received) -> None:
         """Note who has sent a message that is answered."""
@@ -109,6 +113,69 @@ class Writer:
             whose = "the held one" if pulse.value.sival_int == self.held.rcvid else "another"
             return f"unblock pulse for {whose}"
         return f"pulse {pulse.code} value {pulse.value.sival_int}"
+
+
+class PathWriter(Writer):
+    """Tells the same in the words of the second recording, which has more to say of _IO_CONNECT."""
+
+    def write(self, found: Received) -> str:
+        """Tell of an item; a client that has left is forgotten."""
+        if found.io_type == IO_CONNECT:
+            return _connect(found)
+        if found.io_type:
+            subtype = struct.unpack_from("=H", found.data, 2)[0]
+            info = found.info
+            told_message = f"io {found.io_type:x}/{subtype:x} len {info.srcmsglen} room {info.dstmsglen}"
+            rest = words(found.data[4:]) if self.with_bytes else ""
+            return f"{told_message}: {rest}" if rest else told_message
+        pulse = found.pulse
+        if pulse.code == PULSE_CODE_DISCONNECT:
+            told(self._qnx.ConnectDetach, pulse.scoid)
+        return f"pulse {pulse.code} scoid {'side' if is_side(pulse.scoid) else pulse.scoid}"
+
+
+def _connect(found: Received) -> str:
+    """An _IO_CONNECT message, member by member."""
+    message = ConnectMessage.from_buffer_copy(found.data)
+    start = ctypes.sizeof(ConnectMessage)
+    path = found.data[start : start + message.path_len].rstrip(b"\0").decode()
+    return (
+        f"connect/{message.subtype} '{path}' (path_len {message.path_len}) ioflag {qnx_flags(message.ioflag):x}"
+        f" mode {message.mode:x} ftype {message.file_type} reply_max {message.reply_max} entry_max {message.entry_max}"
+        f" key {message.key} sflag {message.sflag:x} access {message.access} eflag {message.eflag}"
+        f" extra {message.extra_type}/{message.extra_len} len {found.info.srcmsglen} room {found.info.dstmsglen}"
+    )
+
+
+def words(data: bytes) -> str:
+    """Bytes, four at a time."""
+    return " ".join(data[start : start + 4].hex() for start in range(0, len(data), 4))
+
+
+#: QNX's open flags, which a host may have other numbers for.
+_FLAGS = {
+    "O_APPEND": 0x8,
+    "O_NONBLOCK": 0x80,
+    "O_CREAT": 0x100,
+    "O_TRUNC": 0x200,
+    "O_EXCL": 0x400,
+    "O_NOCTTY": 0x800,
+    "O_CLOEXEC": 0x2000,
+    "O_LARGEFILE": 0x8000,
+}
+
+
+def host_flags(flags: int) -> int:
+    """QNX's open flags as the host has them."""
+    known = {name: bit for name, bit in _FLAGS.items() if flags & bit}
+    return flags - sum(known.values()) + sum(getattr(os, name, 0) for name in known)
+
+
+def qnx_flags(flags: int) -> int:
+    """The host's open flags as QNX has them."""
+    known = {bit: getattr(os, name, 0) for name, bit in _FLAGS.items()}
+    found = {bit: host for bit, host in known.items() if host and flags & host == host}
+    return flags - sum(found.values()) + sum(found)
 
 
 class Ledger:

@@ -24,7 +24,7 @@ _BLANK, _SIZE = b".", 6
 
 def read_into(qnx: Any, fd: int, size: int) -> str:
     """Read into the first bytes of a buffer; what readinto says, and the buffer."""
-    buffer = bytearray(_BLANK * _SIZE)
+    buffer = bytearray(_BLANK * max(size, _SIZE))
     said = told(qnx.readinto, fd, memoryview(buffer)[:size])
     return f"{said} {buffer.decode()}"
 

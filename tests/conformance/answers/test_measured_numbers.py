@@ -13,7 +13,7 @@ from ..peers import Peer
 from ..servers import StartPeer
 from .asking import Answers, measured
 from .notation import is_side, named, number, yes
-from .parties import Party
+from .parties import Party, played
 from .test_measured_channels import finds, server_info
 from .test_measured_files import Reader
 from .watched import Watched
@@ -93,6 +93,20 @@ def test_a_name_is_taken_up_again_under_the_old_number(alone: Peer, start_peer: 
     yield "2.NM14", str(client.reach(server, 200))
     beyond = (client.told("ConnectAttach", 0, server.pid, server.chid, index, 0) for index in (3000, 40000))
     yield "2.NM15", " ".join(beyond)
+
+
+def attach_at_the_end(qnx: Any) -> Answers:
+    """Attach at the last numbers that there are, and behind them."""
+    bound_descriptors(qnx, _TABLE)
+    chid = qnx.ChannelCreate(0)
+    indexes = (_TABLE - 2, _TABLE - 1, _TABLE)
+    yield "XQ04", " ".join(told(qnx.ConnectAttach, 0, 0, chid, index, 0) for index in indexes)
+
+
+@measured("XQ04")
+def test_the_last_numbers(alone: Peer) -> Answers:
+    """They end where those of descriptors do."""
+    yield from played(alone, attach_at_the_end)
 
 
 @measured(*(f"2.NS{case:02}" for case in range(1, 10)))

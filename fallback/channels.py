@@ -24,7 +24,7 @@ import socket
 import struct
 import threading
 import time
-from errno import EFAULT, ESRCH, ETIMEDOUT
+from errno import EFAULT, EINVAL, ESRCH, ETIMEDOUT
 from typing import Dict, List, Optional, Set
 
 from ha_qnx.buffers import Buffers
@@ -585,6 +585,19 @@ class Channel:
         for fd in self._lanes:
             self._unwatch(fd)
         end_now(self._lanes.values())
+
+    def look_for(self, client: Client) -> None:
+        """Take note of the end of a client, if it has come.
+
+        Raises:
+            OSError: EFAULT, it has left, and its number is not released yet (B72).
+        """
+        with self.lock:
+            scoid = client.scoid
+            if not client.gone and host.is_gone(client.fd):
+                self._client_ended(client)
+            if scoid in self._departed or (client.gone and not client.scoid):
+                raise failure(EFAULT if self.flags & NTO_CHF_DISCONNECT else EINVAL)
 
     def release_client(self, scoid: int) -> bool:
         """Free the number of a client that has left; whether there was one to free (B60, B61)."""

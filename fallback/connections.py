@@ -12,6 +12,7 @@ What becomes of a message on its lane is in exchange.py, and which number a conn
 """
 
 import contextlib
+import fcntl
 import io
 import os
 import socket
@@ -20,7 +21,7 @@ import time
 from errno import EAGAIN, EBADF, EINTR, ETIMEDOUT
 from typing import Callable, List, Optional, Sequence, Set, Union
 
-from ha_qnx.constants import NTO_CHF_UNBLOCK
+from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_COF_CLOEXEC
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
@@ -379,9 +380,16 @@ class Connection:
 
     def describe(self, pid: int) -> MessageInfo:
         """The server's side of the connection, as ConnectServerInfo and _IO_DUP tell it."""
-        return MessageInfo(
-            pid=pid, chid=self.trunk.address.chid, scoid=self.trunk.scoid, coid=self.coid, flags=self.flags
-        )
+        chid, scoid, flags = self.trunk.address.chid, self.trunk.scoid, self.flags_now()
+        return MessageInfo(pid=pid, chid=chid, scoid=scoid, coid=self.coid, flags=flags)
+
+    def flags_now(self) -> int:
+        """Its flags, of which a program can change close-on-exec by fcntl, too (B71)."""
+        if self.cookie:
+            with contextlib.suppress(OSError):
+                closes = fcntl.fcntl(self.coid, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+                self.flags = self.flags & ~NTO_COF_CLOEXEC | (NTO_COF_CLOEXEC if closes else 0)
+        return self.flags
 
     def close_in_child(self) -> None:
         """Close what a forked child has inherited; nothing is said to the server, whose client is the parent."""

@@ -544,7 +544,9 @@ class EpollPoller:
     """Which of a channel's descriptors have news; each piece of news goes to one of the threads that wait."""
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()
+        made = select.epoll()
+        self._epoll = select.epoll.fromfd(out_of_the_way(os.dup(made.fileno())))
+        made.close()
         self._entry = bytearray(struct.pack("ihh", self._epoll.fileno(), select.POLLIN, 0))
         self._entry_address = address_of(self._entry)
         self._masks: Dict[int, int] = {}

@@ -5,6 +5,7 @@ The contract of each call is written down once, in ``ha_qnx.kernel.Kernel``; wha
 
 import contextlib
 import ctypes
+import functools
 import itertools
 import os
 import secrets
@@ -21,8 +22,9 @@ from errno import (
     ENOSYS,
     EPERM,
     ESRCH,
+    ETIMEDOUT,
 )  # fmt: skip
-from typing import Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, TypeVar, cast
 
 from ha_qnx import iomessages
 from ha_qnx.buffers import (
@@ -113,6 +115,23 @@ _c_read, _FRAME_SIZE = host.c_read, ctypes.c_size_t.from_param(wire.FRAME_MAX)
 _getsignal, _SIGPIPE, _IGNORED = host.getsignal, host.SIGPIPE, host.IGNORED
 
 
+_Call = TypeVar("_Call", bound=Callable[..., Any])
+
+
+def _ends_timeout(call: _Call) -> _Call:
+    """A call that does not block: one that succeeds keeps the timeout that is armed, one that fails ends it (B212)."""
+
+    @functools.wraps(call)
+    def checked(self: "SocketKernel", *args: Any, **options: Any) -> Any:
+        try:
+            return call(self, *args, **options)
+        except OSError:
+            self._threads.take_timeout()
+            raise
+
+    return cast(_Call, checked)
+
+
 class SocketKernel(Kernel):
     """The kernel calls of one process."""
 
@@ -151,6 +170,7 @@ class SocketKernel(Kernel):
 
     # Channels.
 
+    @_ends_timeout
     def ChannelCreate(self, flags: int = 0) -> int:
         flags = as_uint("flags", flags)
         if flags & NTO_CHF_NET_MSG:
@@ -191,6 +211,7 @@ class SocketKernel(Kernel):
                 self._runtime().remove_channel(address)
             raise
 
+    @_ends_timeout
     def ChannelDestroy(self, chid: int) -> int:
         chid = as_int("chid", chid)
         with self._table.lock:
@@ -212,6 +233,7 @@ class SocketKernel(Kernel):
 
     # Connections.
 
+    @_ends_timeout
     def ConnectAttach(self, nd: int, pid: int, chid: int, index: int = NTO_SIDE_CHANNEL, flags: int = 0) -> int:
         address = self._address(nd, pid, chid)
         index = integer("index", index, INT_MIN, UINT_MAX)
@@ -238,6 +260,7 @@ class SocketKernel(Kernel):
             raise failure(EINVAL)
         return flags
 
+    @_ends_timeout
     def ConnectDetach(self, coid: int) -> int:
         coid = as_int("coid", coid)
         if coid == SYSMGR_COID:
@@ -253,6 +276,7 @@ class SocketKernel(Kernel):
             raise failure(EINVAL if error.errno == EBADF else error.errno or EINVAL) from None
         return 0
 
+    @_ends_timeout
     def ConnectServerInfo(self, pid: int, coid: int, info: Optional[MessageInfo] = None) -> int:
         coid = as_int("coid", coid)
         _check_info(info)
@@ -265,6 +289,7 @@ class SocketKernel(Kernel):
             ctypes.pointer(info)[0] = found
         return connection.coid
 
+    @_ends_timeout
     def ConnectFlags(self, pid: int, coid: int, mask: int, bits: int) -> int:
         coid = as_int("coid", coid)
         mask = as_uint("mask", mask)
@@ -272,9 +297,8 @@ class SocketKernel(Kernel):
         self._check_own_pid(pid)
         with self._table.lock:
             connection = self._table.get(coid)
-            if mask & ~NTO_COF_CLOEXEC:
-                raise failure(EINVAL)
-            before = connection.flags
+            mask &= NTO_COF_CLOEXEC  # Only that changes; what else there is, is ignored (B71).
+            before = connection.flags_now()
             connection.flags = before & ~mask | bits & mask
             if mask and connection.cookie:
                 os.set_inheritable(coid, not connection.flags & NTO_COF_CLOEXEC)
@@ -294,6 +318,7 @@ class SocketKernel(Kernel):
                 pass
             raise failure(EPERM)
 
+    @_ends_timeout
     def ConnectClientInfo(self, scoid: int, ngroups: int = 0) -> ClientInfo:
         scoid = as_int("scoid", scoid)
         ngroups = integer("ngroups", ngroups, 0, INT_MAX)
@@ -311,6 +336,7 @@ class SocketKernel(Kernel):
             client = self._scoids.entries.get(scoid)
             if client is None:
                 raise failure(EINVAL)
+            client.channel.look_for(client)
             info.pid, uid, gid = client.credentials
             cred.ruid = cred.euid = cred.suid = uid
             cred.rgid = cred.egid = cred.sgid = gid
@@ -420,21 +446,22 @@ class SocketKernel(Kernel):
     MsgSendsvnc = MsgSendsv
     MsgSendvsnc = MsgSendvs
 
+    @_ends_timeout
     def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
         coid = as_int("coid", coid)
         priority = as_int("priority", priority)
         code = as_int("code", code)
         value = as_int("value", value)
-        if priority == -1:
-            priority = self._local.thread.priority
-        if not 1 <= priority <= 255:
-            raise failure(EINVAL)
         connection = self._table.get(coid)
         if connection.detached:
             raise failure(EBADF)
+        priority = self._local.thread.priority if priority == -1 else priority or 1  # D30
+        if not 1 <= priority <= 255:
+            raise failure(EINVAL)
         connection.trunk.pulse(wire.pulse.pack(wire.PULSE, priority, code, value, coid, _now()))
         return 0
 
+    @_ends_timeout
     def TimerTimeout(self, flags: int, ntime: Optional[int]) -> int:
         flags = as_uint("flags", flags)
         if ntime is not None:
@@ -535,13 +562,17 @@ class SocketKernel(Kernel):
         Raises:
             OSError: ESRCH, there is no such message.
         """
-        lane = self._lane_by_rcvid.get(as_long("rcvid", rcvid))
-        if lane is None:
-            raise failure(ESRCH)
-        with lane.lock:
-            if lane.rcvid != rcvid:
+        try:
+            lane = self._lane_by_rcvid.get(as_long("rcvid", rcvid))
+            if lane is None:
                 raise failure(ESRCH)
-            yield lane
+            with lane.lock:
+                if lane.rcvid != rcvid:
+                    raise failure(ESRCH)
+                yield lane
+        except OSError:
+            self._threads.take_timeout()  # As _ends_timeout, for calls that have no time to spare.
+            raise
 
     def MsgRead(self, rcvid: int, msg: Optional[BytesLike], offset: int = 0) -> int:
         return self._read(rcvid, [writable(msg)], offset)
@@ -554,6 +585,7 @@ class SocketKernel(Kernel):
         with self._looking_at(rcvid) as lane:
             for sink in sinks:
                 offset += lane.read_message(offset, sink)
+            lane.received = lane.sent  # What MsgInfo tells from now on (B154).
         return offset - start
 
     def MsgWrite(self, rcvid: int, msg: Optional[BytesLike], offset: int = 0) -> int:
@@ -567,6 +599,7 @@ class SocketKernel(Kernel):
         with self._looking_at(rcvid) as lane:
             for source in sources:
                 offset += lane.write_reply(offset, source)
+            lane.received = lane.sent  # As for MsgRead.
         return offset - start
 
     def MsgInfo(self, rcvid: int) -> MessageInfo:
@@ -720,7 +753,9 @@ class SocketKernel(Kernel):
         if not self._table.is_ours(fd):
             if not is_host_descriptor(fd):
                 raise failure(EBADF)
-            if fd != fd2 and self._table.is_ours(fd2):
+            if fd == fd2:
+                return fd
+            if self._table.is_ours(fd2):
                 with contextlib.suppress(OSError):
                     self.close(fd2)
             return os.dup2(fd, fd2, inheritable=False)
@@ -732,7 +767,12 @@ class SocketKernel(Kernel):
         if self._table.is_open(fd2):
             with contextlib.suppress(OSError):
                 self.close(fd2)
-        return self._copy(original, fd2, exactly=True)
+        try:
+            return self._copy(original, fd2, exactly=True)
+        except OSError as error:
+            if error.errno in (EINTR, ETIMEDOUT):
+                raise
+            raise failure(EBADF) from None  # Whatever the server says (B439).
 
     def _original(self, fd: int) -> Connection:
         if fd & NTO_SIDE_CHANNEL:

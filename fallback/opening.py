@@ -109,7 +109,7 @@ class Opener:
                     raise failure(ENOENT)
             except OSError as error:
                 if error.errno == ENOSYS:
-                    message = iomessages.combine_message(served.id, served.rest, ending)
+                    message = iomessages.combine_message(oflag, mode, served.id, served.rest, ending)
                     with contextlib.suppress(OSError):  # Whatever is answered makes no difference.
                         self._send(connection.coid, [memoryview(message)], [room])
                 raise

@@ -24,7 +24,7 @@ from ha_qnx.errors import failure
 from ha_qnx.paths import plain_path
 
 from .host import out_of_the_way
-from .runtime import ChannelAddress, Claim, owner_is_gone, place_in, wire_directory
+from .runtime import ChannelAddress, Claim, is_ending, owner_is_gone, place_in, wire_directory
 
 _ATTEMPTS = 100
 _FILE_MAX = 200
@@ -59,7 +59,7 @@ class Attachment(NamedTuple):
 
     def is_gone(self) -> bool:
         """Whether its server is gone by now."""
-        return _read(self.file, self.rest) is None
+        return is_ending(self.address.pid) or _read(self.file, self.rest) is None
 
 
 class PathClaim(Claim):

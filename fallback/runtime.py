@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import stat
 import tempfile
 from typing import Iterator, List, NamedTuple, Optional
@@ -220,7 +221,7 @@ class Runtime:
 
         The lock is tried for a living process only: a successor that takes the name just then must not fail for it.
         """
-        if not _process_exists(address.pid) or is_zombie(address.pid):
+        if is_ending(address.pid):
             return False
         with contextlib.suppress(OSError), open(place_in(self._names, name.encode()), "rb") as file:
             return not owner_is_gone(file.fileno())
@@ -245,6 +246,31 @@ def _process_exists(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+# Of the fields of /proc/PID/stat behind the program's name, the first of which is number 3.
+_STATE, _FLAGS, _THREADS, _PENDING_SIGNALS = (number - 3 for number in (3, 9, 20, 31))
+_EXITING = 0x4  # in _FLAGS
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process is gone, or on its way: killed, or in exit, though it may still hold what it had open."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        if int(fields[_PENDING_SIGNALS]) & 1 << (signal.SIGKILL - 1):
+            return True
+        # A first thread that has ended by itself leaves the others at work.
+        if fields[_STATE] in (b"Z", b"X"):
+            return int(fields[_THREADS]) <= 1
+        if int(fields[_FLAGS]) & _EXITING:
+            return True
+        # Between the moment at which a thread takes SIGKILL and its exit, only the process as a whole shows it.
+        with open(f"/proc/{pid}/status", "rb") as file:
+            pending = file.read().partition(b"ShdPnd:")[2].split(None, 1)[0]
+        return bool(int(pending, 16) & 1 << (signal.SIGKILL - 1))
+    except (OSError, IndexError, ValueError):
+        return not _process_exists(pid)
 
 
 def is_zombie(pid: int) -> bool:

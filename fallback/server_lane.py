@@ -82,6 +82,9 @@ class LaneChannel(Protocol):
     def leave_queue(self) -> None:
         """See to it that what was queued is received."""
 
+    def look_for(self, client: "Client") -> None:
+        """Take note of the end of a client, if it has come."""
+
     def release_client(self, scoid: int) -> bool:
         """Free the number of a client that has left; whether there was one to free."""
 
@@ -393,7 +396,8 @@ class ServerLane:
         Raises:
             OSError: ESRCH, the client is gone.
         """
-        self._answer(wire.reply.pack(wire.ERROR, 0, number, 0, 0))
+        frames = self.written.frames() if self.written else b""  # What MsgWrite has written stays written.
+        self._answer(frames + wire.reply.pack(wire.ERROR, 0, number, 0, 0))
 
     def _answer(self, frames: bytes) -> None:
         self.forget()

@@ -27,7 +27,7 @@ from .channels import Channel
 from .connections import Connection, Trunk
 from .exchange import announce_copy
 from .numbers import Slots
-from .runtime import ChannelAddress, Runtime
+from .runtime import ChannelAddress, Runtime, is_ending
 from .threads import Threads
 
 
@@ -268,8 +268,9 @@ class ConnectionTable:
 
     def _trunk(self, address: ChannelAddress, flags: int) -> Trunk:
         if not flags & NTO_COF_NOSHARE:
-            for trunk in self._trunks:
-                if trunk.shared and address.matches(trunk.address) and trunk.read_news():
+            # One that asked not to share it did so for itself: where there is no other, it is shared (B47).
+            for trunk in sorted(self._trunks, key=lambda trunk: not trunk.shared):
+                if address.matches(trunk.address) and trunk.read_news():
                     return trunk
         sock, found = self._reach(address)
         try:
@@ -295,7 +296,10 @@ class ConnectionTable:
             try:
                 sock.setblocking(False)
                 sock.connect(runtime.socket_path(candidate))
-                return host.socket_out_of_the_way(sock), candidate
+                # A process that is killed, or in exit, may listen for a moment more (B40).
+                if not is_ending(candidate.pid):
+                    return host.socket_out_of_the_way(sock), candidate
+                sock.close()
             except (ConnectionRefusedError, FileNotFoundError):
                 sock.close()
             except BaseException:

@@ -105,14 +105,17 @@ def open_message(oflag: int, mode: int, handle: int = 0, rest: str = "", ending:
         ending: see ``ha_qnx.paths.PlainPath``.
     """
     ioflag = oflag & ~(os.O_CLOEXEC | os.O_ACCMODE) | oflag + 1 & os.O_ACCMODE
-    if not oflag & os.O_CREAT:
-        mode = 0
-    return _connect_message(IO_CONNECT_OPEN, FTYPE_ANY, handle, ioflag, mode, rest, ending)
+    return _connect_message(IO_CONNECT_OPEN, FTYPE_ANY, handle, ioflag, _mode(oflag, mode), rest, ending)
 
 
-def combine_message(handle: int, rest: str, ending: int) -> bytes:
+def _mode(oflag: int, mode: int) -> int:
+    """The permissions as a server sees them: those of what is created."""
+    return mode if oflag & os.O_CREAT else 0
+
+
+def combine_message(oflag: int, mode: int, handle: int, rest: str, ending: int) -> bytes:
     """What a server receives after it has answered ENOSYS to open, whatever it answers to this."""
-    return _connect_message(_IO_CONNECT_COMBINE_CLOSE, FTYPE_ANY, handle, 0, 0, rest, ending)
+    return _connect_message(_IO_CONNECT_COMBINE_CLOSE, FTYPE_ANY, handle, 0, _mode(oflag, mode), rest, ending)
 
 
 def name_open_message() -> bytes:

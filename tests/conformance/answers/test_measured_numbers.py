@@ -12,7 +12,7 @@ from ha_qnx import NTO_SIDE_CHANNEL
 from ..peers import Peer
 from ..servers import StartPeer
 from .asking import Answers, measured
-from .notation import is_side, named, number, yes
+from .notation import is_side, named, number, told, yes
 from .parties import Party, played
 from .test_measured_channels import finds, server_info
 from .test_measured_files import Reader

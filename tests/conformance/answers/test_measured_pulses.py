@@ -288,7 +288,7 @@ def test_who_has_waited_least_is_served_first(qnx: Any, start: Start, client: Cl
             if sending is not None:
                 qnx.MsgReply(rcvid, 0)
                 sending.result()
-        yield name, " ".join(order)
+        yield name, " ".join(order) if sends == "message" else order[0]
 
 
 # Pulses of the system.

@@ -188,6 +188,24 @@ bool process_is_gone(pid_t pid)
 enum { STATE = 3, FLAGS = 9, THREADS = 20, PENDING_SIGNALS = 31 };
 #define EXITING 0x4 /* in FLAGS */
 
+/*
+ * Whether SIGKILL waits for a process as a whole: between the moment at which a thread takes it and the thread's exit,
+ * nothing else shows that.
+ */
+static bool was_killed(pid_t pid)
+{
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/%ld/status", (long)pid);
+    int fd = descriptor_open(AT_FDCWD, path, O_RDONLY, 0);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    descriptor_close(fd);
+    if (length < 0)
+        return process_is_gone(pid);
+    text[length] = '\0';
+    char *pending = strstr(text, "\nShdPnd:");
+    return pending && strtoull(pending + strlen("\nShdPnd:"), NULL, 16) & 1ull << (SIGKILL - 1);
+}
+
 bool process_is_ending(pid_t pid)
 {
     char path[64], text[1024];
@@ -209,7 +227,9 @@ bool process_is_ending(pid_t pid)
     if (fields[PENDING_SIGNALS] & 1ul << (SIGKILL - 1))
         return true;
     /* A first thread that has ended by itself leaves the others at work. */
-    return (state == 'Z' || state == 'X') ? fields[THREADS] <= 1 : fields[FLAGS] & EXITING;
+    if (state == 'Z' || state == 'X')
+        return fields[THREADS] <= 1;
+    return fields[FLAGS] & EXITING || was_killed(pid);
 }
 
 int runtime_each(const char *path, bool (*function)(const char *entry, void *argument), void *argument)

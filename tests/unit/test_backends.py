@@ -1,5 +1,10 @@
 """The choice of a backend."""
 
+import pathlib
+import shutil
+import subprocess
+import sys
+
 import pytest
 
 import ha_qnx
@@ -75,3 +80,12 @@ def test_the_next_candidate_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_made", {})
     monkeypatch.setattr(backends, "_MAKERS", {"native": fail, "hybrid": lambda: fallback})
     assert ha_qnx.backend() is fallback
+
+
+def test_a_checkout_says_how_it_is_used(tmp_path: pathlib.Path) -> None:
+    """There, the fallback lies beside the package, and not in it."""
+    package = pathlib.Path(ha_qnx.__file__).parent
+    shutil.copytree(package, tmp_path / "ha_qnx", ignore=shutil.ignore_patterns("fallback", "conformance"))
+    command = [sys.executable, "-S", "-c", "import ha_qnx; ha_qnx.backend('fallback')"]
+    tried = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)  # noqa: S603  # ours
+    assert "this is a checkout, where sh ci/dev makes ha_qnx importable" in tried.stderr

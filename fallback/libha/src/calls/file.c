@@ -103,6 +103,8 @@ static int dup_to(int fd, int fd2)
         if (connection_is_open(fd2))
             make_way(fd2);
         error = copy_connection(fd, fd2, true, &copy);
+        if (error && error != EINTR && error != ETIMEDOUT)
+            error = EBADF; /* Whatever the server says (B439). */
     } else {
         if (connection_is_ours(fd2))
             close_ours(fd2);

@@ -294,13 +294,13 @@ def prototypes_of_header() -> List[str]:
     declared: Dict[str, Tuple[str, List[str]]] = {}
     for result, name, parameters in re.findall(r"^([a-z_0-9 ]+[ *]+)(\w+)\(([^)]*)\);", text, re.MULTILINE):
         kinds = [plain_type(parameter, named=True) for parameter in parameters.split(",") if parameter.strip() != "..."]
-        declared[name.replace("ha_posix_", "")] = plain_type(result, named=False), kinds
+        declared[name] = plain_type(result, named=False), kinds
     differences = []
     for function in abi.FUNCTIONS:
         if function.name in NOT_IN_HEADER:
             continue
         ours = header_type(function.result), [header_type(kind) for _word, kind in function.parameters]
-        theirs = declared.get(function.name)
+        theirs = declared.get(abi.posix_symbol(function.name))
         if ours != theirs:
             differences.append(f"{function.name} is {ours}, and {theirs} in {HEADER.name}")
     return differences

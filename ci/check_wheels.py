@@ -55,9 +55,7 @@ KNOWN_DIRECTORIES = (
 )
 ENTRY_POINTS = {"ha-qnx": "ha_qnx.commands.cli:main"}
 
-# Functions that the host has, too; the library has them under other names.
-HOST_FUNCTIONS = ("open", "close", "read", "write", "lseek", "dup", "dup2")
-EXPORTED = {"ha_posix_" + f.name if f.name in HOST_FUNCTIONS else f.name for f in abi.FUNCTIONS} | {
+EXPORTED = {abi.posix_symbol(function.name) for function in abi.FUNCTIONS} | {
     "ha_posix_version",
     "ha_posix_interrupt_main_only",
 }

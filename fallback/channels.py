@@ -18,15 +18,14 @@ client ends: the receiver looks after that last of all, and who answers learns i
 """
 
 import contextlib
-import ctypes
 import os
 import socket
-import struct
 import threading
 import time
 from errno import EFAULT, EINVAL, ESRCH, ETIMEDOUT
 from typing import Dict, List, Optional, Set
 
+from ha_qnx import abi
 from ha_qnx.buffers import Buffers
 from ha_qnx.constants import (
     NTO_CHF_DISCONNECT,
@@ -48,8 +47,7 @@ from .runtime import ChannelAddress
 from .server_lane import Client, Rcvids, ServerLane, end_now
 from .threads import DEFAULT_PRIORITY, Thread, Threads, Timeout
 
-_IS_64 = ctypes.sizeof(ctypes.c_void_p) == 8
-_pulse_record = struct.Struct("=HHb3xi4xi4x" if _IS_64 else "=HHb3xii")  # struct _pulse
+_pulse_record = abi.packing("pulse", abi.HOST)
 
 # Looked up once, for the path that every message takes.
 _READABLE, _MESSAGE, _MESSAGE_HEADER, _INLINE_ROOM = (

@@ -16,8 +16,8 @@ import os
 import signal
 import stat
 import tempfile
-from typing import Iterator, List, NamedTuple, Optional
-from urllib.parse import quote
+from typing import Iterator, List, NamedTuple, Optional, Tuple
+from urllib.parse import quote, unquote
 
 from . import wire
 from .host import out_of_the_way
@@ -226,6 +226,31 @@ class Runtime:
         with contextlib.suppress(OSError), open(place_in(self._names, name.encode()), "rb") as file:
             return not owner_is_gone(file.fileno())
         return False
+
+
+def names_in(room: str) -> Iterator[Tuple[str, ChannelAddress]]:
+    """The names in a room, with those that took them; the locks are not tried, which would disturb a server."""
+    for file in _files_in(room):
+        with contextlib.suppress(OSError), open(file, encoding="ascii", errors="replace") as opened:
+            address = ChannelAddress.parse(opened.read(200))
+            if address is not None:
+                yield unquote(os.path.relpath(file, room).replace("+/", "")), address
+
+
+def paths_in(room: str) -> Iterator[Tuple[str, ChannelAddress]]:
+    """The paths in a room, with those that have attached them."""
+    for file in _files_in(room):
+        directory, name = os.path.split(os.path.relpath(file, room))
+        if not name.startswith("."):
+            with contextlib.suppress(OSError), open(file, encoding="ascii", errors="replace") as opened:
+                address = ChannelAddress.parse(opened.read(200).partition(" ")[0])
+                if address is not None:
+                    yield unquote(directory.replace("+/", "")[:-1]), address
+
+
+def _files_in(room: str) -> List[str]:
+    """What is in a room, however deep: a long name is cut into pieces, each but the last a directory."""
+    return sorted(os.path.join(place, file) for place, _directories, files in os.walk(room) for file in files)
 
 
 def _open_until_linked(file: str) -> Iterator[int]:

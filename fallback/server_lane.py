@@ -12,12 +12,12 @@ import os
 import secrets
 import select
 import socket
-import struct
 import sys
 import time
 from errno import EFAULT, ESRCH, ETIMEDOUT
 from typing import ContextManager, Dict, Iterable, Iterator, List, Optional, Protocol, Sequence, Set, Tuple
 
+from ha_qnx import abi
 from ha_qnx.buffers import Buffers
 from ha_qnx.constants import (
     NTO_CHF_FIXED_PRIORITY,
@@ -35,7 +35,7 @@ from .runtime import ChannelAddress
 from .threads import Thread
 
 _IS_64 = ctypes.sizeof(ctypes.c_void_p) == 8
-_info_record = struct.Struct("=IIiiiiihhqqqII" if _IS_64 else "=IIiiiiiiiihhI")  # struct _msg_info
+_info_record = abi.packing(abi.HOST.info, abi.HOST)
 _ENDIAN_FLAG = NTO_MI_ENDIAN_BIG if sys.byteorder == "big" else 0
 _INT_MAX = 2**31 - 1
 

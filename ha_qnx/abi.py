@@ -1,6 +1,6 @@
 """The C interface of QNX's kernel calls and of libha, as data.
 
-Every declaration that the binding uses stands here once; ``apply`` and ``structure`` turn them into what ctypes needs.
+Every declaration that the binding uses stands here once; ``types_of`` and ``record`` turn them into what ctypes needs.
 A type is a word ("rcvid", "size"). What it is in C depends on the *data model*:
 
 * ``LP64_7``, SDP 7.x on 64 bits, also that of the C library for POSIX hosts that comes with this package;
@@ -12,6 +12,7 @@ that they were made from.
 """
 
 import ctypes
+from struct import Struct
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Type
 
 # Which library declares a function. What libha covers is taken from there, as far as it exports it.
@@ -249,6 +250,21 @@ def record(name: str, model: Model) -> Type[Any]:
     return type(name, (base,), {"_fields_": fields(name, model)})
 
 
+def packing(name: str, model: Model) -> Struct:
+    """A structure for the module struct: its numbers in order; of a union the first member, of an array nothing."""
+    layout, end = "=", 0
+    made = record(name, model)
+    for member, kind in fields(name, model):
+        kind = kind._fields_[0][1] if issubclass(kind, ctypes.Union) else kind
+        if issubclass(kind, ctypes.Array):
+            continue
+        letter = {1: "b", 2: "h", 4: "i", 8: "q"}[ctypes.sizeof(kind)]
+        start = getattr(made, member).offset
+        layout += f"{start - end}x" + (letter.upper() if kind(-1).value > 0 else letter)
+        end = start + ctypes.sizeof(kind)
+    return Struct(f"{layout}{ctypes.sizeof(made) - end}x")
+
+
 def types_of(function: Prototype, model: Model) -> Tuple[Any, List[Any]]:
     """The restype and the argtypes of a function; records are passed by their address."""
     return _passed(function.result, model), [_passed(kind, model) for _word, kind in function.parameters]
@@ -261,3 +277,11 @@ def _passed(kind: str, model: Model) -> Any:
 
 
 BY_NAME: Mapping[str, Prototype] = {function.name: function for function in FUNCTIONS}
+
+#: Functions that a host has, too.
+HOST_NAMES = frozenset(("open", "close", "read", "write", "lseek", "dup", "dup2"))
+
+
+def posix_symbol(name: str) -> str:
+    """What the library for POSIX hosts exports a function as: it must not take the place of one that the host has."""
+    return f"ha_posix_{name}" if name in HOST_NAMES else name

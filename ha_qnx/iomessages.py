@@ -1,14 +1,15 @@
 """QNX's I/O messages: what libc sends for open, read, write, lseek, fstat, dup and close, and what comes back.
 
 Only layouts are known here, neither kernels nor recovery. A server finds the same structures here that a client uses:
-``TRANSFER``, ``SEEK``, ``COMBINE`` and ``CONNECT`` read what it receives, ``stat_reply`` makes what it answers to
-_IO_STAT. The layouts are those of B310 to B341.
+``TRANSFER``, ``SEEK``, ``COMBINE``, ``DUP`` and ``CONNECT`` read what it receives, ``stat_reply`` makes what it answers
+to _IO_STAT. The layouts are those of B310 to B341.
 """
 
 import os
 from errno import EIO
 from struct import Struct
 
+from .abi import ILP32_6, packing
 from .constants import (
     FTYPE_ANY,
     FTYPE_NAME,
@@ -26,6 +27,7 @@ from .structures import MessageInfo
 __all__ = [
     "COMBINE",
     "CONNECT",
+    "DUP",
     "OPEN_ROOM",
     "POSITION",
     "SEEK",
@@ -56,10 +58,12 @@ TRANSFER = Struct("=HHIII")
 SEEK = Struct("=HHhHq")
 #: What is answered to _IO_LSEEK: the new position.
 POSITION = Struct("=q")
+#: The beginning of _IO_DUP: type, combine_len, then the _msg_info of 6.x of the original (D27): nd, srcnd, pid, tid,
+#: chid, scoid, coid, ...
+DUP = Struct(COMBINE.format + packing("info32", ILP32_6).format[1:])
 #: The most that one message asks for or carries: the most that one read or write of Linux does.
 TRANSFER_MAX = 0x7FFF_F000
 
-_dup = Struct("=HHIIiiiiiiiihhIII")  # with the 48-byte _msg_info of 6.x (D27)
 _stat = Struct("=HHI")
 # struct stat: first the 72 bytes of 6.x, whose times are seconds; then, on LP64, times with nanoseconds.
 _old_status = Struct("=QqIIiiIIIIIIiIQ")
@@ -67,6 +71,7 @@ _times = Struct("=qqqqqq")
 
 STAT_SIZE = _old_status.size + _times.size
 
+_DUP_REST = bytes(8)  # reserved, key
 _SH_DENYNO = 0x40
 # What a reply buffer holds before the reply: where it is still there, the reply did not reach.
 _UNANSWERED = b"\xff"
@@ -125,10 +130,11 @@ def name_open_message() -> bytes:
 
 def dup_message(info: MessageInfo) -> bytes:
     """Tell a server that a new connection stands for the one described by ``info`` (B341)."""
-    return _dup.pack(
-        IO_DUP, _dup.size, info.nd, info.srcnd, info.pid, info.tid, info.chid, info.scoid, info.coid,
-        0, 0, 0, info.priority, info.flags, 0, 0, 0,
+    head = DUP.pack(
+        IO_DUP, DUP.size + len(_DUP_REST), info.nd, info.srcnd, info.pid, info.tid, info.chid, info.scoid, info.coid,
+        0, 0, 0, info.priority, info.flags, 0,
     )  # fmt: skip
+    return head + _DUP_REST
 
 
 def close_message() -> bytes:

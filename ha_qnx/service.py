@@ -77,7 +77,7 @@ from .constants import (
     RESMGR_FLAG_SELF,
 )
 from .errors import failure
-from .iomessages import CONNECT, POSITION, SEEK, TRANSFER
+from .iomessages import CONNECT, DUP, POSITION, SEEK, TRANSFER
 from .kernel import BytesLike, Name, StrPath
 from .ocb import Ocb, Ocbs
 from .strategies import is_path
@@ -99,8 +99,6 @@ _LOOK_AGAIN = 0.02
 # So many pulses may wait for a handler that runs.
 _PULSES_MAX = 1000
 
-# The beginning of _IO_DUP: pid, scoid and coid of the original (B341).
-_dup = Struct("=12xi8xii")
 
 # Answered to a client, these would say that its server is lost, and have it send again (B368).
 _WOULD_LOOK_LOST = frozenset((EBADF, ESRCH))
@@ -693,7 +691,7 @@ class BaseService:
 
     def _original(self, request: Request) -> Optional[Ocb]:
         """The OCB of the descriptor that a new one duplicates: the client's own, or that of its parent."""
-        pid, scoid, coid = request.unpack(_dup)
+        _kind, _length, _nd, _srcnd, pid, _tid, _chid, scoid, coid, *_rest = request.unpack(DUP)
         if scoid != request.info.scoid and not self._same_user(scoid, request.info.scoid):
             return None
         return self._ocbs.get((scoid, coid), pid)

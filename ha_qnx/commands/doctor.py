@@ -13,7 +13,6 @@ import pwd
 import stat
 import sys
 from typing import Any, Dict, List, Optional
-from urllib.parse import unquote
 
 from .. import __version__
 from ..backends import NAMES, BackendUnavailableError, backend, candidates_of_platform
@@ -23,8 +22,8 @@ HELP = "tell what this machine can do, and what is wrong with it"
 
 DESCRIPTION = """\
 Tells which backend is used and why, why another one cannot be had, which library a backend
-has loaded, where processes find each other's names, whether that directory is safe, and
-which names are held there.
+has loaded, where processes find each other, whether that directory is safe, and which names
+and paths servers have attached.
 """
 
 EPILOG = """\
@@ -133,6 +132,7 @@ def _examine_runtime() -> Optional[Dict[str, Any]]:
         "mode": None,
         "problem": None,
         "names": [],
+        "paths": [],
     }
     try:
         if not found["exists"]:
@@ -142,7 +142,9 @@ def _examine_runtime() -> Optional[Dict[str, Any]]:
         found["owner"] = _user_name(status.st_uid)
         found["mode"] = f"{stat.S_IMODE(status.st_mode):04o}"
         runtime.check_directory(path)
-        found["names"] = _examine_names(os.path.join(runtime.wire_directory(), "names"))
+        rooms = runtime.wire_directory()
+        found["names"] = [_examine_place(*held) for held in runtime.names_in(os.path.join(rooms, "names"))]
+        found["paths"] = [_examine_place(*held) for held in runtime.paths_in(os.path.join(rooms, "paths"))]
     except OSError as error:
         found["problem"] = f"{error.strerror}: {path}"
     return found
@@ -171,38 +173,14 @@ def _user_name(uid: int) -> str:
     return str(uid)
 
 
-def _examine_names(directory: str) -> List[Dict[str, Any]]:
-    """The names that have been attached there, with the processes that did it.
+def _examine_place(name: str, address: Any) -> Dict[str, Any]:
+    """A name or a path, with the process that has attached it.
 
     The locks, which tell for certain, are not tried: that would disturb a server that takes its name at this moment.
     """
-    from ..fallback.runtime import ChannelAddress, is_zombie
+    from ..fallback.runtime import is_ending
 
-    names = []
-    for entry in sorted(_entries(directory)):
-        with open(os.path.join(directory, entry), encoding="ascii", errors="replace") as file:
-            address = ChannelAddress.parse(file.read(200))
-        if address is not None:
-            alive = _exists(address.pid) and not is_zombie(address.pid)
-            names.append({"name": unquote(entry), "pid": address.pid, "chid": address.chid, "alive": alive})
-    return names
-
-
-def _entries(directory: str) -> List[str]:
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return {"name": name, "pid": address.pid, "chid": address.chid, "alive": not is_ending(address.pid)}
 
 
 # The command.
@@ -259,9 +237,10 @@ def _describe_runtime(runtime: Optional[Dict[str, Any]]) -> List[str]:
     if not runtime["exists"]:
         return [*lines, "  not there yet: the first program that needs it makes it"]
     lines.append("  safe: nobody else can change it")
-    if not runtime["names"]:
-        return [*lines, "  no names"]
-    return [*lines, "  names:", *(f"    {_describe_name(entry)}" for entry in runtime["names"])]
+    for what in ("names", "paths"):
+        held = [f"    {_describe_name(entry)}" for entry in runtime[what]]
+        lines += [f"  {what}:", *held] if held else [f"  no {what}"]
+    return lines
 
 
 def _describe_name(entry: Dict[str, Any]) -> str:

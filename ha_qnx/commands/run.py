@@ -21,6 +21,7 @@ import types
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 from .. import backends, dropin, watching
+from ..native.libraries import candidates
 from ..platforms import is_qnx
 
 HELP = "run a program as it is, with connections that recover"
@@ -49,7 +50,6 @@ exit status: 0 or what else the program exits with; 2, wrong use.
 _WRONG_USE = 2
 # Set in the process that has libha preloaded.
 _PRELOADED = "HA_QNX_PRELOADED"
-_LIBHA_NAMES = ("libha.so.2", "libha.so.1", "libha.so")
 _OPTIONS_WITH_VALUE = ("--backend", "--wait")
 
 
@@ -164,8 +164,7 @@ def _check_module(name: str) -> None:
 
 def _preloadable() -> Optional[str]:
     """What the loader finds libha under; None on an image that has none."""
-    asked_for = os.environ.get("HA_QNX_LIBHA")
-    for name in [asked_for] if asked_for else _LIBHA_NAMES:
+    for name in candidates():
         try:
             ctypes.CDLL(name)
         except OSError:

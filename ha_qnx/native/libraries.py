@@ -7,24 +7,20 @@ that nobody takes it for QNX's.
 
 import ctypes
 import os
-import sys
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from packaging.version import InvalidVersion, Version
 
-from ..abi import BY_NAME, FUNCTIONS, ILP32_6, LIBC, LIBHA, LP64_7, LP64_8, Model, types_of
+from ..abi import BY_NAME, FUNCTIONS, HOST_NAMES, ILP32_6, LIBC, LIBHA, LP64_7, LP64_8, Model, posix_symbol, types_of
 from ..platforms import is_qnx
 
-# What libha is called on QNX, the newest first.
+# What libha is called on QNX, the newest first; and what the one for POSIX hosts is, which is for Linux only.
 _USUAL_NAMES = ("libha.so.2", "libha.so.1", "libha.so")
-_OWN_NAME = "libha_posix.dylib" if sys.platform == "darwin" else "libha_posix.so"
-# Functions that a host has, too: the library for POSIX hosts has them under names of its own.
-_HOST_NAMES = frozenset(("open", "close", "read", "write", "lseek", "dup", "dup2"))
-_OWN_PREFIX = "ha_posix_"
+_OWN_NAME = "libha_posix.so"
 # Functions that releases before 8.0 have, and later ones have not.
 _BEFORE_8 = ("MsgReadiov", "MsgReceivePulsev", "MsgKeyData", "ChannelCreateExt")
 # What libha covers is taken from there (D11), as far as it exports it.
-_COVERS = frozenset(name for name in BY_NAME if name.startswith("MsgSend")) | _HOST_NAMES
+_COVERS = frozenset(name for name in BY_NAME if name.startswith("MsgSend")) | HOST_NAMES
 # Without these there is no libha. What else may be missing has a substitute.
 _NEEDED_OF_LIBHA = frozenset(
     function.name for function in FUNCTIONS if function.library == LIBHA and not function.name.endswith(("64", "_r"))
@@ -79,7 +75,7 @@ class Libraries:
         if not with_libha and is_qnx():
             return None
         failures: List[str] = []
-        for name in _candidates():
+        for name in candidates():
             try:
                 library = ctypes.CDLL(name, use_errno=True)
             except OSError as error:
@@ -131,7 +127,7 @@ class Libraries:
     def _declare(self, name: str, libha: Optional[ctypes.CDLL]) -> None:
         function = BY_NAME[name]
         own = self.version is not None
-        symbol = _OWN_PREFIX + name if own and name in _HOST_NAMES else name
+        symbol = posix_symbol(name) if own else name
         places = [libha]
         if function.library == LIBC and not own:
             covered = name in _COVERS
@@ -175,8 +171,8 @@ class Libraries:
         return name[: -len("64")]
 
 
-def _candidates() -> Sequence[str]:
-    """What to try to load."""
+def candidates() -> Sequence[str]:
+    """The libraries to try, by path or by name, in order."""
     chosen = os.environ.get("HA_QNX_LIBHA")
     if chosen:
         return (chosen,)

@@ -336,16 +336,32 @@ def test_a_timeout_is_gone_after_a_call_that_failed(qnx: Any, start: Start, call
 @checks("B212", "D20")
 @open_point("D20")
 def test_calls_that_cannot_block_leave_a_timeout_alone(qnx: Any) -> None:
-    """A timeout is for the next call that can block; what else is called before that does not count."""
+    """A timeout is for the next call that can block; what succeeds without blocking before that does not count."""
     qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, SHORT)
     chid, other = qnx.ChannelCreate(0), qnx.ChannelCreate(0)
     coid = qnx.ConnectAttach(0, 0, other)
     qnx.MsgSendPulse(coid, 10, 1, 1)
-    with fails_with(ESRCH):
-        qnx.MsgReply(0x3FFF_FFFF, 0)
     qnx.ConnectDetach(coid)
     with fails_with(ETIMEDOUT):
         qnx.MsgReceive(chid, bytearray(PULSE_SIZE))
+
+
+@checks("B212", "D20")
+@open_point("D20")
+def test_a_call_that_fails_ends_a_timeout(qnx: Any, start: Start) -> None:
+    """Whatever it is, and though it could not block: the next call waits for as long as it takes."""
+    chid = qnx.ChannelCreate(0)
+    coid = qnx.ConnectAttach(0, 0, chid)
+
+    def fail_and_receive() -> int:
+        qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, None)
+        with fails_with(ESRCH):
+            qnx.MsgReply(0x3FFF_FFFF, 0)
+        return receive(qnx, "MsgReceive", chid)
+
+    task = start(fail_and_receive).wait_until_blocked()
+    qnx.MsgSendPulse(coid, 10, 1, 1)
+    assert task.result() == 0
 
 
 @checks("B226")

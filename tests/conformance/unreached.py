@@ -12,7 +12,6 @@ LATER: Tuple[str, ...] = ("settled by what QNX 6.4.1 answers; its test is still 
 REASONS: Dict[str, Tuple[str, ...]] = {
     "settled by what QNX 6.4.1 answers; its test is still to come": (
         "D36",
-        "D38",
         "D40",
     ),
     # Calls, forms and arguments that this project does not offer.
@@ -47,7 +46,6 @@ REASONS: Dict[str, Tuple[str, ...]] = {
     "which release of QNX has a libha is nothing that a program could check": ("B404",),
     # Lines that hold elsewhere, or that were decided otherwise.
     "no bound was met on QNX, and here memory is the only one (D22)": ("B350",),
-    "decided otherwise: a descriptor stays close-on-exec, as everywhere in Python (D13)": ("B315",),
 }
 
 #: What is left of lines that have tests.

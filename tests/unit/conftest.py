@@ -148,7 +148,7 @@ def compile_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def libha(compile_c: Callable[..., str]) -> str:
     """The path of libha for POSIX hosts: that of HA_QNX_LIBHA, or of a platform wheel, or one that is made here."""
-    for candidate in libraries._candidates():
+    for candidate in libraries.candidates():
         return os.path.abspath(candidate)
     sources = [str(path) for path in (LIBHA_SOURCES / "src").rglob("*.c")]
     includes = [f"-I{LIBHA_SOURCES / name}" for name in ("include", "src")]

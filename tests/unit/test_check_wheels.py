@@ -24,9 +24,8 @@ LINUX = f"linux_{MACHINE}"
 LIBRARY = "ha_qnx/libha_posix.so"
 INFO = "ha_qnx-1.0.dist-info"
 COMMANDS = "[console_scripts]\nha-qnx = ha_qnx.commands.cli:main\n"
-HOST_FUNCTIONS = ("open", "close", "read", "write", "lseek", "dup", "dup2")
 FUNCTIONS = [
-    *("ha_posix_" + function.name if function.name in HOST_FUNCTIONS else function.name for function in abi.FUNCTIONS),
+    *(abi.posix_symbol(function.name) for function in abi.FUNCTIONS),
     "ha_posix_version",
     "ha_posix_interrupt_main_only",
 ]

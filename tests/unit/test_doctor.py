@@ -255,12 +255,37 @@ def test_names_are_listed_with_their_servers(capsys: Capture, tmp_path: pathlib.
 
 def test_what_is_no_name_is_passed_over(capsys: Capture, runtime_directory: pathlib.Path) -> None:
     """A file that no server has completed yet is no name, and no fault."""
-    (runtime_directory / "names").mkdir(parents=True)
+    rooms = runtime_directory / "wire-2"
+    for room in (rooms / "names", rooms / "paths" / "%2Fdev%2Fser1="):
+        room.mkdir(parents=True)
+        (room / "empty").touch()
+        (room / "other").write_bytes(b"\xff\xfe something else")
     runtime_directory.chmod(0o700)
-    (runtime_directory / "names" / "empty").touch()
-    (runtime_directory / "names" / "other").write_bytes(b"\xff\xfe something else")
     status, report = examined(capsys)
-    assert (status, report["runtime"]["names"]) == (0, [])
+    assert (status, report["runtime"]["names"], report["runtime"]["paths"]) == (0, [], [])
+
+
+@pytest.mark.parametrize("name", ["a/b", "x" * 199, "x" * 200, "a name with spaces/" * 20 + "end"], ids=len)
+def test_names_and_paths_of_any_length_are_listed(capsys: Capture, tmp_path: pathlib.Path, name: str) -> None:
+    """Also those that take several pieces in the directory."""
+    program = (
+        "import ha_qnx, sys; name = ha_qnx.name_attach(sys.argv[1]); ha_qnx.resmgr_attach(name.chid, '/dev/' + sys.argv[1]);"
+        " print('attached', flush=True); sys.stdin.read()"
+    )
+    server = subprocess.Popen(  # noqa: S603  # our own server
+        [sys.executable, "-c", program, name], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"attached\n"
+        status, report = examined(capsys)
+        assert status == 0
+        assert [entry["name"] for entry in report["runtime"]["names"]] == [name]
+        assert [entry["name"] for entry in report["runtime"]["paths"]] == [f"/dev/{name}"]
+        assert f"/dev/{name}: process {server.pid}" in told(capsys)
+    finally:
+        server.kill()
+        server.communicate()
 
 
 def test_nothing_is_changed(capsys: Capture, runtime_directory: pathlib.Path) -> None:

@@ -286,9 +286,8 @@ def is_ending(pid: int) -> bool:
         if int(fields[_PENDING_SIGNALS]) & 1 << (signal.SIGKILL - 1):
             return True
         # A first thread that has ended by itself leaves the others at work.
-        if fields[_STATE] in (b"Z", b"X"):
-            return int(fields[_THREADS]) <= 1
-        if int(fields[_FLAGS]) & _EXITING:
+        is_ended = fields[_STATE] in (b"Z", b"X")
+        if int(fields[_THREADS]) <= 1 if is_ended else int(fields[_FLAGS]) & _EXITING:
             return True
         # Between the moment at which a thread takes SIGKILL and its exit, only the process as a whole shows it.
         with open(f"/proc/{pid}/status", "rb") as file:

@@ -106,6 +106,9 @@ class Attachment:
                 except Exception as error:
                     self._has_ended(False, error)
                     raise not_recovered(failure.errno or 0, error) from error
+                except BaseException:
+                    self._has_ended(False)
+                    raise
                 finally:
                     self._recovering_thread = None
                 self._has_ended(isinstance(result, int) and result == coid)

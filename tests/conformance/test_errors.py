@@ -9,7 +9,6 @@ import pytest
 
 import ha_qnx
 from ha_qnx import (
-    NTO_COF_DEAD,
     NTO_SIDE_CHANNEL,
     NTO_TIMEOUT_RECEIVE,
     ClientInfo,
@@ -104,7 +103,7 @@ def test_a_pulse_by_the_form_with_r_returns_0(qnx: Any) -> None:
     chid = qnx.ChannelCreate(0)
     coid = qnx.ConnectAttach(0, 0, chid)
     assert qnx.MsgSendPulse_r(coid, 10, 1, 2) == 0
-    assert qnx.MsgSendPulse_r(coid, 0, 1, 2) == -EINVAL
+    assert qnx.MsgSendPulse_r(coid, 256, 1, 2) == -EINVAL
     pulse = Pulse()
     assert qnx.MsgReceive(chid, pulse) == 0
     assert (pulse.code, pulse.value.sival_int) == (1, 2)
@@ -366,12 +365,11 @@ def test_what_is_no_message_info_is_refused(scene: Scene, call: str) -> None:
     "call",
     [
         lambda qnx, coid, name: qnx.ChannelCreate(1 << 30),
-        lambda qnx, coid, name: qnx.ConnectFlags(0, coid, NTO_COF_DEAD, NTO_COF_DEAD),
         lambda qnx, coid, name: qnx.TimerTimeout(1 << 20, 1000),
         lambda qnx, coid, name: qnx.name_attach(name, 1 << 20),
         lambda qnx, coid, name: qnx.name_open(name, 1 << 20),
     ],
-    ids=["ChannelCreate", "ConnectFlags", "TimerTimeout", "name_attach", "name_open"],
+    ids=["ChannelCreate", "TimerTimeout", "name_attach", "name_open"],
 )
 def test_an_unknown_flag_is_refused(qnx: Any, name: str, call: Callable[[Any, int, str], object]) -> None:
     """A flag that no release of QNX knows, or that cannot be set, is EINVAL; nothing is made."""

@@ -264,7 +264,8 @@ def test_a_path_may_be_long(qnx: Any, start: Start, serve: Serve, path: str, siz
     """A path of up to 600 characters can be attached and opened, and its beginning is not a path of its own."""
     long = path.ljust(size, "x")
     opened(qnx, start, serve(long), path=long)
-    assert try_open(qnx, long[:-1]) == ENOENT
+    # Asked last is the host, which may know no names that are so long.
+    assert try_open(qnx, long[:-1]) in (ENOENT, ENAMETOOLONG)
 
 
 @checks("B420", "B12")
@@ -447,7 +448,7 @@ def test_the_error_of_a_server_is_that_of_open(qnx: Any, start: Start, serve: Se
 @checks("B425", "B314")
 @pytest.mark.parametrize("second", [EOK, EACCES, ENOSYS])
 def test_who_knows_no_open_is_asked_once_more(qnx: Any, start: Start, serve: Serve, path: str, second: int) -> None:
-    """After ENOSYS comes the message with subtype 1 and ioflag 0, whose answer does not count: ENOENT."""
+    """After ENOSYS comes the message with subtype 1, ioflag 0 and the mode, whose answer does not count: ENOENT."""
     server = serve(path, DIR)
     lowest = next_number()
     task = start(qnx.open, f"{path}/a/.", os.O_RDWR | os.O_CREAT)
@@ -455,7 +456,7 @@ def test_who_knows_no_open_is_asked_once_more(qnx: Any, start: Start, serve: Ser
     again = server.refuse(second) if second else server.answer()
     assert task.errno() == ENOENT
     message = connect_message(again)
-    assert (message.subtype, message.ioflag, message.mode) == (COMBINE_CLOSE, 0, 0)
+    assert (message.subtype, message.ioflag, message.mode) == (COMBINE_CLOSE, 0, connect_message(first).mode)
     assert (again.data[4:20], again.data[28:]) == (first.data[4:20], first.data[28:])
     assert next_number() <= lowest
 

@@ -341,14 +341,32 @@ def test_a_realtime_thread_has_its_own_priority(qnx: Any, peer: Peer) -> None:
 
 @checks("B246", "B247", "B407", "D30")
 @open_point("D30")
-@pytest.mark.parametrize("priority", [0, 256, 512, 266, -2, -256, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize("priority", [256, 512, 266, -2, -256, 2**31 - 1, -(2**31)])
 def test_a_priority_has_to_be_one(qnx: Any, priority: int) -> None:
-    """A pulse of a priority outside 1 to 255 is EINVAL and is not sent."""
+    """A pulse of a priority outside 0 to 255 is EINVAL and is not sent."""
     chid = qnx.ChannelCreate(0)
     coid = qnx.ConnectAttach(0, 0, chid)
     with fails_with(EINVAL):
         qnx.MsgSendPulse(coid, priority, 1, 1)
     assert_nothing_waits(qnx, chid)
+
+
+@checks("B246", "D30")
+@open_point("D30")
+def test_a_priority_of_0_is_taken_as_1(qnx: Any) -> None:
+    """A pulse of priority 0 comes after one of 2 and before none: it has the lowest there is."""
+    chid = qnx.ChannelCreate(0)
+    coid = qnx.ConnectAttach(0, 0, chid)
+    for priority in (0, 2, 1):
+        qnx.MsgSendPulse(coid, priority, 1, priority)
+    assert receive_values(qnx, chid, 3) == [2, 0, 1]
+
+
+@checks("B246")
+def test_a_connection_that_is_none_counts_before_a_priority_that_is_none(qnx: Any) -> None:
+    """Both wrong is EBADF."""
+    with fails_with(EBADF):
+        qnx.MsgSendPulse(NTO_SIDE_CHANNEL | 3000, 256, 1, 1)
 
 
 # Who gets them, and who does not.

@@ -198,8 +198,8 @@ def test_pulses_and_messages_share_a_recovery(qnx: Any, start: Start) -> None:
 
 @checks("D9", "B364")
 @open_point("D9")
-def test_after_a_recovery_that_failed_each_thread_tries_itself(qnx: Any, start: Start, start_peer: StartPeer) -> None:
-    """When the function gives up, the next thread calls it, one after the other; each caller gets its own error."""
+def test_threads_that_fail_together_share_a_recovery_that_fails(qnx: Any, start: Start, start_peer: StartPeer) -> None:
+    """When the function gives up, it has done so for all of them: it is called once, and each gets its own error."""
     first = Server(start_peer())
     gate = Gate(give_up)
     coid = qnx.ha_ConnectAttach(0, first.pid, first.chid, SIDE, 0, gate.function)
@@ -213,13 +213,16 @@ def test_after_a_recovery_that_failed_each_thread_tries_itself(qnx: Any, start: 
     assert gate.count == 1
     gate.opened.set()
     assert [task.errno() for task in tasks] == [ESRCH] * THREADS
-    assert gate.count == THREADS
+    assert gate.count == 1
+    with fails_with(EBADF):
+        ask(qnx, coid, 0)
+    assert gate.count == 2, "a call that is made later is a failure of its own"
 
 
 @checks("D8", "D9", "B389")
 @open_point("D8", "D9")
 def test_a_limit_is_for_all_threads_together(qnx: Any, start: Start, start_peer: StartPeer) -> None:
-    """With an ICOUNT of 2, ten threads that fail at the same time call the function twice."""
+    """With an ICOUNT of 2, ten threads that fail at the same time and then again call the function twice."""
     first = Server(start_peer())
     function = Recovering(give_up)
     coid = qnx.ha_ConnectAttach(0, first.pid, first.chid, SIDE, 0, function)
@@ -229,6 +232,9 @@ def test_a_limit_is_for_all_threads_together(qnx: Any, start: Start, start_peer:
         task.wait_until_blocked()
     first.kill()
     assert [task.errno() for task in tasks] == [ESRCH] * THREADS
+    for _time in range(3):
+        with fails_with(EBADF):
+            ask(qnx, coid, 0)
     assert function.count == 2
 
 
@@ -238,7 +244,7 @@ def test_a_limit_is_for_all_threads_together(qnx: Any, start: Start, start_peer:
 def test_an_exception_in_a_recovery_does_not_lock_others_out(
     qnx: Any, start: Start, error: Callable[[], BaseException]
 ) -> None:
-    """A thread that waits for a recovery which ends in an exception recovers itself."""
+    """A thread that waits for a recovery which ends in an exception fails with it; the next call recovers."""
     chid = qnx.ChannelCreate(0)
     raised = error()
 
@@ -253,9 +259,11 @@ def test_an_exception_in_a_recovery_does_not_lock_others_out(
     gate.wait_until_inside()
     second = start(ask, qnx, coid, 2).wait_until_blocked()
     gate.opened.set()
-    assert start(answer, qnx, chid, 4).result().data == question(2)
-    assert second.result()[0] == 4
     assert raised in (first.error(), first.error().__cause__)
+    assert second.errno() == EBADF
+    third = start(ask, qnx, coid, 3)
+    assert start(answer, qnx, chid, 4).result().data == question(3)
+    assert third.result()[0] == 4
     assert gate.count == 2
 
 

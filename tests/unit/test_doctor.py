@@ -269,8 +269,8 @@ def test_what_is_no_name_is_passed_over(capsys: Capture, runtime_directory: path
 def test_names_and_paths_of_any_length_are_listed(capsys: Capture, tmp_path: pathlib.Path, name: str) -> None:
     """Also those that take several pieces in the directory."""
     program = (
-        "import ha_qnx, sys; name = ha_qnx.name_attach(sys.argv[1]); ha_qnx.resmgr_attach(name.chid, '/dev/' + sys.argv[1]);"
-        " print('attached', flush=True); sys.stdin.read()"
+        "import ha_qnx, sys; name = ha_qnx.name_attach(sys.argv[1]);"
+        " ha_qnx.resmgr_attach(name.chid, '/dev/' + sys.argv[1]); print('attached', flush=True); sys.stdin.read()"
     )
     server = subprocess.Popen(  # noqa: S603  # our own server
         [sys.executable, "-c", program, name], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -21,6 +21,7 @@ struct attachment {
     int icount_limit; /* negative: none */
     int acount_limit;
     bool suspended;
+    bool is_back; /* what came of the last recovery; under the recovery lock */
 };
 
 /* No two attachments ever have the same generation. */
@@ -144,15 +145,14 @@ static bool recover_once(int coid, struct attachment *attachment, uint64_t gener
     RFp function;
     void *handle;
     if (atomic_load(&attachment->generation) != generation)
-        return true; /* Another thread has recovered it since (D9). */
+        return attachment->is_back; /* Another thread's recovery has ended since: one failure, one outcome (D9). */
     if (!is_attached(coid, attachment) || !count_call(attachment, &function, &handle))
         return false;
     atomic_store(&attachment->recoverer, thread_self());
-    bool recovered = function(coid, handle) == coid;
+    attachment->is_back = function(coid, handle) == coid;
     atomic_store(&attachment->recoverer, NULL);
-    if (recovered)
-        atomic_store(&attachment->generation, new_generation());
-    return recovered;
+    atomic_store(&attachment->generation, new_generation());
+    return attachment->is_back;
 }
 
 bool recover(int coid, const struct ticket *ticket, int error)
@@ -189,6 +189,7 @@ static struct attachment *new_attachment(RFp function, void *handle)
     attachment->function = function;
     attachment->handle = handle;
     attachment->icount_limit = attachment->acount_limit = -1;
+    attachment->is_back = true;
     return attachment;
 }
 

@@ -227,9 +227,8 @@ bool process_is_ending(pid_t pid)
     if (fields[PENDING_SIGNALS] & 1ul << (SIGKILL - 1))
         return true;
     /* A first thread that has ended by itself leaves the others at work. */
-    if (state == 'Z' || state == 'X')
-        return fields[THREADS] <= 1;
-    return fields[FLAGS] & EXITING || was_killed(pid);
+    bool is_ended = state == 'Z' || state == 'X';
+    return (is_ended ? fields[THREADS] <= 1 : fields[FLAGS] & EXITING) || was_killed(pid);
 }
 
 int runtime_each(const char *path, bool (*function)(const char *entry, void *argument), void *argument)

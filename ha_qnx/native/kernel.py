@@ -408,6 +408,8 @@ class NativeKernel(Kernel):
         chid, file_type = as_int("chid", chid), as_int("file_type", file_type)
         flags = as_uint("flags", flags)
         encoded = _encoded_path(path)
+        if chid < 0:
+            raise failure(EINVAL)  # -1 would make QNX create a channel that nobody receives on.
         if "dispatch_create_channel" not in self._c:
             return self._link(chid, encoded, file_type, flags)
         dispatch = self._dispatches.get(chid)

@@ -14,6 +14,7 @@ from errno import (
     EINVAL,
     EIO,
     ELOOP,
+    ENAMETOOLONG,
     ENOENT,
     ENOSYS,
     ENOTDIR,

@@ -17,6 +17,7 @@ from ha_qnx import (
     PULSE_CODE_UNBLOCK,
 )
 
+from .expect import fails_with
 from .marks import checks, open_point
 from .servers import Server, Start, StartPeer, answer, take
 from .test_recovery import LocalServer, Recovering, create_and_serve, give_up, ha_opened, lost, reconnecting

@@ -185,7 +185,7 @@ bool process_is_gone(pid_t pid)
 }
 
 /* Of the fields of /proc/PID/stat, which begin to count behind the program's name. */
-enum { STATE = 3, FLAGS = 9, THREADS = 20, PENDING_SIGNALS = 31 };
+enum { STATE = 3, FLAGS = 9, THREADS = 20, PENDING_SIGNALS = 31, EXIT_CODE = 52 };
 #define EXITING 0x4 /* in FLAGS */
 
 /*
@@ -209,7 +209,7 @@ static bool was_killed(pid_t pid)
 bool process_is_ending(pid_t pid)
 {
     char path[64], text[1024];
-    unsigned long fields[PENDING_SIGNALS + 1] = {0};
+    unsigned long fields[EXIT_CODE + 1] = {0};
     snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
     int fd = descriptor_open(AT_FDCWD, path, O_RDONLY, 0);
     ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
@@ -222,9 +222,10 @@ bool process_is_ending(pid_t pid)
         return false;
     char state = place[2];
     place += 3;
-    for (int i = STATE + 1; i <= PENDING_SIGNALS; i++)
+    for (int i = STATE + 1; i <= EXIT_CODE; i++)
         fields[i] = strtoul(place, &place, 10);
-    if (fields[PENDING_SIGNALS] & 1ul << (SIGKILL - 1))
+    /* From the moment on that it is killed; of one that is stopped, the last one says by what. */
+    if (fields[PENDING_SIGNALS] & 1ul << (SIGKILL - 1) || (fields[EXIT_CODE] && state != 'T' && state != 't'))
         return true;
     /* A first thread that has ended by itself leaves the others at work. */
     bool is_ended = state == 'Z' || state == 'X';

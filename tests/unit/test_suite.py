@@ -183,9 +183,10 @@ import pytest
 def pytest_configure(config):
     config.addinivalue_line("markers", "checks(*lines)")
     config.addinivalue_line("markers", "open_point(*decisions)")
+    config.addinivalue_line("markers", "measured(*cases)")
 
 @pytest.fixture(params=[("native", "fallback")])
-def backends(request): ...
+def backends(request): return request.param
 
 @pytest.fixture
 def broken(): raise OSError("no connection")
@@ -210,6 +211,21 @@ def test_of_a_line(backends): assert False
 NOT_SET_UP = """
 @pytest.mark.open_point("D4")
 def test_not_set_up(backends, broken): ...
+"""
+MEASURED = """
+from ha_qnx.conformance.answers.asking import measured
+
+@measured("CH01", "CH02", "CH03")
+def test_measured(backends):
+    \"\"\"Two answers are as expected, and one is not.\"\"\"
+    yield "CH01", "1 2 3"
+    yield "CH02", "-1 EINVAL"
+    yield "CH03", "2"
+
+@measured("CH05")
+def test_decided(backends):
+    \"\"\"What QNX 6.4.1 answers, and ours does not.\"\"\"
+    yield "CH05", "6"
 """
 OF_NO_BACKEND = """
 @pytest.mark.open_point("D5")
@@ -370,6 +386,25 @@ def test_a_mark_with_no_line_does_not_hide_the_failure(tmp_path: pathlib.Path) -
     found = run_tests(tmp_path / "suite", "ours", OF_A_LINE.replace('"B3"', '"B0"'))
     assert found.outcomes == {"test_of_a_line": "failed"}
     assert "B0 (there is no such line)\n" in found.printed
+
+
+def test_a_library_that_is_not_ours_may_answer_otherwise_than_qnx_641(tmp_path: pathlib.Path) -> None:
+    """What it answers is recorded, case by case, and listed; the run has passed."""
+    found = run_tests(tmp_path / "suite", "theirs", MEASURED)
+    assert (found.status, found.outcomes) == (0, {"test_measured": "differs", "test_decided": "passed"})
+    (answers,) = (test["answers"] for test in found.report["tests"] if "answers" in test)
+    assert answers == [{"case": "CH02", "asked": "ChannelDestroy(second)", "qnx641": "0", "here": "-1 EINVAL"}]
+    assert "measured on QNX 6.4.1: what this library answers otherwise" in found.printed
+    assert "\nCH02, ChannelDestroy(second): 0 there, -1 EINVAL here\n" in found.printed
+
+
+def test_our_own_library_answers_as_the_table_says(tmp_path: pathlib.Path) -> None:
+    """As QNX 6.4.1, or as the decision has it that the table names; then an answer of QNX's is wrong."""
+    found = run_tests(tmp_path / "suite", "ours", MEASURED)
+    assert (found.status, found.outcomes) == (1, {"test_measured": "failed", "test_decided": "failed"})
+    answers = [answer for test in found.report["tests"] for answer in test["answers"]]
+    assert [(answer["case"], answer.get("decided")) for answer in answers] == [("CH02", None), ("CH05", "5 (D28)")]
+    assert "what this library answers otherwise" not in found.printed
 
 
 def test_an_open_point_whose_test_did_not_run_is_not_known(tmp_path: pathlib.Path) -> None:

@@ -8,24 +8,46 @@ import errno
 import struct
 from typing import Any, Callable, Dict, Iterable, Optional
 
-import ha_qnx
-from ha_qnx import IO_BASE, IO_MAX, NTO_SIDE_CHANNEL, MessageInfo, Pulse
+from ha_qnx import (
+    EBADFSYS,
+    ENONDP,
+    ENOREMOTE,
+    ERESTART,
+    ESRVRFAULT,
+    IO_BASE,
+    IO_MAX,
+    NTO_SIDE_CHANNEL,
+    MessageInfo,
+    Pulse,
+)
 
 #: What no call has filled in.
 UNTOUCHED = 0x55
 
 PULSE_SIZE = ctypes.sizeof(Pulse)
 
-#: The names that QNX uses where a host has another one, or none.
-_QNX_NAMES = ("ENOTSUP", "ERESTART", "ENOREMOTE", "ENONDP", "EBADFSYS", "ESRVRFAULT")
-
-_ERRORS: Dict[int, str] = {0: "EOK", **errno.errorcode}
-_ERRORS.update({getattr(ha_qnx, name, getattr(errno, name, 0)): name for name in _QNX_NAMES})
+#: The errors by their names: QNX's where a host has another one, or none.
+_NUMBERS: Dict[str, int] = {
+    "EOK": 0,
+    **{name: number for number, name in errno.errorcode.items()},
+    "ENOTSUP": errno.ENOTSUP,
+    "EBADFSYS": EBADFSYS,
+    "ENONDP": ENONDP,
+    "ENOREMOTE": ENOREMOTE,
+    "ERESTART": ERESTART,
+    "ESRVRFAULT": ESRVRFAULT,
+}
+_NAMES = {number: name for name, number in _NUMBERS.items()}
 
 
 def error_name(number: int) -> str:
     """EBADF, or errno12345 for a number without a name."""
-    return _ERRORS.get(number, f"errno{number}")
+    return _NAMES.get(number, f"errno{number}")
+
+
+def error_number(name: str) -> int:
+    """The errno of a name."""
+    return _NUMBERS[name]
 
 
 def told(call: Callable[..., Any], *args: Any) -> str:

@@ -7,7 +7,6 @@ from typing import Any, Iterator, List, Sequence, Tuple
 
 import pytest
 
-import ha_qnx
 from ha_qnx import (
     ERESTART,
     FTYPE_NAME,
@@ -25,7 +24,7 @@ from ..servers import StartPeer
 from ..waiting import Task
 from .asking import Answers, measured
 from .ledgers import host_flags, nothing_or, receive, words
-from .notation import failed, named, told, yes
+from .notation import error_number, failed, named, told, yes
 from .parties import Party, played, state
 from .test_measured_channels import server_info
 from .test_measured_deaths import End
@@ -303,11 +302,6 @@ OPEN_SIZES = (8, 20, 64)
 LETTERS = "abcdefghijklmnop"
 
 
-def number_of(name: str) -> int:
-    """The errno of a name."""
-    return int(getattr(ha_qnx, name, getattr(errno, name, 0)))
-
-
 @measured(
     *("2.RO01", "2.RO02", "2.RO03", "2.RO04"),
     *(f"2.RO1{letter}" for letter in OPEN_FLAGS),
@@ -330,7 +324,7 @@ def test_what_an_open_sends_and_what_it_makes_of_the_answer(qnx: Any, start_peer
         said = open_as(qnx, PATH, host_flags(flags), mode)
         yield f"2.RO1{letter}", f"{flags:#x} {mode:#x}: {said}; {server.saw()}"
     for letter, name in zip(LETTERS, OPEN_ERRORS):
-        server.behave(open_error=number_of(name))
+        server.behave(open_error=error_number(name))
         yield f"2.RO2{letter}", f"{name}: {open_and_close(qnx, PATH)}; {server.saw()}"
     for letter, status in OPEN_STATUSES.items():
         server.behave(opens=(status, 0))
@@ -478,7 +472,7 @@ class Two:
     def behave(self, *errors: str) -> None:
         """Answer by these errors, or with a descriptor."""
         for server, error in zip(self.both, errors):
-            server.behave(open_error=number_of(error) if error else 0)
+            server.behave(open_error=error_number(error) if error else 0)
 
     def asked(self) -> str:
         """Which of them were asked."""
@@ -771,7 +765,7 @@ def test_a_file_at_a_path(alone: Peer, start_peer: StartPeer) -> Answers:
     client.make("close", other)
     server.saw()
     for case, name in enumerate(FILE_ERRORS, 20):
-        server.behave(open_error=-1 if name == "errno-1" else number_of(name))
+        server.behave(open_error=-1 if name == "errno-1" else error_number(name))
         yield f"PA{case}", f"{name}: {alone.run(open_as, PATH)}; {without_room(server.saw())}"
     free = alone.run(lowest_descriptor)
     yield "PA30", "no fd is lost" if free == lowest else f"{free - lowest} are lost"

@@ -52,7 +52,8 @@ Which file does what, here and in libha/src
 ===========================================
 
 kernel       calls/create.c calls/connect.c calls/send.c calls/receive.c calls/reply.c calls/timeout.c calls/name.c
-             calls/file.c process.c
+             calls/file.c calls/resmgr.c process.c
+opening      calls/open.c
 table        client/table.c client/inherited.c client/successor.c
 connections  client/trunk.c client/lane.c client/connection.c
 exchange     client/exchange.c
@@ -62,11 +63,13 @@ queue        server/queue.c
 server_lane  server/server_lane.c server/client.c server/rcvid.c
 numbers      number.c
 threads      host/thread.c calls/timeout.c
-runtime      host/runtime.c
-host         host/descriptor.c host/wait.c
+runtime      host/runtime.c host/names.c
+paths        host/paths.c
+host         host/descriptor.c host/wait.c host/held.c host/signals.c
 wire         wire.h
 limits       at the top of each file
 
 What libha has beyond that has its counterpart in ``ha_qnx``, since other backends use it, too: calls/ha.c and
-client/recovery.c in ``recovery`` and ``rules``, client/io_message.c in ``iomessages``, host/vector.c in ``buffers``.
+client/recovery.c in ``recovery`` and ``rules``, client/io_message.c in ``iomessages``, host/plain_path.c in ``paths``,
+host/vector.c in ``buffers``.
 """

@@ -20,7 +20,7 @@ OUR_DESCRIPTORS: Final = 512
 
 # The smallest window, in bytes. One that is larger than its message costs nothing: the host gives memory for what is
 # written. libha: client/lane.c.
-WINDOW_MIN: Final = 1 << 18
+WINDOW_MIN: Final = 1 << 16
 # Windows have sizes that are powers of two, up to this one, so that they can be used again, and are kept when their
 # message is answered. Memory is not held for rare larger ones, which are as large as they need to be.
 # libha: client/lane.h.
@@ -48,10 +48,10 @@ PULSE_PIPE: Final = 1 << 20
 
 # As deep as the host allows: it takes what it has for what is asked beyond that. libha: host/runtime.c.
 BACKLOG: Final = 2**31 - 1
-# Pulses in a channel's queue, a limit of memory: so many take 32 megabytes here, and 8 in libha. Those beyond them are
+# Pulses in a channel's queue, a limit of memory: so many take 16 megabytes here, and 4 in libha. Those beyond them are
 # left with the host until half of these are received, and when it holds no more, their clients get EAGAIN (B250).
 # libha: server/client.c.
-QUEUED_PULSES: Final = 1 << 17
+QUEUED_PULSES: Final = 1 << 16
 # How long a client may leave a reply of several frames unread, which does not fit into a pipe that somebody has made
 # smaller, before it is given up: the thread that answers waits meanwhile. libha: server/server_lane.c.
 ANSWER_WAIT: Final = 1.0

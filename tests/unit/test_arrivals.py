@@ -7,7 +7,7 @@ from typing import Iterator
 
 import pytest
 from ha_qnx.conformance.waiting import DEADLINE, Task, eventually
-from ha_qnx.fallback.runtime import directory_path
+from ha_qnx.fallback.runtime import wire_directory
 
 import ha_qnx
 from ha_qnx.arrivals import Arrivals
@@ -47,7 +47,7 @@ def test_the_host_tells_of_a_name(arrivals: Arrivals, name: str) -> None:
 
 def test_directories_are_watched_as_they_come(arrivals: Arrivals) -> None:
     """A name in one that was made after the watch began ends a wait, too."""
-    names = pathlib.Path(directory_path()) / "names"
+    names = pathlib.Path(wire_directory()) / "names"
     (names / "made-later+").mkdir()
     Task(arrivals.wait, 3600.0).result()
     waiting = Task(arrivals.wait, DEADLINE)
@@ -58,7 +58,7 @@ def test_directories_are_watched_as_they_come(arrivals: Arrivals) -> None:
 
 def test_a_name_that_changes_hands_is_an_arrival(arrivals: Arrivals) -> None:
     """A successor writes into the file that a dead server has left behind."""
-    file = pathlib.Path(directory_path()) / "names" / "left-behind"
+    file = pathlib.Path(wire_directory()) / "names" / "left-behind"
     file.touch()
     Task(arrivals.wait, 3600.0).result()
     waiting = Task(arrivals.wait, DEADLINE)

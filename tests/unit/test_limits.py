@@ -1,11 +1,9 @@
 """What is bounded: numbers, windows that are kept, pulses in a queue."""
 
 import os
-import pathlib
-import re
 import time
 from errno import EAGAIN, EBADF
-from typing import Dict, Iterator, List, Tuple
+from typing import Iterator, List, Tuple
 
 import pytest
 from ha_qnx.fallback import limits, wire
@@ -17,21 +15,6 @@ from ha_qnx.constants import NTO_SIDE_CHANNEL, NTO_TIMEOUT_RECEIVE
 from ha_qnx.structures import Pulse
 
 Served = Tuple[SocketKernel, int, int]
-
-LIBHA = pathlib.Path(__file__).parents[2] / "fallback" / "libha" / "src"
-# Limits that libha has, too: what it calls them, in which file, and how many of its units make one of ours.
-TWINS = (
-    ("SLOTS", "SLOT_LIMIT - 1", "number.c", 1),
-    ("WINDOW_MIN", "WINDOW_MIN", "client/lane.c", 1),
-    ("WINDOW_KEPT", "WINDOW_KEPT", "client/lane.h", 1),
-    ("WINDOWS_KEPT", "WINDOWS_KEPT", "client/connection.c", 1),
-    ("BACKLOG_WAIT", "BACKLOG_LIMIT", "client/trunk.c", 1),
-    ("LANE_WAIT", "PASSING_LIMIT", "client/trunk.c", 1),
-    ("RECEIVER_GRACE", "RECEIVER_GRACE", "client/exchange.c", 1),
-    ("PULSE_PIPE", "PULSE_PIPE", "client/trunk.c", 1),
-    ("QUEUED_PULSES", "PULSES_MAX", "server/client.c", 1),
-    ("ANSWER_WAIT", "ANSWER_LIMIT", "server/server_lane.c", 1000),
-)
 
 
 @pytest.fixture
@@ -54,21 +37,6 @@ def fill(slots: Slots) -> List[int]:
 
 
 # The twins.
-
-
-@pytest.mark.parametrize(("ours", "theirs", "file", "units"), TWINS, ids=[twin[0] for twin in TWINS])
-def test_libha_has_the_same_limit(ours: str, theirs: str, file: str, units: int) -> None:
-    """Both implementations bound the same things by the same numbers."""
-    known: Dict[str, object] = {"UINT64_C": int, "CLOCK_SECOND": 1, "CLOCK_MILLISECOND": 0.001}
-    for name, value in re.findall(
-        r"^#define ([A-Z_]+) (.*\d.*)$", (LIBHA / file).read_text(encoding="utf-8"), re.MULTILINE
-    ):
-        if name in theirs:
-            known[name] = eval(value, known)  # noqa: S307  # numbers of our own sources
-    assert eval(theirs, known) / units == getattr(limits, ours)  # noqa: S307  # as above
-
-
-# Numbers.
 
 
 def test_the_lowest_free_slot_is_taken() -> None:

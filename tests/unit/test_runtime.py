@@ -17,7 +17,7 @@ from ha_qnx.fallback.runtime import (
     UnsafeDirectoryError,
     directory_path,
     is_zombie,
-    valid_name,
+    plain_name,
 )
 
 ADDRESS = ChannelAddress(os.getpid(), 1, "0123456789abcdef")
@@ -230,14 +230,14 @@ def test_a_long_path_is_no_obstacle_where_the_host_can_shorten_it(
 def test_what_is_no_name_is_refused(name: Any) -> None:
     """It is EINVAL."""
     with pytest.raises(OSError, match="name") as raised:
-        valid_name(name)
+        plain_name(name)
     assert raised.value.errno == errno.EINVAL
 
 
 def test_a_name_is_a_str() -> None:
     """Anything else is a TypeError."""
     with pytest.raises(TypeError, match="bytes"):
-        valid_name(b"name")
+        plain_name(b"name")
 
 
 def test_a_zombie_is_told_from_a_live_process() -> None:

@@ -785,8 +785,15 @@ def test_a_standby_takes_over_when_the_server_dies(start_program: Callable[..., 
         successor = int(connection.ask(b"x"))
         assert successor in (second.pid, third.pid)
         idle = third if successor == second.pid else second
+        eventually(lambda: takes_signals(idle.pid, signal.SIGTERM), "the other one to be ready for the signal")
         assert idle.terminate() == 0
         assert (idle.output, idle.errors) == ("stopping\nover\n", "")
+
+
+def takes_signals(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) & 1 << (number - 1))
 
 
 class Supervising:

@@ -17,12 +17,15 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Set, Tuple
 import pytest
 from ha_qnx.fallback import host, wire
 from ha_qnx.fallback.kernel import SocketKernel
+from ha_qnx.fallback.paths import attach
 from ha_qnx.fallback.runtime import Runtime
 
 from ha_qnx.constants import (
+    FTYPE_ANY,
     NTO_CHF_UNBLOCK,
     NTO_MI_UNBLOCK_REQ,
     NTO_TIMEOUT_RECEIVE,
+    RESMGR_FLAG_SELF,
 )
 from ha_qnx.structures import MessageInfo
 
@@ -735,7 +738,7 @@ class RawServer:
 def test_a_server_that_ends_while_a_client_opens_is_a_lost_server() -> None:
     """Whenever the server goes, open says that there is none: EBADF would mean that a number is lost (D6)."""
     server, kernel, runtime, ended = RawServer(), SocketKernel(), Runtime(), threading.Event()
-    claim = runtime.claim_name("ending", server.address)
+    claim = attach(runtime.paths, "/dev/ending", 0, server.address, FTYPE_ANY, RESMGR_FLAG_SELF)
 
     def end_each() -> None:
         while not ended.is_set():
@@ -746,7 +749,7 @@ def test_a_server_that_ends_while_a_client_opens_is_a_lost_server() -> None:
     try:
         for _ in range(200):
             with pytest.raises((FileNotFoundError, ProcessLookupError)):
-                kernel.open("/dev/name/local/ending", os.O_RDWR)
+                kernel.open("/dev/ending", os.O_RDWR)
     finally:
         ended.set()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as last:

@@ -129,6 +129,7 @@ class Peer:
     def _listen(self, timeout: float) -> None:
         try:
             while self._answers.poll(timeout):
+                timeout = 0  # What else is there already is taken, but not waited for.
                 kind, number, value = self._answers.recv()
                 if kind == "thread":
                     self._threads[number] = value

@@ -184,6 +184,7 @@ def test_the_number_of_a_dead_connection(alone: Peer, start_peer: StartPeer, oth
     null = client.make("open", os.devnull, os.O_WRONLY)
     copied = named(client.told("dup2", null, third), third, "the dead number")
     yield "DN13", f"{copied} {client.told('write', third, b'x')}"
+    new.stop()
 
 
 # A process hears of servers that go.

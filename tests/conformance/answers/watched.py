@@ -205,10 +205,14 @@ class Watched:
         self.peer = peer
         self.pid = peer.pid
         self.chid: int = peer.run(begin_to_watch, name, flags, of_paths)
+        self._manners = Manners()
 
     def behave(self, **manners: Any) -> None:
         """Answer so from now on; what is not said is as it was at first."""
-        self.peer.run(behave, self.chid, Manners(**manners))
+        wanted = Manners(**manners)
+        if wanted != self._manners:
+            self.peer.run(behave, self.chid, wanted)
+            self._manners = wanted
 
     def saw(self) -> str:
         """What it has seen since the last time."""

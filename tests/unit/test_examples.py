@@ -88,6 +88,51 @@ def test_a_standby_takes_over_at_each_kill() -> None:
     assert successors == attached[1:5]
 
 
+BACKENDS = ["fallback", "native", "hybrid"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("place", ["a name", "a path"])
+@pytest.mark.parametrize("name", ["first program", "session", "two_servers"])
+def test_a_program_works_by_name_and_by_path(
+    name: str, place: str, backend: str, libha: str, tmp_path: pathlib.Path
+) -> None:
+    """On every backend, through the kills in it: what names a server may begin with /dev/."""
+    if name == "first program":
+        readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+        source, answers = readme.split("```python\n")[1].partition("```")[0], 4
+    else:
+        source, answers = (DIRECTORY / f"{name}.py").read_text(encoding="utf-8"), {"session": 3, "two_servers": 5}[name]
+        source = source.replace(f'"-m", "ha_qnx.examples.{name}"', "__file__")
+    if place == "a path":
+        source = re.sub(r'"(first-program|example-[a-z-]+)"', r'"/dev/\1"', source)
+    program = tmp_path / "program.py"
+    program.write_text(source, encoding="utf-8")
+    done = subprocess.run(  # noqa: S603  # ours
+        [sys.executable, "-X", "dev", str(program)],
+        env={**os.environ, "HA_QNX_BACKEND": backend, "HA_QNX_LIBHA": libha},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE * 2,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(re.findall(r"answered by|\d: anna has", done.stdout)) == answers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["native", "hybrid"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_an_example_works_on_every_backend(
+    name: str, backend: str, libha: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on the fallback: it ends by itself, with 0 and without a word on stderr."""
+    monkeypatch.setenv("HA_QNX_BACKEND", backend)
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    assert run(name)
+
+
 @pytest.mark.usefixtures("shared_directory")
 @pytest.mark.parametrize("name", [*PROGRAMS, "unedited"])
 def test_no_server_outlives_a_client_that_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

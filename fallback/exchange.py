@@ -143,6 +143,7 @@ class Exchange:
                     count = -EINTR
             if count == 0:
                 outcome = (EBADF if self._connection.detached else ESRCH, 0)
+                self._connection.was_lost_unread = bool(host.unread(self._lane.write_fd))
                 self._connection.discard(self._lane)
                 break
             if count < 0 and self._give_up(-count, timeout):

@@ -716,7 +716,10 @@ class SocketKernel(Kernel):
         return self._opener.open(path, oflag, mode, None)
 
     def open_at(self, fd: int, path: StrPath, oflag: int, mode: int = 0o666) -> int:
-        return self._opener.open(path, oflag, mode, as_int("fd", fd))
+        fd = as_int("fd", fd)
+        if fd & NTO_SIDE_CHANNEL:
+            raise failure(EBADF)  # open gives descriptors only.
+        return self._opener.open(path, oflag, mode, fd)
 
     def close(self, fd: int) -> int:
         fd = as_int("fd", fd)

@@ -25,6 +25,10 @@ from .table import ConnectionTable, is_host_descriptor
 _PASSED_ON = (ENOENT, ENOSYS, ESRCH, ENXIO, EROFS, EBADFSYS)
 
 
+class _NotThereError(Exception):
+    """A server was gone before it was asked: it counts as if it had never been there."""
+
+
 class Opener:
     """Asks servers whether they take a client, on behalf of open and name_open."""
 
@@ -101,7 +105,7 @@ class Opener:
             if served.is_gone():
                 return None
             raise
-        with self._kept_if_agreed(connection, at):
+        with contextlib.suppress(_NotThereError), self._kept_if_agreed(connection, at):
             room = memoryview(bytearray(iomessages.OPEN_ROOM))
             message = iomessages.open_message(oflag, mode, served.id, served.rest, ending)
             try:
@@ -112,8 +116,12 @@ class Opener:
                     message = iomessages.combine_message(oflag, mode, served.id, served.rest, ending)
                     with contextlib.suppress(OSError):  # Whatever is answered makes no difference.
                         self._send(connection.coid, [memoryview(message)], [room])
+                was_not_asked = error.errno == EBADF or (error.errno == ESRCH and connection.was_lost_unread)
+                if was_not_asked and served.is_gone():
+                    raise _NotThereError from None  # It was ending when we connected.
                 raise
-        return connection.coid
+            return connection.coid
+        return None
 
     def introduce(self, connection: Connection) -> None:
         """Send what name_open sends on a target that runs gns; a server that does not agree loses the connection.

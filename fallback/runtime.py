@@ -322,5 +322,5 @@ def plain_name(path: object) -> str:
 
 
 def leads_upwards(name: str) -> bool:
-    """Whether a plain name has a component ``..``, or ends as one does: nobody can have such a name (B290)."""
-    return name.endswith("..") or ".." in name.split("/")
+    """Whether a component of a plain name is ``..`` or ends so: nobody can have such a name (B290)."""
+    return any(part.endswith("..") for part in name.split("/"))

@@ -269,7 +269,7 @@ def test_a_path_may_be_long(qnx: Any, start: Start, serve: Serve, path: str, siz
     assert try_open(qnx, long[:-1]) in (ENOENT, ENAMETOOLONG)
 
 
-@checks("B420", "B12")
+@checks("B420")
 @pytest.mark.parametrize("call", ["resmgr_attach", "open"])
 def test_an_empty_path_leads_nowhere(qnx: Any, path: str, call: str) -> None:
     """It can be attached, for clients that ask for just one type of file, and is not found."""

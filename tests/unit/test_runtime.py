@@ -17,7 +17,9 @@ from ha_qnx.fallback.runtime import (
     UnsafeDirectoryError,
     directory_path,
     is_zombie,
+    leads_upwards,
     plain_name,
+    wire_directory,
 )
 
 ADDRESS = ChannelAddress(os.getpid(), 1, "0123456789abcdef")
@@ -41,7 +43,8 @@ def test_the_directory_is_made_for_its_owner_only(runtime_directory: pathlib.Pat
         Runtime()
     finally:
         os.umask(before)
-    assert [path.stat().st_mode & 0o777 for path in (runtime_directory, *runtime_directory.iterdir())] == [0o700] * 3
+    made = [runtime_directory, *runtime_directory.rglob("*")]
+    assert [path.stat().st_mode & 0o777 for path in made] == [0o700] * 5
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o702, 0o720])
@@ -128,7 +131,7 @@ def test_a_name_that_nobody_claimed_is_not_found() -> None:
     runtime = Runtime()
     with pytest.raises(FileNotFoundError):
         runtime.find_name("name")
-    pathlib.Path(runtime.path, "names", "name").write_bytes(b"\xff rubbish")
+    pathlib.Path(wire_directory(), "names", "name").write_bytes(b"\xff rubbish")
     with pytest.raises(FileNotFoundError):
         runtime.find_name("name")
 
@@ -226,12 +229,24 @@ def test_a_long_path_is_no_obstacle_where_the_host_can_shorten_it(
     assert raised.value.errno == errno.ENAMETOOLONG
 
 
-@pytest.mark.parametrize("name", [None, "", "/x", "..", "a/../b", "a//b", "a/", "nul\0"], ids=repr)
+@pytest.mark.parametrize("name", [None, "", "/x", ".", "./", "nul\0"], ids=repr)
 def test_what_is_no_name_is_refused(name: Any) -> None:
     """It is EINVAL."""
     with pytest.raises(OSError, match="name") as raised:
         plain_name(name)
     assert raised.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("name", ["a//b", "a/b/", "./a/b", "a/./b"])
+def test_a_name_is_tidied(name: str) -> None:
+    """Empty components, and those that are ``.``, are taken out."""
+    assert plain_name(name) == "a/b"
+
+
+@pytest.mark.parametrize(("name", "upwards"), [("..", True), ("a..", True), ("a../b", True), ("..a", False)])
+def test_a_name_does_not_lead_upwards(name: str, upwards: bool) -> None:
+    """One with a component that is ``..``, or ends so, can be nobody's."""
+    assert leads_upwards(name) is upwards
 
 
 def test_a_name_is_a_str() -> None:

@@ -465,9 +465,18 @@ def test_an_opening_under_a_number_that_was_left_open_ends_the_old_one(server: R
     first = ha_qnx.open(PATH, os.O_RDWR)
     ha_qnx.ConnectDetach(first)
     server.seen.clear()
+    lower = []
+    while True:  # What was free below it is taken, so that the next one gets its number.
+        taken = os.open(os.devnull, os.O_RDONLY)
+        if taken >= first:
+            break
+        lower.append(taken)
+    os.close(taken)
     second = ha_qnx.open(PATH, os.O_RDWR)
     assert (second, server.seen) == (first, [("opened", 3), ("closed", None)])
     ha_qnx.close(second)
+    for fd in lower:
+        os.close(fd)
 
 
 CLIENT = """

@@ -99,7 +99,8 @@ HA_EXPORT int ha_reopen(int oldfd, const char *path, int oflag, ...)
     struct call call = call_begin();
     mode_t mode;
     GET_OPEN_MODE(mode, oflag);
-    int fd = oldfd, error = oldfd < 0 ? EBADF : file_open(path, oflag, mode, &fd);
+    /* open() gives descriptors, so what is no descriptor cannot be had again by it. */
+    int fd = oldfd, error = oldfd < 0 || oldfd & _NTO_SIDE_CHANNEL ? EBADF : file_open(path, oflag, mode, &fd);
     return (int)call_end(&call, error, fd);
 }
 

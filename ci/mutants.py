@@ -28,6 +28,7 @@ TOO_SLOW = f"the suite did not end within {TIME_LIMIT} s"
 RULES = "rules.py"
 RECOVERY = "recovery.py"
 LIFETIMES = "lifetimes.py"
+OPENING = "fallback/opening.py"
 KERNEL = "fallback/kernel.py"
 EXCHANGE = "fallback/exchange.py"
 CHANNEL = "fallback/channels.py"
@@ -66,15 +67,15 @@ MUTANTS = (
         "takes any number for a recovery",
         "recovery",
         RULES,
-        "if not isinstance(result, int) or result != coid:",
-        "if not isinstance(result, int) or result < 0:",
+        "self._has_ended(isinstance(result, int) and result == coid)",
+        "self._has_ended(isinstance(result, int) and result >= 0)",
     ),
     Mutant(
         "swallows what the recovery function raises",
         "recovery",
         RULES,
-        "                raise failure from error\n",
-        "                raise failure from None\n",
+        "raise not_recovered(failure.errno or 0, error) from error\n",
+        "raise not_recovered(failure.errno or 0, None) from None\n",
     ),
     Mutant(
         "takes SystemExit for -1",
@@ -330,15 +331,15 @@ MUTANTS = (
         "shares what was to be separate",
         "connections",
         TABLE,
-        "        if not flags & NTO_COF_NOSHARE:\n            for",
-        "        if True:\n            for",
+        "        if not flags & NTO_COF_NOSHARE:\n",
+        "        if True:\n",
     ),
     Mutant(
         "is a new client with every connection",
         "connections",
         TABLE,
-        "        if not flags & NTO_COF_NOSHARE:\n            for",
-        "        if False:\n            for",
+        "        if not flags & NTO_COF_NOSHARE:\n",
+        "        if False:\n",
     ),
     Mutant(
         "announces no duplicate",
@@ -379,9 +380,9 @@ MUTANTS = (
     Mutant(
         "opens whatever it is for reading only",
         "descriptors",
-        KERNEL,
-        "iomessages.open_message(oflag, mode)",
-        "iomessages.open_message(oflag & ~os.O_ACCMODE, mode)",
+        OPENING,
+        "iomessages.open_message(oflag, mode, ",
+        "iomessages.open_message(oflag & ~os.O_ACCMODE, mode, ",
     ),
     Mutant(
         "does not report the death of a server",
@@ -438,8 +439,8 @@ MUTANTS = (
         "forgets the parts that MsgWrite wrote",
         "answers",
         SERVER_LANE,
-        'frames = self.written.frames() if self.written else b""',
-        'frames = b""',
+        'frames = self.written.frames() if self.written else b""\n',
+        'frames = b""\n',
     ),
     Mutant(
         "loses what is left of a long reply behind its whole pieces",
@@ -603,9 +604,9 @@ MUTANTS = (
     Mutant(
         "asks no server whether it wants the client",
         "names",
-        KERNEL,
-        "            if self._send(coid, [memoryview(message)], []):\n",
-        "            if False:\n",
+        OPENING,
+        "                if self._send(connection.coid, [memoryview(message)], [room]) == -1:\n",
+        "                if False:\n",
     ),
     Mutant(
         "keeps the channel of a name that is taken",

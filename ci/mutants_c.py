@@ -87,8 +87,10 @@ MUTANTS = (
         "starts ICOUNT anew after a recovery",
         "recovery_limits",
         RECOVERY,
-        "    if (recovered)\n        atomic_store(&attachment->generation",
-        "    if (recovered)\n        atomic_store(&attachment->icount, 0), atomic_store(&attachment->generation",
+        "    atomic_store(&attachment->generation, new_generation());\n    return attachment->is_back;",
+        "    atomic_store(&attachment->generation, new_generation());\n"
+        "    if (attachment->is_back)\n        atomic_store(&attachment->icount, 0);\n"
+        "    return attachment->is_back;",
     ),
     Mutant(
         "makes the call that exceeds the limit",
@@ -115,9 +117,9 @@ MUTANTS = (
         "recovers in several threads at a time",
         "recovery_threads",
         RECOVERY,
-        "    bool recovered = function(coid, handle) == coid;\n",
+        "    attachment->is_back = function(coid, handle) == coid;\n",
         "    pthread_mutex_unlock(&attachment->recovery);\n"
-        "    bool recovered = function(coid, handle) == coid;\n"
+        "    attachment->is_back = function(coid, handle) == coid;\n"
         "    pthread_mutex_lock(&attachment->recovery);\n",
     ),
     Mutant(
@@ -299,8 +301,8 @@ MUTANTS = (
         "lets two servers have a name",
         "names",
         HELD,
-        "flock(fd, LOCK_EX | LOCK_NB)",
-        "flock(fd, LOCK_SH | LOCK_NB)",
+        "flock(*fd, LOCK_EX | LOCK_NB)",
+        "flock(*fd, LOCK_SH | LOCK_NB)",
     ),
     Mutant(
         "says nothing to the server when a descriptor is closed",

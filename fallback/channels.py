@@ -608,6 +608,10 @@ class Channel:
 
     # The client side of the same process.
 
+    def is_waited_on(self) -> bool:
+        """Whether a thread is in MsgReceive."""
+        return self._receivers.has_receiver()
+
     def watch_own_trunk(self, trunk: Trunk) -> None:
         """Tell this channel, as NTO_CHF_COID_DISCONNECT asks, when the server of a connection of ours is gone."""
         with self.lock:

@@ -46,6 +46,8 @@ class Trunk:
         self.inode = os.fstat(self.fd).st_ino
         self.address = address
         self.shared = shared
+        # Tells whether a thread receives, if the channel is one of this process.
+        self.is_waited_on: Optional[Callable[[], bool]] = None
         self.retire = retire
         self.scoid = 0
         self.connections: Set[Connection] = set()
@@ -261,8 +263,6 @@ class Connection:
         # The file position that marks the descriptor under our number as ours (D17); 0 where there is no descriptor.
         self.cookie = 0
         self.detached = False
-        # Whether the server was lost with a message that it had not received: what open wants to know.
-        self.was_lost_unread = False
         # Whether the main thread must not wait in a read, because no signal handler would end it.
         self.reads_are_restarted = False
         self._lanes: Set[Lane] = set()

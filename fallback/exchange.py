@@ -122,7 +122,7 @@ class Exchange:
         self, timeout: Optional[Timeout], count: Optional[int], raised: Optional[BaseException]
     ) -> Tuple[Tuple[int, int], Optional[BaseException]]:
         """The outcome, for which the lane was given back, and what a signal handler raised meanwhile."""
-        deadline, reply_timeout = _deadline(timeout)
+        deadline, reply_timeout = _deadline(timeout, self._connection)
         if count is not None and count > 0:
             self._lane.filled = count
             count = None
@@ -143,7 +143,6 @@ class Exchange:
                     count = -EINTR
             if count == 0:
                 outcome = (EBADF if self._connection.detached else ESRCH, 0)
-                self._connection.was_lost_unread = bool(host.unread(self._lane.write_fd))
                 self._connection.discard(self._lane)
                 break
             if count < 0 and self._give_up(-count, timeout):
@@ -240,10 +239,18 @@ def _lane_deadline(timeout: Optional[Timeout]) -> Optional[float]:
     return timeout.deadline() if timeout and timeout.flags & NTO_TIMEOUT_SEND and not timeout.immediate else None
 
 
-def _deadline(timeout: Optional[Timeout]) -> Tuple[Optional[float], Optional[Timeout]]:
+def _deadline(timeout: Optional[Timeout], connection: Connection) -> Tuple[Optional[float], Optional[Timeout]]:
     """When the wait ends, and the timeout of the wait for the reply, which begins when the message was received."""
     if timeout is None or not timeout.flags & (NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY):
         return None, None
     if timeout.flags & NTO_TIMEOUT_SEND:
-        return time.monotonic() + limits.RECEIVER_GRACE if timeout.immediate else timeout.deadline(), None
+        return time.monotonic() + _grace(connection) if timeout.immediate else timeout.deadline(), None
     return None, None if timeout.immediate else timeout
+
+
+def _grace(connection: Connection) -> float:
+    """How long a server may take to receive a message that may not wait (D36)."""
+    is_waited_on = connection.trunk.is_waited_on
+    if is_waited_on is None:
+        return limits.POSSIBLE_RECEIVER_GRACE
+    return limits.RECEIVER_GRACE if is_waited_on() else 0.0

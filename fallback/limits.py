@@ -37,9 +37,11 @@ LANE_WAIT: Final = 30.0
 # the host does not say when it holds more.
 RETRY_MIN: Final = 0.001
 RETRY_MAX: Final = 0.05
-# How long a server that waits in MsgReceive already may take to be scheduled, where a client may not wait for a
+# How long a server of this process that waits in MsgReceive may take to be scheduled, where a client may not wait for a
 # receiver at all (B216). libha: client/exchange.c.
 RECEIVER_GRACE: Final = 0.2
+# The same of a server of another process, which may wait or not (D36). libha: client/exchange.c.
+POSSIBLE_RECEIVER_GRACE: Final = 0.02
 # What a pipe for pulses is enlarged to, in bytes: Linux allows no user more (fs.pipe-max-size).
 # libha: client/trunk.c.
 PULSE_PIPE: Final = 1 << 20

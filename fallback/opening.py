@@ -116,9 +116,8 @@ class Opener:
                     message = iomessages.combine_message(oflag, mode, served.id, served.rest, ending)
                     with contextlib.suppress(OSError):  # Whatever is answered makes no difference.
                         self._send(connection.coid, [memoryview(message)], [room])
-                was_not_asked = error.errno == EBADF or (error.errno == ESRCH and connection.was_lost_unread)
-                if was_not_asked and served.is_gone():
-                    raise _NotThereError from None  # It was ending when we connected.
+                if error.errno == EBADF and served.is_gone():
+                    raise _NotThereError from None  # Its end came between our connecting and our asking.
                 raise
             return connection.coid
         return None

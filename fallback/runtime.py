@@ -274,7 +274,7 @@ def _process_exists(pid: int) -> bool:
 
 
 # Of the fields of /proc/PID/stat behind the program's name, the first of which is number 3.
-_STATE, _FLAGS, _THREADS, _PENDING_SIGNALS = (number - 3 for number in (3, 9, 20, 31))
+_STATE, _FLAGS, _THREADS, _PENDING_SIGNALS, _EXIT_CODE = (number - 3 for number in (3, 9, 20, 31, 52))
 _EXITING = 0x4  # in _FLAGS
 
 
@@ -284,6 +284,9 @@ def is_ending(pid: int) -> bool:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         if int(fields[_PENDING_SIGNALS]) & 1 << (signal.SIGKILL - 1):
+            return True
+        # From the moment on that it is killed; of one that is stopped, it says by which signal.
+        if int(fields[_EXIT_CODE]) and fields[_STATE] not in (b"T", b"t"):
             return True
         # A first thread that has ended by itself leaves the others at work.
         is_ended = fields[_STATE] in (b"Z", b"X")

@@ -278,6 +278,9 @@ class ConnectionTable:
         except BrokenPipeError:
             sock.close()
             raise failure(ESRCH) from None
+        channel = self._channels.get(found.chid) if found.pid == os.getpid() else None
+        if channel is not None and channel.address == found:
+            trunk.is_waited_on = channel.is_waited_on
         self._trunks.add(trunk)
         if self.death_channel is not None:
             self.death_channel.watch_own_trunk(trunk)

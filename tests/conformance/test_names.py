@@ -189,7 +189,7 @@ def test_a_name_may_have_any_character(qnx: Any, peer: Peer, name: str) -> None:
     qnx.name_open(strange)
 
 
-@checks("B292")
+@checks("B292", "D40")
 def test_a_global_name_needs_a_name_service(qnx: Any, peer: Peer, name: str) -> None:
     """Without one, name_attach and name_open of a global name are ENOENT; so they are for one that exists locally."""
     peer.run(attach, name)

@@ -447,7 +447,7 @@ def test_a_message_can_be_polled_for(qnx: Any, client: Client, time_flag: int, n
     assert sending.result()[0] == 7
 
 
-@checks("B213", "B214", "B216")
+@checks("B213", "B214", "B216", "D36")
 @AT_ONCE
 @pytest.mark.parametrize("flags", [SEND_AND_REPLY, NTO_TIMEOUT_SEND], ids=["send-and-reply", "send"])
 def test_a_message_that_no_receiver_waits_for_is_not_sent(
@@ -474,7 +474,7 @@ def test_a_message_whose_answer_cannot_be_waited_for_is_not_delivered(
     assert receiving.result() == 0
 
 
-@checks("B216", "B209")
+@checks("B216", "B209", "D36")
 @AT_ONCE
 def test_a_message_that_a_receiver_waits_for_is_delivered_at_once(
     qnx: Any, start: Start, client: Client, time_flag: int, nanoseconds: Optional[int]

@@ -7,13 +7,9 @@ every line has either tests or a reason, and not both.
 from typing import Dict, Tuple
 
 #: The reasons that will no longer hold one day.
-LATER: Tuple[str, ...] = ("settled by what QNX 6.4.1 answers; its test is still to come",)
+LATER: Tuple[str, ...] = ()
 
 REASONS: Dict[str, Tuple[str, ...]] = {
-    "settled by what QNX 6.4.1 answers; its test is still to come": (
-        "D36",
-        "D40",
-    ),
     # Calls, forms and arguments that this project does not offer.
     "this project does not offer these forms: its calls raise OSError instead": ("B3", "B4", "B5"),
     "this project does not offer MsgCurrent": ("B126",),

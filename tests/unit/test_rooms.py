@@ -46,6 +46,7 @@ IN_C = {
     "BACKLOG_WAIT": ("client/trunk.c", "BACKLOG_LIMIT", 0, 1),
     "LANE_WAIT": ("client/trunk.c", "PASSING_LIMIT", 0, 1),
     "RECEIVER_GRACE": ("client/exchange.c", "RECEIVER_GRACE", 0, 1),
+    "POSSIBLE_RECEIVER_GRACE": ("client/exchange.c", "POSSIBLE_RECEIVER_GRACE", 0, 1),
     "PULSE_PIPE": ("client/trunk.c", "PULSE_PIPE", 0, 1),
     "QUEUED_PULSES": ("server/client.c", "PULSES_MAX", 0, 1),
     "ANSWER_WAIT": ("server/server_lane.c", "ANSWER_LIMIT", 0, 0.001),

@@ -376,7 +376,8 @@ def test_handlers_of_one_thread_never_run_side_by_side() -> None:
         go_on.set()
         sending.result()
         eventually(lambda: len(service.seen) == 100, "the pulses")
-        assert service.seen == [("pulse", 5, value) for value in range(100)]
+        # Two threads take them in, so neighbours may change places; none may be missing.
+        assert sorted(service.seen) == [("pulse", 5, value) for value in range(100)]
         other.close()
 
 

@@ -58,6 +58,7 @@ ENTRY_POINTS = {"ha-qnx": "ha_qnx.commands.cli:main"}
 EXPORTED = {abi.posix_symbol(function.name) for function in abi.FUNCTIONS} | {
     "ha_posix_version",
     "ha_posix_interrupt_main_only",
+    "ha_posix_unblock",
 }
 # What some linkers and C libraries let every shared library export.
 OF_THE_LINKER = {"_init", "_fini", "_edata", "_end", "__bss_start"}

@@ -176,7 +176,9 @@ class Lane:
     __slots__ = (
         "address",
         "buffer",
+        "connection",
         "filled",
+        "is_interrupted",
         "read_fd",
         "read_inode",
         "read_into",
@@ -199,6 +201,9 @@ class Lane:
         self.write = io.FileIO(self.write_fd, "w", closefd=False).write
         self.address = host.address_of(self.buffer)
         self.filled = 0
+        self.connection: Optional[Connection] = None
+        # Whether a frame of our own was put among what the server says, or is about to be.
+        self.is_interrupted = False
 
     def post(self, frame: bytes) -> None:
         """Put a frame on the way.
@@ -271,12 +276,13 @@ class Connection:
         self._idle_windows: List[Lane] = []
         trunk.connections.add(self)
 
-    def lane(self, size: int, deadline: Optional[float]) -> Lane:
+    def lane(self, size: int, deadline: Optional[float], thread: Thread) -> Lane:
         """An idle lane, or a new one, with a window of at least ``size`` bytes unless that is 0.
 
         Raises:
             OSError: EBADF if the channel is gone or the connection detached; ETIMEDOUT at the deadline and EAGAIN after
-                half a minute if the server takes no notice of what it was sent; EMFILE, ENFILE, ENOMEM from the host.
+                half a minute if the server takes no notice of what it was sent, EINTR if the thread is not to wait for
+                that; EMFILE, ENFILE, ENOMEM from the host.
         """
         if self.detached:
             raise failure(EBADF)
@@ -291,13 +297,14 @@ class Connection:
         self.reads_are_restarted = host.restarts_reads()
         window = host.Window.create(_window_size(size)) if size else None
         try:
-            return self._open_lane(window, deadline)
+            return self._open_lane(window, deadline, thread)
         except BaseException:
             if window:
                 window.close()
             raise
 
-    def _open_lane(self, window: Optional[host.Window], deadline: Optional[float]) -> Lane:
+    def _open_lane(self, window: Optional[host.Window], deadline: Optional[float], thread: Thread) -> Lane:
+        thread.is_wanted_back = False
         limit = time.monotonic() + limits.LANE_WAIT
         pause = limits.RETRY_MIN
         while True:
@@ -310,6 +317,8 @@ class Connection:
                     raise failure(EBADF)
             except BlockingIOError:
                 now = time.monotonic()
+                if thread.is_wanted_back:
+                    raise failure(EINTR) from None
                 if deadline is not None and now >= deadline:
                     raise failure(ETIMEDOUT) from None
                 if now >= limit:
@@ -322,13 +331,16 @@ class Connection:
         with self._lock:
             if not self.detached:
                 self._lanes.add(lane)
+                lane.connection = self
             return not self.detached
 
     def release(self, lane: Lane) -> None:
         """Take back a lane whose exchange is complete."""
         lane.buffer[0] = 0
         lane.filled = 0
-        if lane.window is None:
+        if lane.is_interrupted:  # What woke its thread may lie there still, or again.
+            self.discard(lane)
+        elif lane.window is None:
             self.idle.append(lane)
         elif self.detached or lane.window.size > limits.WINDOW_KEPT or len(self._idle_windows) >= limits.WINDOWS_KEPT:
             self.discard(lane)
@@ -345,6 +357,23 @@ class Connection:
         lane.close()
         if last:
             self._leave_trunk()
+
+    def interrupt(self, lane: Lane, thread: Thread) -> None:
+        """Let a thread that waits for the answer on a lane give up, as for a signal.
+
+        Where it is woken by the end of the lane, it gives up in any case: the server gets its unblock pulse, if it
+        wants one, and answers to nobody.
+        """
+        with self._lock:
+            if lane not in self._lanes or lane.is_interrupted or thread.sends_on is not lane:
+                return
+            lane.is_interrupted = True
+            # A thread that ends its exchange looks at that after it has said so: one of us two notices the other.
+            if thread.sends_on is not lane:
+                lane.is_interrupted = False
+            else:
+                with contextlib.suppress(BlockingIOError):  # There is so much to read that the thread is awake anyway.
+                    host.wake_reader(lane.read_fd, wire.reply.pack(wire.INTERRUPTED, 0, 0, 0, 0))
 
     def detach(self) -> None:
         """End the connection. Threads that wait for a reply on it fail with EBADF.

@@ -38,10 +38,14 @@ def exchange(
     size, room = sum(map(len, sources)), sum(map(len, sinks))
     window = 0 if size <= wire.INLINE_SEND and room <= wire.INLINE_ROOM else wire.reply_area(size) + room
     kind = _message_kind(timeout)
-    lane = connection.lane(window, _lane_deadline(timeout))
+    lane = connection.lane(window, _lane_deadline(timeout), thread)
     attempt = Exchange(connection, lane, thread, sinks)
     attempt.post(sources, kind)
-    return attempt.complete(timeout)
+    thread.sends_on = lane
+    try:
+        return attempt.complete(timeout)
+    finally:
+        thread.sends_on = None
 
 
 def announce_copy(connection: Connection, original: MessageInfo, threads: Threads) -> None:
@@ -141,6 +145,10 @@ class Exchange:
                     # Only a signal handler can raise here. Its exception ends the call the way EINTR does (D19).
                     raised = raised or error
                     count = -EINTR
+            if count == 0 and self._lane.is_interrupted and host.PORTABLE:
+                outcome = (EINTR, 0)  # That was no end: the thread was woken.
+                self._connection.discard(self._lane)
+                break
             if count == 0:
                 outcome = (EBADF if self._connection.detached else ESRCH, 0)
                 self._connection.discard(self._lane)
@@ -185,6 +193,9 @@ class Exchange:
                 self._received = True
             elif kind == wire.WRITE:
                 self._copy(status, length)
+            elif kind == wire.INTERRUPTED:
+                if self._give_up(EINTR, None):
+                    return EINTR, 0
             elif kind == wire.REPLY:
                 self._copy(0, length)
                 self._give_back(lane)
@@ -201,6 +212,7 @@ class Exchange:
     def _give_back(self, lane: Lane) -> None:
         # First of all: from the moment it is back, another thread may have it.
         self._lane_is_back = True
+        self._thread.sends_on = None
         self._connection.release(lane)
 
     def _copy(self, offset: int, length: int) -> None:

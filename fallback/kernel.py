@@ -368,6 +368,7 @@ class SocketKernel(Kernel):
                 write(_pack_message(_MESSAGE, thread.priority, thread.tid, size, room, _now()) + smsg)
             except BrokenPipeError:
                 raise failure(EBADF) from None
+            thread.sends_on = lane
             buffer = lane.buffer
             if thread.is_main:
                 buffer[0] = 0  # So that _finish can tell whether a reply has come when a signal handler raises.
@@ -391,10 +392,15 @@ class SocketKernel(Kernel):
             if length:
                 rmsg[:length] = buffer[_REPLY_HEADER:count]
             holds_lane = False
-            connection.idle.append(lane)
+            thread.sends_on = None
+            if lane.is_interrupted:
+                connection.release(lane)
+            else:
+                connection.idle.append(lane)
             return status  # type: ignore[no-any-return]  # unpack_from is untyped
         except BaseException:
             if holds_lane:  # The server hears that nobody waits any more.
+                self._local.thread.sends_on = None
                 connection.discard(lane)
             raise
 
@@ -403,9 +409,13 @@ class SocketKernel(Kernel):
         raised: Optional[BaseException],
     ) -> int:  # fmt: skip
         """Go on with an exchange that turned out to be unusual after its message was sent."""
+        thread = self._local.thread
         with memoryview(rmsg) as sink:
-            started = Exchange(connection, lane, self._local.thread, [sink])
-            number, status = started.complete(None, count, raised)
+            started = Exchange(connection, lane, thread, [sink])
+            try:
+                number, status = started.complete(None, count, raised)
+            finally:
+                thread.sends_on = None
             if number == ERESTART:
                 return self._send(coid, [memoryview(smsg)], [sink])
         if number:
@@ -796,6 +806,15 @@ class SocketKernel(Kernel):
 
     def is_open(self, number: int) -> bool:
         return self._table.is_open(as_int("coid", number))
+
+    def unblock(self, thread: int) -> int:
+        found = self._threads.find(integer("thread", thread, 0, (1 << 64) - 1))
+        if found is not None:
+            found.is_wanted_back = True
+            lane = found.sends_on
+            if isinstance(lane, Lane) and lane.connection is not None:
+                lane.connection.interrupt(lane, found)
+        return 0
 
     # Forking.
 

@@ -55,12 +55,15 @@ class _Leaving:
 class Thread:
     """A thread of this process, made when it first makes a call of ours."""
 
-    __slots__ = ("is_main", "priority", "receives_on", "tid")
+    __slots__ = ("is_main", "is_wanted_back", "priority", "receives_on", "sends_on", "tid")
 
     def __init__(self, tid: int) -> None:
         self.tid = tid
         self.priority = _host_priority()
         self.receives_on: object = None  # The receivers of the channel that it waits on in MsgReceive.
+        # The lane by which it sends a message, until the answer has come; and whether it shall not wait for a lane.
+        self.sends_on: object = None
+        self.is_wanted_back = False
         # Where Python runs signal handlers (D19). Not current_thread(), which makes a record of a foreign thread.
         self.is_main = get_ident() == threading.main_thread().ident
 
@@ -80,6 +83,7 @@ class Threads:
         self._free: List[int] = []
         self._highest = 0
         self._known: Dict[int, Thread] = {}
+        self._by_ident: Dict[int, Thread] = {}
         self.timeouts: Dict[int, Timeout] = {}
         self.on_exit: Optional[Callable[[int], None]] = None
         self.local = _Local(self)
@@ -94,12 +98,15 @@ class Threads:
                 tid = self._highest
         thread = self._known[tid] = Thread(tid)
         ident = get_ident()
+        self._by_ident[ident] = thread
         process = os.getpid()
 
         def leave() -> None:
             if os.getpid() != process:
                 return
             self.timeouts.pop(ident, None)
+            if self._by_ident.get(ident) is thread:  # Another thread may have its identity by now.
+                del self._by_ident[ident]
             with self._lock:
                 del self._known[tid]
                 heapq.heappush(self._free, tid)
@@ -111,6 +118,10 @@ class Threads:
     def known(self) -> List[Thread]:
         """The threads that have made a call of ours and have not ended."""
         return list(self._known.values())
+
+    def find(self, ident: int) -> Optional[Thread]:
+        """The thread of an identity, if it has made a call of ours and has not ended."""
+        return self._by_ident.get(ident)
 
     def arm(self, timeout: Optional[Timeout]) -> int:
         """Arm a timeout for the calling thread, or disarm it with None; the flags of the one before (B222, B223)."""

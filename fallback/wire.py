@@ -30,6 +30,8 @@ WRITE: Final = 34
 RECEIVED: Final = 35
 # Never on the wire: a client writes it to itself, to wake a thread whose connection another thread has detached.
 DETACHED: Final = 48
+# Likewise, to wake one that another thread wants to stop waiting.
+INTERRUPTED: Final = 49
 
 # What a lane carries.
 LANE_MESSAGES: Final = 0

@@ -472,8 +472,8 @@ class Backend(Kernel, Vocabulary, Protocol):
         """As MsgSendPulse, but return the negative errno instead of raising OSError (B6)."""
 
 
-# What recovery needs of a kernel is no call of QNX's, and no part of the public interface.
-_NOT_PUBLIC = {"attach_at", "is_open", "open_at"}
+# What recovery and asyncio need of a kernel is no call of QNX's, and no part of the public interface.
+_NOT_PUBLIC = {"attach_at", "is_open", "open_at", "unblock"}
 
 #: The names of all calls. Tests compare every backend, its signatures and this package's own names with this list.
 CALLS = tuple(

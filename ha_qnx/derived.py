@@ -116,3 +116,4 @@ class PlainCalls:
         self.is_open = kernel.is_open
         self.open_at = kernel.open_at
         self.attach_at = kernel.attach_at
+        self.unblock = kernel.unblock

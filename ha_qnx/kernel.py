@@ -49,7 +49,8 @@ class Name:
 class Kernel(Protocol):
     """The kernel calls that a client and a server need.
 
-    ``is_open``, ``open_at`` and ``attach_at`` are no calls of QNX's: they are what recovery needs in addition.
+    ``is_open``, ``open_at`` and ``attach_at`` are no calls of QNX's: they are what recovery needs in addition, and
+    ``unblock`` is what asyncio needs.
     """
 
     # Channels.
@@ -587,4 +588,26 @@ class Kernel(Protocol):
 
         Raises:
             OSError: EBADF, the number belongs to something else by now, which is left alone; else as ConnectAttach.
+        """
+
+    # What asyncio needs.
+
+    def unblock(self, thread: int) -> int:
+        """Have a message that a thread waits with end with EINTR, the way a signal ends it (B180 to B183).
+
+        If no thread of the server has received it yet, it is taken back. If one has, and the channel has
+        NTO_CHF_UNBLOCK, the server gets an unblock pulse and decides; without that flag, the call ends. A thread that
+        waits with no message goes on, and the one that it sends next is not concerned. It never blocks.
+
+        On the fallback anywhere but on Linux, the call ends in any case: the server gets its pulse, and answers to
+        nobody.
+
+        Args:
+            thread: as threading.get_ident() has it, of a thread that has not ended.
+
+        Returns:
+            0.
+
+        Raises:
+            OSError: ENOTSUP, this kernel has no way to do it.
         """

@@ -11,11 +11,12 @@ import ctypes
 import fcntl
 import itertools
 import os
+import signal
 import threading
 import time
 import weakref
 from ctypes import c_char, c_int, c_long, c_size_t, c_void_p
-from errno import EBADF, EINTR, EINVAL, ENOENT
+from errno import EBADF, EINTR, EINVAL, ENOENT, ENOTSUP
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from ..abi import record
@@ -46,6 +47,8 @@ _set_errno = ctypes.set_errno
 
 # How often, and after how many seconds, to look whether a server in this process has taken note of its client.
 _LOOKS, _LOOK_AGAIN = 50, 0.001
+# What unblocks a thread on QNX: a signal that does nothing by itself, and that hardly any program uses.
+_UNBLOCKING = signal.SIGURG
 _BEGUN_AGAIN = frozenset(("MsgReceive", "MsgReceivev", "MsgReceivePulse"))
 
 
@@ -512,6 +515,16 @@ class NativeKernel(Kernel):
             )
         return self._put_at(coid, lambda: self._invoke("ConnectAttach", nd, pid, chid, index, flags), ahead)
 
+    def unblock(self, thread: int) -> int:
+        thread = integer("thread", thread, 0, (1 << 64) - 1)
+        if self.libraries.unblock is not None:
+            self.libraries.unblock(thread)
+        elif _is_caught(_UNBLOCKING):
+            signal.pthread_kill(thread, _UNBLOCKING)
+        else:
+            raise OSError(ENOTSUP, "a signal has to end the wait of a thread, and only the main thread can set that up")
+        return 0
+
     def _put_at(self, coid: int, make: Callable[[], int], ahead: Optional["_Ahead"] = None) -> int:
         """End a connection and make another one under its number.
 
@@ -675,6 +688,15 @@ def _follow_forks(kernel: NativeKernel) -> None:
             target._served.clear()
 
     os.register_at_fork(after_in_child=forget)
+
+
+def _is_caught(number: int) -> bool:
+    """Whether a signal has a handler, so that it ends calls; in the main thread, it is given one that does nothing."""
+    if signal.getsignal(number) in (signal.SIG_DFL, signal.SIG_IGN):
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        signal.signal(number, lambda _number, _frame: None)
+    return True
 
 
 def _reference(record: object) -> Any:

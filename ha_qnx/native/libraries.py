@@ -50,6 +50,8 @@ class Libraries:
         #: What that library says that it is; None for one that does not say, as QNX's.
         self.version: Optional[str] = None
         self.functions: Dict[str, Any] = {}
+        #: What ends the wait of a thread, which it is told by its identity; None where a signal has to do that, on QNX.
+        self.unblock: Any = None
         self._places: Dict[str, Tuple[ctypes.CDLL, str]] = {}
         self._libc = ctypes.CDLL(None, use_errno=True)
         libha = self._load(with_libha)
@@ -86,6 +88,9 @@ class Libraries:
             if hasattr(library, "ha_posix_interrupt_main_only"):
                 # Python's signal handlers run in the main thread, and end calls there and nowhere else (D19).
                 library.ha_posix_interrupt_main_only(1)
+            if hasattr(library, "ha_posix_unblock"):
+                self.unblock = library.ha_posix_unblock
+                self.unblock.argtypes = [ctypes.c_ulong]
             return library
         raise ImportError("; ".join(failures) or _nothing_to_load())
 

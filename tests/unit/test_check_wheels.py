@@ -28,6 +28,7 @@ FUNCTIONS = [
     *(abi.posix_symbol(function.name) for function in abi.FUNCTIONS),
     "ha_posix_version",
     "ha_posix_interrupt_main_only",
+    "ha_posix_unblock",
 ]
 
 Files = Dict[str, Optional[bytes]]

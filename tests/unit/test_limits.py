@@ -10,6 +10,7 @@ from ha_qnx.fallback import limits, wire
 from ha_qnx.fallback.connections import Connection, Lane
 from ha_qnx.fallback.kernel import SocketKernel
 from ha_qnx.fallback.numbers import Slots
+from ha_qnx.fallback.threads import Thread
 
 from ha_qnx.constants import NTO_SIDE_CHANNEL, NTO_TIMEOUT_RECEIVE
 from ha_qnx.structures import Pulse
@@ -105,7 +106,7 @@ def connection_of(served: Served) -> Connection:
 
 def with_windows(connection: Connection, *sizes: int) -> List[Lane]:
     """Lanes of which each has a window for so many bytes."""
-    return [connection.lane(size, None) for size in sizes]
+    return [connection.lane(size, None, Thread(1)) for size in sizes]
 
 
 def sizes(lanes: List[Lane]) -> List[int]:

@@ -339,6 +339,14 @@ int ha_dup(int oldfd);
  */
 int ha_posix_interrupt_main_only(int main_only);
 
+/*
+ * Has a message that another thread waits with end with EINTR, as a signal to that thread ends it, but without a signal: a
+ * message that nobody has received is taken back; on a channel with _NTO_CHF_UNBLOCK the server gets an unblock pulse
+ * otherwise, and decides. A thread that sends no message goes on. It never blocks, and returns 0. The thread must not have
+ * been joined.
+ */
+int ha_posix_unblock(pthread_t thread);
+
 /* What this library is: "libha for POSIX VERSION, wire 2". */
 const char *ha_posix_version(void);
 

@@ -27,7 +27,9 @@ enum frame_kind {
     FRAME_WRITE = 34,
     FRAME_RECEIVED = 35,
     /* Not of the wire: a client writes it to itself, to wake a thread whose connection another thread has detached. */
-    FRAME_DETACHED = 0xffff
+    FRAME_DETACHED = 0xffff,
+    /* Likewise, to wake one that another thread wants to stop waiting. */
+    FRAME_INTERRUPTED = 0xfffe
 };
 
 enum lane_carries { LANE_MESSAGES = 0, LANE_PULSES = 1 };

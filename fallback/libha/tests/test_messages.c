@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -370,6 +371,87 @@ static void a_thread_that_goes_on(void)
     CHECK(sending.status == 4);
 }
 
+/* The other thread's message is taken back; once it is received, the thread is free, or the server is asked. */
+static void another_threads_wait(void)
+{
+    struct _pulse pulse;
+    int coid, chid = channel_and_connection(0, &coid);
+    struct sending sending = sending_to(coid, "question");
+    CHECK(!ha_posix_unblock(pthread_self()));
+    pthread_t thread = start_thread(send_one, &sending);
+    CHECK_EVENTUALLY(is_asleep(sending.tid));
+    CHECK(!ha_posix_unblock(thread));
+    pthread_join(thread, NULL);
+    CHECK(sending.status == -EINTR);
+
+    thread = start_thread(send_one, &sending);
+    int rcvid = MsgReceive(chid, NULL, 0, NULL);
+    CHECK_EVENTUALLY(is_asleep(sending.tid));
+    CHECK(rcvid > 0 && !ha_posix_unblock(thread));
+    pthread_join(thread, NULL);
+    CHECK(sending.status == -EINTR && MsgReply(rcvid, 3, NULL, 0) == -1 && errno == ESRCH);
+
+    chid = channel_and_connection(_NTO_CHF_UNBLOCK, &coid);
+    sending = sending_to(coid, "question");
+    for (int i = 0; i < 2; i++) {
+        thread = start_thread(send_one, &sending);
+        rcvid = MsgReceive(chid, NULL, 0, NULL);
+        CHECK_EVENTUALLY(is_asleep(sending.tid));
+        CHECK(!ha_posix_unblock(thread) && !ha_posix_unblock(thread));
+        CHECK(MsgReceive(chid, &pulse, sizeof pulse, NULL) == 0 && pulse.code == _PULSE_CODE_UNBLOCK);
+        CHECK(i ? !MsgError(rcvid, -1) : !MsgReply(rcvid, 4, NULL, 0));
+        pthread_join(thread, NULL);
+        CHECK(sending.status == (i ? -EINTR : 4));
+    }
+}
+
+static atomic_bool is_over;
+
+static void *send_many(void *argument)
+{
+    struct sending *sending = argument;
+    long answered = 0;
+    for (int i = 0; i < 2000; i++) {
+        long status = MsgSend_r(sending->coid, "question", 9, NULL, 0);
+        CHECK(status == 4 || status == -EINTR);
+        answered += status == 4;
+    }
+    CHECK(answered > 0);
+    atomic_store(&is_over, true);
+    MsgSendPulse(sending->coid, -1, 1, 0);
+    return NULL;
+}
+
+static void *answer_many(void *argument)
+{
+    const int *chid = argument;
+    struct _pulse pulse;
+    for (;;) {
+        int rcvid = MsgReceive(*chid, &pulse, sizeof pulse, NULL);
+        if (rcvid > 0)
+            MsgReply(rcvid, 4, NULL, 0);
+        else if (rcvid == 0 && pulse.code == 1)
+            return NULL;
+    }
+}
+
+/* At whatever point it is: its message has its answer, or none. */
+static void a_thread_that_is_asked_for_all_the_time(void)
+{
+    for (int i = 0; i < 2; i++) {
+        int coid, chid = channel_and_connection(i ? _NTO_CHF_UNBLOCK : 0, &coid);
+        struct sending sending = sending_to(coid, "question");
+        atomic_store(&is_over, false);
+        pthread_t server = start_thread(answer_many, &chid), client = start_thread(send_many, &sending);
+        while (!atomic_load(&is_over)) {
+            ha_posix_unblock(client);
+            usleep(50);
+        }
+        pthread_join(client, NULL);
+        pthread_join(server, NULL);
+    }
+}
+
 static void many_channels_and_connections(void)
 {
     int chids[64], coids[64];
@@ -423,6 +505,8 @@ int main(int argc, char **argv)
         {"an_unblock_pulse", an_unblock_pulse},
         {"a_signal", a_signal},
         {"a_thread_that_goes_on", a_thread_that_goes_on},
+        {"another_threads_wait", another_threads_wait},
+        {"a_thread_that_is_asked_for_all_the_time", a_thread_that_is_asked_for_all_the_time},
         {"many_channels_and_connections", many_channels_and_connections},
         {"many_groups", many_groups},
         {"what_the_library_is", what_the_library_is},

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "calls/call.h"
+#include "client/exchange.h"
 #include "ha_posix.h"
 #include "host/clock.h"
 #include "host/thread.h"
@@ -37,6 +38,13 @@ static int arm(clockid_t id, int flags, const struct ha_posix_sigevent *notify, 
 HA_EXPORT int ha_posix_interrupt_main_only(int main_only)
 {
     return thread_interrupt_main_only(main_only);
+}
+
+HA_EXPORT int ha_posix_unblock(pthread_t thread)
+{
+    struct call call = call_begin();
+    thread_visit(thread, exchange_interrupt);
+    return (int)call_end(&call, 0, 0);
 }
 
 /* TimerTimeout(), B208 to B227, D20. otime would matter for _NTO_TIMEOUT_NANOSLEEP only (B224). */

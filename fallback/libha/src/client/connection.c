@@ -10,6 +10,7 @@
 #include "ha_posix.h"
 #include "host/descriptor.h"
 #include "number.h"
+#include "wire.h"
 
 /*
  * So many windows are kept for the next messages, since no more threads than that are likely to send large messages at
@@ -153,7 +154,7 @@ void connection_sever(struct connection *connection, bool keep_number)
         while ((lane = take_idle(connection, 0)) || (lane = take_idle(connection, 1)))
             move_lane(connection, lane, &remains);
         for (lane = connection->lanes; lane; lane = lane->next)
-            lane_poke(lane);
+            lane_poke(lane, FRAME_DETACHED);
     }
     settle(connection, &remains);
     pthread_mutex_unlock(&number->lock);

@@ -1,6 +1,7 @@
 #include "client/exchange.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -25,10 +26,54 @@
 /* Not an errno: the exchange goes on. */
 #define GO_ON (-1)
 
+/*
+ * Another thread may interrupt an exchange (ha_posix_unblock), from show_lane to hide_lane: it writes to the lane while it
+ * has put this in the lane's place, and the lane stays as long.
+ */
+static char being_interrupted;
+
+/* Puts a lane in the place of another one; returns which it was. */
+static struct lane *swap_lane(struct thread *thread, struct lane *lane)
+{
+    void *before = atomic_load(&thread->sends_on);
+    while (before == &being_interrupted || !atomic_compare_exchange_weak(&thread->sends_on, &before, lane)) {
+        if (before == &being_interrupted) {
+            sched_yield();
+            before = atomic_load(&thread->sends_on);
+        }
+    }
+    return before;
+}
+
+static void show_lane(struct exchange *exchange)
+{
+    exchange->outer = swap_lane(exchange->thread, exchange->use->lane);
+}
+
+static void hide_lane(struct exchange *exchange)
+{
+    swap_lane(exchange->thread, exchange->outer);
+    /* What was written to wake us may lie there still. */
+    if (atomic_load(&exchange->use->lane->is_interrupted))
+        exchange->use->lane->is_spoilt = true;
+}
+
+void exchange_interrupt(struct thread *thread)
+{
+    atomic_store(&thread->is_wanted_back, true);
+    void *lane = atomic_load(&thread->sends_on);
+    if (!lane || !atomic_compare_exchange_strong(&thread->sends_on, &lane, &being_interrupted))
+        return;
+    if (!atomic_exchange(&((struct lane *)lane)->is_interrupted, true))
+        lane_poke(lane, FRAME_INTERRUPTED);
+    atomic_store(&thread->sends_on, lane);
+}
+
 /* A thread that is cancelled gives up by closing the lane (B267). */
 static void abandon(void *argument)
 {
     struct exchange *exchange = argument;
+    hide_lane(exchange);
     exchange->use->lane->is_spoilt = true;
     connection_end(exchange->use);
     signals_release(&exchange->held);
@@ -234,6 +279,10 @@ static int take_frame(struct exchange *exchange, bool *done)
                                      ? exchange->timeout.deadline
                                      : clock_after(clock_now(), exchange->timeout.nanoseconds);
         break;
+    case FRAME_INTERRUPTED:
+        if (!atomic_load(&lane->is_interrupted))
+            goto broken;
+        break;
     case FRAME_DETACHED:
         if (!connection_is_detached(exchange->use->connection))
             goto broken;
@@ -246,6 +295,8 @@ static int take_frame(struct exchange *exchange, bool *done)
         memmove(lane->buffer, lane->buffer + size, lane->have);
     if (frame.kind == FRAME_ERROR)
         return error_of(exchange, frame.error);
+    if (frame.kind == FRAME_INTERRUPTED)
+        return give_up(exchange, EINTR);
     return frame.kind == FRAME_DETACHED ? give_up(exchange, EBADF) : 0;
 broken:
     lane->is_spoilt = true;
@@ -257,12 +308,14 @@ static int run_once(struct exchange *exchange, enum frame_kind kind)
 {
     struct lane *lane = exchange->use->lane;
     bool done = false;
+    show_lane(exchange);
     int error = post(exchange, kind);
     while (!error && !done) {
         error = take_frame(exchange, &done);
         if (error == GO_ON && !done)
             error = 0;
     }
+    hide_lane(exchange);
     signals_release(&exchange->held);
     /* What is left over, or what the server has yet to ignore, must not meet the next message. */
     if (lane->have || exchange->unblock_reason)

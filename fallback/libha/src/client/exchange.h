@@ -23,8 +23,12 @@ struct exchange {
     int64_t deadline; /* of the state that it is in */
     struct held_signals held;
     bool has_faulted;   /* the reply went where the caller has no memory (B108) */
+    struct lane *outer; /* of the exchange in whose wait a signal handler has begun this one */
     int unblock_reason; /* what the server was asked to free the client with; 0: it was not */
 };
+
+/* Lets a thread give up that sends a message, as for a signal; it may be about to do something else. Never blocks. */
+void exchange_interrupt(struct thread *thread);
 
 /*
  * Sends a message and waits for the answer. 0 and a status, or an errno: EBADF, ESRCH, EINTR, ETIMEDOUT, what the

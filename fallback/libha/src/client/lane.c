@@ -101,9 +101,9 @@ bool lane_take_back(const struct lane *lane)
     return !was_received;
 }
 
-void lane_poke(const struct lane *lane)
+void lane_poke(const struct lane *lane, enum frame_kind kind)
 {
-    const struct answer_frame frame = {.kind = FRAME_DETACHED};
+    const struct answer_frame frame = {.kind = (uint16_t)kind};
     char path[32];
     format_descriptor_path(path, sizeof path, lane->in);
     int fd = descriptor_open_surely(path, O_WRONLY | O_NONBLOCK);

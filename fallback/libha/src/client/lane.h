@@ -2,6 +2,7 @@
 #ifndef LANE_H
 #define LANE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,9 +14,10 @@ struct trunk;
 struct lane {
     struct lane *next; /* in its connection's list of all */
     struct lane *next_idle;
-    int out;        /* messages go in here */
-    int in;         /* replies come out here */
-    bool is_spoilt; /* not to be used again */
+    int out;                    /* messages go in here */
+    int in;                     /* replies come out here */
+    bool is_spoilt;             /* not to be used again */
+    atomic_bool is_interrupted; /* a frame of our own was put among what the server says */
     unsigned char *window;
     uint64_t window_size; /* 0: none */
     size_t have;          /* bytes in the buffer */
@@ -40,7 +42,7 @@ void lane_close(struct lane *lane);
  * client is REPLY-blocked. Where the lane cannot be read from this side, closing it has to do.
  */
 bool lane_take_back(const struct lane *lane);
-/* Wakes the thread that waits for a reply on the lane. */
-void lane_poke(const struct lane *lane);
+/* Wakes the thread that waits for a reply on the lane: it reads a frame of this kind. */
+void lane_poke(const struct lane *lane, enum frame_kind kind);
 
 #endif

@@ -228,6 +228,8 @@ static int pass_once(struct trunk *trunk, const struct lane_frame *frame, const 
 int trunk_pass(struct trunk *trunk, const struct lane_frame *frame, const int *ends, int count, int64_t deadline)
 {
     int64_t limit = clock_now() + PASSING_LIMIT;
+    struct thread *thread = thread_self();
+    atomic_store(&thread->is_wanted_back, false);
     for (;;) {
         if (atomic_load(&trunk->dead))
             return EBADF;
@@ -239,6 +241,8 @@ int trunk_pass(struct trunk *trunk, const struct lane_frame *frame, const int *e
         if (error != EAGAIN && error != EWOULDBLOCK && error != ETOOMANYREFS && error != EINTR)
             return error;
         int64_t now = clock_now();
+        if (atomic_load(&thread->is_wanted_back))
+            return EINTR;
         if (now >= deadline)
             return ETIMEDOUT;
         if (now >= limit)

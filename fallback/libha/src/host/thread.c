@@ -21,6 +21,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool interrupts_main_only;
 static void (*report_exit)(int tid);
+static struct thread *threads;
 /* The numbers in use. 1 is the main thread's, as on QNX. */
 static uint64_t taken[TID_WORDS] = {3};
 
@@ -29,11 +30,16 @@ static void thread_leave(void *argument)
     struct thread *thread = argument;
     int tid = thread->tid;
     thread->tid = 0;
-    if (tid > MAIN_TID && tid < TID_WORDS * 64) {
-        pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&lock);
+    if (tid > MAIN_TID && tid < TID_WORDS * 64)
         taken[tid / 64] &= ~((uint64_t)1 << (tid % 64));
-        pthread_mutex_unlock(&lock);
+    for (struct thread **link = &threads; *link; link = &(*link)->next) {
+        if (*link == thread) {
+            *link = thread->next;
+            break;
+        }
     }
+    pthread_mutex_unlock(&lock);
     if (report_exit)
         report_exit(tid);
 }
@@ -66,6 +72,25 @@ static int new_tid(void)
     return tid;
 }
 
+static void enter_list(struct thread *thread)
+{
+    thread->handle = pthread_self();
+    atomic_store(&thread->sends_on, NULL);
+    pthread_mutex_lock(&lock);
+    thread->next = threads;
+    threads = thread;
+    pthread_mutex_unlock(&lock);
+}
+
+void thread_visit(pthread_t handle, void (*function)(struct thread *thread))
+{
+    pthread_mutex_lock(&lock);
+    for (struct thread *thread = threads; thread; thread = thread->next)
+        if (pthread_equal(thread->handle, handle))
+            function(thread);
+    pthread_mutex_unlock(&lock);
+}
+
 struct thread *thread_self(void)
 {
     struct thread *thread = &self;
@@ -75,6 +100,7 @@ struct thread *thread_self(void)
         thread->priority = thread->host_priority = DEFAULT_PRIORITY;
         thread->looked_at = 0;
         thread->armed_flags = 0;
+        enter_list(thread);
         pthread_setspecific(at_exit, thread);
     }
     return thread;
@@ -139,6 +165,11 @@ void thread_after_fork_in_child(void)
     pthread_mutex_init(&lock, NULL);
     memset(taken, 0, sizeof taken);
     taken[0] = 3;
-    if (self.tid)
+    threads = NULL;
+    if (self.tid) {
         self.tid = MAIN_TID;
+        self.next = NULL;
+        atomic_store(&self.sends_on, NULL); /* Another thread of the parent may have been about to interrupt it. */
+        threads = &self;
+    }
 }

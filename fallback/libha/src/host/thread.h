@@ -2,6 +2,8 @@
 #ifndef THREAD_H
 #define THREAD_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -16,6 +18,11 @@ struct thread {
     int armed_flags;   /* of the timeout for its next blocking call; 0: none is armed */
     bool armed_is_absolute;
     uint64_t armed_nanoseconds; /* 0: at once */
+    /* For ha_posix_unblock(). */
+    struct thread *next; /* in the list of all */
+    pthread_t handle;
+    _Atomic(void *) sends_on;   /* the lane by which it sends a message, until the answer has come (exchange.c) */
+    atomic_bool is_wanted_back; /* it shall not wait for a lane */
 };
 
 /* The calling thread. */
@@ -44,6 +51,9 @@ struct timeout {
 
 /* The timeout that the thread has armed for its next blocking call, if that can block in one of these states (B212). */
 struct timeout thread_take_timeout(struct thread *thread, int states);
+
+/* Calls a function with a thread that has called this library and has not ended, which cannot end meanwhile. */
+void thread_visit(pthread_t handle, void (*function)(struct thread *thread));
 
 /* Takes an armed timeout off: a call was made that ends it (B212). */
 void thread_disarm(struct thread *thread);

@@ -3,12 +3,22 @@
     async with ha_qnx.aio.connect("thermostat") as thermostat:
         answer = await ha_qnx.aio.ask(thermostat, b"status?")
 
-A kernel call blocks its thread, so each message that is under way has a thread of a bounded set. What does not block (a
-pulse on a connection that is not HA-aware, a reply) needs none: use the ordinary calls.
+A kernel call blocks its thread, so each message that is under way has a thread. What does not block (a pulse on a
+connection that is not HA-aware, a reply) needs none: use the ordinary calls.
+
+**Bounds.** ``MESSAGES`` says how many threads one connection may have, ``THREADS`` how many all of them may have
+together; ``aio.connect(..., messages=)`` gives one connection a bound of its own. A send that finds its bound used up
+waits in the event loop, where it can be cancelled, and where its ``timeout`` ends the wait. So a server that hangs or
+is away keeps nobody waiting but its own clients. Closing, recovering and cancelling are bounded by nothing and never
+wait for a thread.
 
 **Cancellation.** A task that is cancelled while it waits for a reply stops waiting at once. A message that had not been
-sent yet is not sent. One that had been sent cannot be taken back: the server acts on it, its reply is dropped, and the
-thread is free when it comes. With ``timeout`` the kernel gives up waiting, and the server is told, as QNX does it.
+sent yet is not sent. For one that had been sent, the kernel asks the server to let the client go, as it does for a
+signal on QNX: a message that no thread of the server has received yet is taken back; without NTO_CHF_UNBLOCK, the
+thread is free; with it, as for every name, the server decides, the reply is dropped, and the thread is free when it
+comes. A server that has received the message and is stopped, or never looks, keeps the thread: nothing but its end ends
+that, on QNX as here. A message whose connection is being recovered is not taken out of the recovery, which is for the
+others, too.
 
 **Recovery functions** can be coroutine functions, with ``aio.attach`` and ``aio.connect``. They run in the event loop
 while the thread that met the failure waits for them. What they send by ``aio.send`` goes through that thread, and so is
@@ -16,6 +26,7 @@ plain on the connection, as everywhere in a recovery function.
 """
 
 import asyncio
+import collections
 import contextlib
 import contextvars
 import functools
@@ -25,14 +36,18 @@ import os
 import queue
 import signal
 import threading
-from errno import EIO
+import time
+import weakref
+from errno import EBADF, EIO, ETIMEDOUT
 from typing import (
     Any,
     AsyncIterator,
     Awaitable,
     Callable,
+    Deque,
     Dict,
     Iterator,
+    List,
     Optional,
     Sequence,
     Set,
@@ -41,85 +56,311 @@ from typing import (
     Union,
 )
 
-from . import backends, connection, service
+from . import backends, connection, service, watching
 from .api import Backend, RecoveryFunction
-from .buffers import as_seconds, readable
+from .buffers import INT_MAX, as_seconds, integer, readable
+from .errors import failure
 from .kernel import BytesLike, StrPath
 
-__all__ = ["THREADS", "AsyncRecoveryFunction", "Service", "ask", "attach", "call", "connect", "send"]
+__all__ = [
+    "CLOSE_TIMEOUT",
+    "MESSAGES",
+    "THREADS",
+    "AsyncRecoveryFunction",
+    "Service",
+    "ask",
+    "attach",
+    "call",
+    "connect",
+    "send",
+]
 
 T = TypeVar("T")
 
 AsyncRecoveryFunction = Union[RecoveryFunction, Callable[[int, Any], Awaitable[int]]]
 
-#: How many messages can be under way at once. More wait for their turn.
-THREADS = 64
+#: How many messages of the process can be under way at once, each with a thread. More wait for their turn.
+THREADS = 512
+
+#: How many of them can be on one connection that has no bound of its own. What ``call`` makes counts as one more.
+MESSAGES = 32
+
+#: How many seconds leaving ``aio.connect`` waits for a server that does not answer to the closing.
+CLOSE_TIMEOUT = 0.5
+
+# After how many seconds to ask again for a thread that its cancelled call has not left, at first and at last; and after
+# how many a thread ends that nobody needs.
+_ASK_SOON, _ASK_AGAIN = 0.01, 0.5
+_IDLE = 10.0
+
+
+class _Bound:
+    """How many calls may be under way at once. Who comes when they are waits in the event loop."""
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        # A collection may run while it is held, and end a coroutine that waits.
+        self._lock = threading.RLock()
+        self._used = 0
+        self._is_closed = False
+        self._waiting: Deque[Tuple[asyncio.AbstractEventLoop, asyncio.Future[bool]]] = collections.deque()
+
+    async def enter(self, deadline: Optional[float]) -> None:
+        """Wait for a turn, in the order of coming.
+
+        Raises:
+            OSError: ETIMEDOUT, at the deadline, which is one of time.monotonic(); EBADF, the connection is closed.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise failure(EBADF)
+            if not self._waiting and self._used < self._limit():
+                self._used += 1
+                return
+            loop = asyncio.get_running_loop()
+            turn: asyncio.Future[bool] = loop.create_future()
+            self._waiting.append((loop, turn))
+        try:
+            await asyncio.wait({turn}, timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except BaseException:
+            self._decline(turn)
+            raise
+        if not turn.done():
+            self._decline(turn)
+            raise failure(ETIMEDOUT)
+        if not turn.result():
+            raise failure(EBADF)
+
+    def leave(self) -> None:
+        """Let the next one have its turn. From any thread."""
+        with self._lock:
+            self._used -= 1
+            while self._waiting and self._used < self._limit():
+                loop, turn = self._waiting.popleft()
+                with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits there any more.
+                    loop.call_soon_threadsafe(_give_turn, turn, True)
+                    self._used += 1
+
+    def close(self) -> None:
+        """Let nobody have a turn any more."""
+        with self._lock:
+            self._is_closed = True
+            while self._waiting:
+                loop, turn = self._waiting.popleft()
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(_give_turn, turn, False)
+
+    def _decline(self, turn: "asyncio.Future[bool]") -> None:
+        """Wait no more; a turn that has just been given goes to the next one."""
+        with self._lock:
+            for place, (_loop, waiting) in enumerate(self._waiting):
+                if waiting is turn:
+                    del self._waiting[place]
+                    return
+            if not self._is_closed:
+                self.leave()
+
+
+def _give_turn(turn: "asyncio.Future[bool]", is_given: bool) -> None:
+    if not turn.done():
+        turn.set_result(is_given)
 
 
 class _Job:
     """A call that a thread is to make for a task."""
 
-    def __init__(self, function: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        function: Callable[[], Any],
+        backends_in_use: Sequence[Backend] = (),
+        bounds: Sequence[_Bound] = (),
+        discard: Optional[Callable[[Any], object]] = None,
+    ) -> None:
+        """A job for the event loop that runs now.
+
+        Args:
+            function: the call.
+            backends_in_use: those that ask the server to let the thread go when the task is cancelled.
+            bounds: where the job has a turn, which ends when its thread is free.
+            discard: what becomes of a result that nobody wants any more.
+        """
         self._loop = asyncio.get_running_loop()
         self._function = function
+        self._backends = backends_in_use
+        self._bounds = bounds
+        self._discard = discard
+        self._lock = threading.Lock()
+        self._thread: Optional[int] = None  # The one that makes the call, while it does.
+        self._depth = 0
+        self._has_begun = False
+        self._outcome: Tuple[Any, Optional[BaseException]] = None, None
         self.future: asyncio.Future[Any] = self._loop.create_future()
+        self.future.add_done_callback(self._ask_if_cancelled)
 
     def run(self) -> None:
-        if self.future.cancelled():
-            return
-        result, error = None, None
+        """Make the call, unless its task was cancelled before."""
+        with self._lock:
+            if self.future.cancelled():
+                return
+            self._has_begun = True
+            self._depth = watching.recoveries_of(threading.get_ident())
+            self._thread = threading.get_ident()
         try:
-            result = self._function()
+            self._outcome = self._function(), None
         except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
-            self._loop.call_soon_threadsafe(self._settle, result, error)
+            self._outcome = None, raised
+        with self._lock:
+            self._thread = None  # From now on, nobody may unblock this thread for this job.
+
+    def end(self) -> None:
+        """Let others have its turn, and let the task know."""
+        for bound in self._bounds:
+            bound.leave()
+        if self._has_begun:
+            try:
+                self._loop.call_soon_threadsafe(self._settle, *self._outcome)
+            except RuntimeError:  # The loop is closed: nobody waits any more.
+                self._drop(*self._outcome)
 
     def _settle(self, result: Any, error: Optional[BaseException]) -> None:
         if self.future.cancelled():
-            return
-        if error is None:
+            if self._discard is not None:
+                _crew.take(_Errand(functools.partial(self._drop, result, error)))
+        elif error is None:
             self.future.set_result(result)
         else:
             self.future.set_exception(error)
+
+    def _drop(self, result: Any, error: Optional[BaseException]) -> None:
+        if self._discard is not None and error is None:
+            self._discard(result)
+
+    def _ask_if_cancelled(self, future: "asyncio.Future[Any]") -> None:
+        if self._backends and future.cancelled() and self.ask():
+            _asker.take(self)
+
+    def ask(self) -> bool:
+        """Ask for the thread of a cancelled call to be let go; whether it is not free yet."""
+        with self._lock:
+            if self._thread is None:
+                return False
+            # A recovery that it has got into is not its own business alone.
+            with watching.no_recovery_begins:
+                if watching.recoveries_of(self._thread) == self._depth:
+                    for qnx in self._backends:
+                        with contextlib.suppress(OSError):  # There is no way; then it waits for the answer.
+                            qnx.unblock(self._thread)
+            return True
+
+
+class _Errand:
+    """Something for a thread to do for which nobody waits."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            self._function()
+
+    def end(self) -> None:
+        """It has no turn that others wait for."""
 
 
 class _Crew:
     """Threads that make calls. They are daemons: a server that never answers does not keep the process from ending."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Union[_Job, _Errand]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._threads = 0
         self._idle = 0
 
-    def take(self, job: _Job) -> None:
+    def take(self, job: Union[_Job, _Errand]) -> None:
+        """Have a job done at once. How many there are at a time is for others to bound."""
         with self._lock:
-            # Once there are THREADS of them, it does not matter any more who is idle.
             if self._idle:
                 self._idle -= 1
-            elif self._threads < THREADS:
-                self._threads += 1
+            else:
                 threading.Thread(target=self._work, name="ha_qnx.aio", daemon=True).start()
-        self._jobs.put(job)
+            self._jobs.put(job)
 
     def _work(self) -> None:
         while True:
-            self._jobs.get().run()
+            try:
+                job = self._jobs.get(timeout=_IDLE)
+            except queue.Empty:
+                with self._lock:
+                    if self._idle:  # If not, a job is on its way.
+                        self._idle -= 1
+                        return
+                continue
+            job.run()
             with self._lock:
                 self._idle += 1
+            job.end()
+            del job  # It holds the message and the reply.
+
+
+class _Asker:
+    """Asks again for threads that their cancelled calls have not left, until they have.
+
+    A thread that was between two steps when it was asked for has not noticed.
+    """
+
+    def __init__(self) -> None:
+        self._news = threading.Condition()
+        self._jobs: List[_Job] = []
+        self._pause = _ASK_SOON
+        self._is_at_work = False
+
+    def take(self, job: _Job) -> None:
+        with self._news:
+            self._jobs.append(job)
+            self._pause = _ASK_SOON
+            if self._is_at_work:
+                self._news.notify()
+            else:
+                threading.Thread(target=self._work, name="ha_qnx.aio-unblock", daemon=True).start()
+                self._is_at_work = True
+
+    def _work(self) -> None:
+        while True:
+            with self._news:
+                if not self._jobs:
+                    self._is_at_work = False
+                    return
+                asked = list(self._jobs)
+                if not self._news.wait(self._pause):
+                    self._pause = min(2 * self._pause, _ASK_AGAIN)
+            free = {job for job in asked if not job.ask()}
+            with self._news:
+                self._jobs = [job for job in self._jobs if job not in free]
 
 
 _crew = _Crew()
+_asker = _Asker()
+_all = _Bound(lambda: THREADS)
+_by_call = _Bound(lambda: MESSAGES)
+# By the backend and the number of a connection; or by the name or path that is being opened.
+_bounds: "weakref.WeakValueDictionary[Tuple[Backend, Union[int, str]], _Bound]" = weakref.WeakValueDictionary()
 
 
 def _start_anew() -> None:
     """In a forked child, the threads are gone."""
-    global _crew
-    _crew = _Crew()
+    global _crew, _asker, _all, _by_call, _bounds
+    _crew, _asker = _Crew(), _Asker()
+    _all, _by_call = _Bound(lambda: THREADS), _Bound(lambda: MESSAGES)
+    _bounds = weakref.WeakValueDictionary()
 
 
 os.register_at_fork(after_in_child=_start_anew)
+
+
+def _bound_of(qnx: Backend, coid: Union[int, str]) -> _Bound:
+    bound = _bounds.get((qnx, coid))
+    if bound is None:
+        bound = _bounds.setdefault((qnx, coid), _Bound(lambda: MESSAGES))
+    return bound
 
 
 class _Recovering:
@@ -139,6 +380,7 @@ class _Recovering:
     def work(self) -> None:
         for job in iter(self._jobs.get, None):
             job.run()
+            job.end()
 
 
 # Who makes the calls of a coroutine that runs as a recovery function.
@@ -146,18 +388,39 @@ _recovering: "contextvars.ContextVar[Optional[_Recovering]]" = contextvars.Conte
 
 
 async def call(function: Callable[..., T], *arguments: Any) -> T:
-    """Make a call that blocks, such as any of QNX's or a strategy, without blocking the event loop."""
-    return await _begin(function, *arguments)
+    """Make a call that blocks, such as any of QNX's or a strategy, without blocking the event loop.
+
+    If the task is cancelled, a message that the call waits with is interrupted (EINTR), if the server lets it; whatever
+    else the call does goes on.
+    """
+    return await _in_turn(functools.partial(function, *arguments), backends.made(), _by_call, None)
 
 
-def _begin(function: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
-    job = _Job(functools.partial(function, *arguments))
+async def _in_turn(
+    function: Callable[[], T],
+    backends_in_use: Sequence[Backend],
+    bound: _Bound,
+    deadline: Optional[float],
+    discard: Optional[Callable[[T], object]] = None,
+) -> T:
+    """Have a thread make a call, when there is a turn for it."""
     recovering = _recovering.get()
     if recovering is not None and recovering.is_waiting:
+        job = _Job(function, backends_in_use, (), discard)
         recovering.take(job)
-    else:
+        return await job.future  # type: ignore[no-any-return]  # a job does not know what its function returns
+    turns: List[_Bound] = []
+    try:
+        for each in (bound, _all):
+            await each.enter(deadline)
+            turns.append(each)
+        job = _Job(function, backends_in_use, turns, discard)
         _crew.take(job)
-    return job.future
+    except BaseException:
+        for each in turns:
+            each.leave()
+        raise
+    return await job.future  # type: ignore[no-any-return]
 
 
 async def ask(
@@ -174,8 +437,8 @@ async def ask(
         coid: the connection.
         message: is copied, so that its buffer is free at once; None is an empty one.
         room: how many bytes the reply may have.
-        timeout: seconds until the kernel gives up: OSError with ETIMEDOUT. It counts from when a thread takes the
-            message, and anew after a recovery there is none.
+        timeout: seconds until the wait for a turn ends, or the kernel gives up: OSError with ETIMEDOUT. After a
+            recovery there is none.
         backend: as ``ha_qnx.backend`` gives it; without it, that of the connection, else the default one.
 
     Raises:
@@ -219,10 +482,21 @@ async def _exchange(
     timeout: Optional[float],
     backend: Optional[Backend],
 ) -> T:
-    qnx = _backend_of(coid, backend)
-    seconds = None if timeout is None else as_seconds("timeout", timeout)
-    arguments = qnx, operator.index(coid), bytes(readable(message)), size
-    return await call(connection.within, qnx, seconds, exchange, *arguments)
+    qnx, coid = _backend_of(coid, backend), operator.index(coid)
+    arguments = qnx, coid, bytes(readable(message)), size
+    deadline: Optional[float] = None
+    if timeout is not None:
+        timeout = as_seconds("timeout", timeout)
+        if timeout < 0:
+            raise ValueError(f"timeout must not be negative, and is {timeout}")
+        deadline = time.monotonic() + timeout
+
+    def call() -> T:
+        # What is left of the time; a call that did not have to wait has all of it.
+        left = timeout if deadline is None or not timeout else max(deadline - time.monotonic(), 1e-9)
+        return connection.within(qnx, left, exchange, *arguments)
+
+    return await _in_turn(call, [qnx], _bound_of(qnx, coid), deadline)
 
 
 def _backend_of(coid: int, backend: Optional[Backend]) -> Backend:
@@ -289,35 +563,76 @@ async def connect(
     oflag: int = os.O_RDWR,
     *,
     recover: Union[AsyncRecoveryFunction, bool, None] = True,
+    messages: Optional[int] = None,
+    close_timeout: Optional[float] = None,
+    backend: Optional[Backend] = None,
     **options: Any,
 ) -> AsyncIterator[connection.Connection]:
     """Open a connection for the time of a context; the recovery function may be a coroutine function.
 
-    The arguments are those of ``ha_qnx.connect``. Its result goes to ``aio.send``.
+    When the context is left, whoever still waits for a turn on the connection gets EBADF.
+
+    Args:
+        target: as for ``ha_qnx.connect``, like the rest but these.
+        oflag: how to open a path.
+        recover: the recovery function.
+        messages: how many messages can be under way on the connection at once; without it, ``MESSAGES``.
+        close_timeout: how many seconds to wait at the end for a server that does not answer to the closing; without it,
+            ``CLOSE_TIMEOUT``. Then the context is left all the same, and the connection closes when the server lets it.
+        backend: as ``ha_qnx.backend`` gives it; without it, the default one.
+        options: the other arguments of ``ha_qnx.connect``.
+
+    Raises:
+        OSError: as ``ha_qnx.connect``; at the end, what the server answered to the closing.
+        TypeError, ValueError: as ``ha_qnx.connect``; ``messages`` is no positive number, or the time is none.
     """
+    qnx = backends.backend() if backend is None else backend
+    limit = None if messages is None else integer("messages", messages, 1, INT_MAX)
+    patience = as_seconds("close_timeout", CLOSE_TIMEOUT if close_timeout is None else close_timeout)
     rfn = recover if isinstance(recover, bool) or recover is None else _as_function(recover)
-    opening = _begin(functools.partial(connection.connect, target, oflag, recover=rfn, **options))
-    try:
-        opened = await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        opening.add_done_callback(_close_unwanted)
-        raise
+    open_it = functools.partial(connection.connect, target, oflag, recover=rfn, backend=qnx, **options)
+    opened = await _in_turn(open_it, [qnx], _bound_of(qnx, os.fsdecode(target)), None, connection.Connection.close)
+    place = qnx, opened.coid
+    # What had this number before may still have threads that wait: they are none of ours.
+    bound = _bounds[place] = _Bound(lambda: MESSAGES if limit is None else limit)
     try:
         yield opened
     finally:
-        await call(opened.close)
+        if _bounds.get(place) is bound:
+            del _bounds[place]
+        bound.close()
+        await _close(opened, patience)
 
 
-def _close_unwanted(opening: "asyncio.Future[connection.Connection]") -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        _begin(opening.result().close)
+async def _close(opened: connection.Connection, patience: float) -> None:
+    """Close a connection, in a thread that is not waited for any longer than that."""
+    if opened.closed:
+        return
+    closing = _Job(functools.partial(connection.within, opened.backend, patience, opened.close))
+    closing.future.add_done_callback(_heed)
+    recovering = _recovering.get()
+    if recovering is not None and recovering.is_waiting:
+        recovering.take(closing)
+    else:
+        _crew.take(closing)
+    await asyncio.wait({closing.future}, timeout=patience)
+    if closing.future.done():
+        with contextlib.suppress(TimeoutError):
+            closing.future.result()
+
+
+def _heed(future: "asyncio.Future[Any]") -> None:
+    """Look at the exception, lest asyncio complain that nobody has."""
+    if not future.cancelled():
+        future.exception()
 
 
 class Service(service.BaseService):
     """A server whose handlers may be coroutine functions, and run in the event loop.
 
     Each request has a task of its own, so there are never more tasks than threads of clients that wait. The task of a
-    client that wants to be freed, by a signal or a timeout, is cancelled. Everything else is as in ``ha_qnx.Service``.
+    client that wants to be freed, by a signal or a timeout, is cancelled. Everything else is as in ``ha_qnx.Service``:
+    a handler that raises what is no Exception ends the server, and ``serve`` raises it.
     """
 
     async def serve(
@@ -348,6 +663,7 @@ class Service(service.BaseService):
     async def _serve_in_loop(self, run: service._Run, grace: float, name_timeout: float) -> None:
         self._tasks: Dict[service.Request, asyncio.Task[None]] = {}
         self._others: Set[asyncio.Task[None]] = set()
+        self._serving = run
         ended = self._loop.create_future()
 
         def serve() -> None:
@@ -405,7 +721,12 @@ class Service(service.BaseService):
     def _begin_work(self, request: service.Request) -> None:
         task = self._loop.create_task(self._answer(request))
         self._tasks[request] = task
-        task.add_done_callback(lambda _task: self._tasks.pop(request))
+        task.add_done_callback(lambda _task: self._end_work(request, task))
+
+    def _end_work(self, request: service.Request, task: "asyncio.Task[None]") -> None:
+        del self._tasks[request]
+        if task.cancelled():  # Maybe before it began.
+            request.error(-1 if request.is_unblocking else EIO)
 
     async def _answer(self, request: service.Request) -> None:
         try:
@@ -422,8 +743,17 @@ class Service(service.BaseService):
         except Exception as error:
             self._refuse(request, error)
         except asyncio.CancelledError:
-            request.error(-1 if request.is_unblocking else EIO)
             raise
+        except BaseException as error:
+            request.error(EIO)
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the server because of what a handler raised."""
+        self._serving.failure = self._serving.failure or error
+        self._serving.stop()
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            raise error  # These end the loop, too, wherever they are raised in it.
 
     def _unblock(self, request: service.Request) -> None:
         self._in_loop(self._unblock_in_loop, request)
@@ -450,6 +780,10 @@ class Service(service.BaseService):
                 await result
         except Exception:
             service.log.exception("%s: %s() failed", self.name, handler.__name__)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._fail(error)
 
 
 @contextlib.asynccontextmanager

@@ -117,6 +117,11 @@ def _first_of(names: List[str], wanted_by: str) -> Backend:
     raise BackendUnavailableError(wanted_by, failures)
 
 
+def made() -> List[Backend]:
+    """The backends that this process has used so far."""
+    return list(_made.values())
+
+
 def backend_name() -> str:
     """The name of the backend that the module's own names stand for."""
     return backend().name

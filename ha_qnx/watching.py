@@ -8,6 +8,7 @@ not, when the caller gets an error. What can be asked for is ``ha_qnx.stats``.
 import errno
 import itertools
 import logging
+import os
 import threading
 import time
 from typing import Any, Callable, Dict, NamedTuple, Optional
@@ -67,6 +68,29 @@ class _Attempts(threading.local):
 _attempts = _Attempts()
 _callbacks: Dict[int, Callable[[RecoveryEvent], object]] = {}
 _registrations = itertools.count()
+
+
+# By a thread's identity: how many recovery functions it is in. It is so only where there are any.
+_recoveries: Dict[int, int] = {}
+
+#: As long as it is held, no thread gets into a recovery function. A signal handler may want it, too.
+no_recovery_begins = threading.RLock()
+
+
+def recoveries_of(thread: int) -> int:
+    """How many recovery functions a thread is in, one inside the other."""
+    return _recoveries.get(thread, 0)
+
+
+def _after_fork_in_child() -> None:
+    global no_recovery_begins
+    no_recovery_begins = threading.RLock()
+    here = threading.get_ident()
+    for thread in [thread for thread in _recoveries if thread != here]:
+        del _recoveries[thread]
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def on_event(callback: Callable[[RecoveryEvent], object]) -> Callable[[], None]:
@@ -132,6 +156,10 @@ class Counts:
             What the function returned; what it raises goes through.
         """
         before, _attempts.count = _attempts.count, 0
+        thread = threading.get_ident()
+        depth = recoveries_of(thread)
+        with no_recovery_begins:
+            _recoveries[thread] = depth + 1
         began = time.monotonic()
         result: object = None
         error: Optional[BaseException] = None
@@ -142,6 +170,10 @@ class Counts:
             raise
         finally:
             duration = time.monotonic() - began
+            if depth:
+                _recoveries[thread] = depth
+            else:
+                del _recoveries[thread]
             attempts, _attempts.count = _attempts.count or 1, before
             recovered = isinstance(result, int) and result == coid
             self._count(coid, failure, retransmissions=recovered, recoveries=recovered, duration=duration)

@@ -7,12 +7,13 @@ import os
 import signal
 import threading
 import warnings
-from errno import EBADF, EIO, ENOENT, ESRCH, ETIMEDOUT
+from errno import EBADF, EINTR, EIO, ENOENT, ESRCH, ETIMEDOUT
 from typing import Any, Awaitable, Callable, List
 
 import pytest
 from ha_qnx.conformance.expect import fails_with
 from ha_qnx.conformance.waiting import DEADLINE, Task, eventually
+from ha_qnx.fallback import host
 
 import ha_qnx
 from ha_qnx import aio, service, strategies
@@ -100,21 +101,121 @@ def test_the_loop_runs_while_messages_wait() -> None:
         run(main)
 
 
-def test_no_more_than_so_many_threads_are_used() -> None:
-    """What exceeds them waits for its turn, and has it."""
+@pytest.mark.parametrize("bound", ["MESSAGES", "THREADS", "messages"])
+def test_no_more_than_so_many_are_under_way(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    """For one connection by default, for the process, for the connection alone: the rest wait, and have their turn."""
     server = Threaded()
+    options: Any = {}
+    if bound == "messages":
+        options["messages"] = 3
+    else:
+        monkeypatch.setattr(aio, bound, 3)
 
     async def main() -> None:
-        async with aio.connect(NAME) as connection:
-            waiting = [asyncio.ensure_future(aio.send(connection, b"later")) for _message in range(aio.THREADS + 5)]
-            await until(lambda: len(server.requests) == aio.THREADS)
-            assert sum(thread.name == "ha_qnx.aio" for thread in threading.enumerate()) == aio.THREADS
+        async with aio.connect(NAME, **options) as connection:
+            waiting = [asyncio.ensure_future(aio.send(connection, b"later")) for _message in range(8)]
             answered = 0
             while answered < len(waiting):
-                await until(lambda: len(server.requests) > answered)  # noqa: B023  # it is called at once
+                await until(lambda: len(server.requests) == min(answered + 3, len(waiting)))  # noqa: B023  # at once
                 server.requests[answered].reply(1)
                 answered += 1
             assert await asyncio.gather(*waiting) == [(1, b"")] * len(waiting)
+
+    with server.running():
+        run(main)
+
+
+@pytest.mark.parametrize("messages", [0, -1, 1 << 40, "3"])
+def test_a_bound_is_a_positive_number(messages: Any) -> None:
+    """What is none is refused before anything is opened."""
+
+    async def main() -> None:
+        with pytest.raises((TypeError, ValueError), match="messages"):
+            async with aio.connect("nobody", messages=messages):
+                pass
+
+    run(main)
+
+
+def test_who_waits_for_a_turn_can_be_cancelled_and_timed_out() -> None:
+    """Nothing is sent then, and the turn goes to the next one."""
+    server = Threaded()
+
+    async def main() -> None:
+        async with aio.connect(NAME, messages=1) as connection:
+            first = asyncio.ensure_future(aio.send(connection, b"later"))
+            await until(lambda: server.requests)
+            cancelled = asyncio.ensure_future(aio.send(connection, b"cancelled"))
+            timed_out = asyncio.ensure_future(aio.send(connection, b"late", timeout=0.02))
+            next_one = asyncio.ensure_future(aio.ask(connection, b"x", timeout=DEADLINE))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            assert (await error_of(timed_out)).errno == ETIMEDOUT
+            server.requests[0].reply(1)
+            assert await first == (1, b"")
+            assert await next_one == b"<x>"
+            assert cancelled.cancelled()
+
+    with server.running():
+        run(main)
+    assert [request.data for request in server.requests] == [b"later", b"x"]
+
+
+def test_a_turn_that_is_given_to_a_cancelled_task_goes_to_the_next() -> None:
+    """Both happen in one step of the loop."""
+    server = Threaded()
+
+    async def main() -> None:
+        bound = aio._Bound(lambda: 1)
+        await bound.enter(None)
+        unlucky, lucky = (asyncio.ensure_future(bound.enter(None)) for _task in range(2))
+        await asyncio.sleep(0)
+        bound.leave()
+        unlucky.cancel()
+        await lucky
+        assert unlucky.cancelled()
+
+    with server.running():
+        run(main)
+
+
+def test_who_waits_for_a_turn_on_a_connection_that_closes_gets_ebadf() -> None:
+    """And so does who comes later."""
+    server = Threaded()
+
+    async def main() -> None:
+        async with aio.connect(NAME, messages=1, recover=None) as connection:
+            first = asyncio.ensure_future(aio.send(connection, b"later"))
+            await until(lambda: server.requests)
+            second = asyncio.ensure_future(aio.send(connection, b"x"))
+            await asyncio.sleep(0)
+        assert (await error_of(second)).errno == EBADF
+        assert (await error_of(first)).errno in (EBADF, EINTR)
+
+    with server.running():
+        run(main)
+
+
+def test_threads_end_when_nobody_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait some time for more to do."""
+    monkeypatch.setattr(aio, "_IDLE", 0.01)
+    monkeypatch.setattr(aio, "_crew", aio._Crew())
+    server = Threaded()
+
+    def busy() -> int:
+        return sum(thread.name == "ha_qnx.aio" for thread in threading.enumerate())
+
+    async def main() -> None:
+        before = busy()
+        async with aio.connect(NAME) as connection:
+            waiting = [asyncio.ensure_future(aio.send(connection, b"later")) for _message in range(5)]
+            await until(lambda: len(server.requests) == 5)
+            assert busy() >= before + 5
+            for request in server.requests:
+                request.reply(1)
+            await asyncio.gather(*waiting)
+            await until(lambda: busy() <= before)
+            assert await aio.ask(connection, b"x") == b"<x>"
 
     with server.running():
         run(main)
@@ -152,7 +253,6 @@ def test_a_timeout_is_for_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was not sent, because of its arguments, leaves its timeout to no other message of its thread."""
     server = Threaded()
     monkeypatch.setattr(aio, "THREADS", 1)
-    monkeypatch.setattr(aio, "_crew", aio._Crew())
 
     async def main() -> None:
         async with aio.connect(NAME) as connection:
@@ -194,7 +294,7 @@ def test_what_is_no_message_is_refused_as_msgsend_does() -> None:
                 await aio.send(no_coid, b"x")
             with pytest.raises(TypeError, match="timeout"):
                 await aio.send(connection, b"x", timeout=no_time)
-            with pytest.raises(ValueError, match="ntime"):
+            with pytest.raises(ValueError, match="timeout"):
                 await aio.send(connection, b"x", timeout=-1)
             assert await aio.ask(connection, None) == b"<>"
 
@@ -203,7 +303,7 @@ def test_what_is_no_message_is_refused_as_msgsend_does() -> None:
 
 
 def test_a_cancelled_task_stops_waiting_at_once() -> None:
-    """The server has the message and answers to nobody; the connection goes on."""
+    """The server is asked to let it go, and does; the connection goes on."""
     server = Threaded()
 
     async def main() -> None:
@@ -213,11 +313,41 @@ def test_a_cancelled_task_stops_waiting_at_once() -> None:
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            assert server.requests[0].reply(1) is True
+            await until(lambda: server.requests[0].is_unblocking)
+            await until(lambda: not aio._asker._jobs)
             assert await aio.ask(connection, b"x") == b"<x>"
 
     with server.running():
         run(main)
+        assert server.requests[0].reply(1) is False
+
+
+@pytest.mark.skipif(host.PORTABLE, reason="who is woken by the end of a lane cannot read on")
+def test_a_server_that_does_not_let_go_keeps_a_thread_and_nothing_else() -> None:
+    """What it answers in the end goes nowhere, and then the turn is free."""
+
+    class Stubborn(Threaded):
+        def unblock(self, request: service.Request) -> None:
+            unblocked.append(request)
+
+    server = Stubborn()
+    unblocked: List[service.Request] = []
+
+    async def main() -> None:
+        async with aio.connect(NAME, messages=1) as connection:
+            waiting = asyncio.ensure_future(aio.send(connection, b"later"))
+            await until(lambda: server.requests)
+            waiting.cancel()
+            await until(lambda: unblocked)
+            assert waiting.cancelled()
+            with fails_with(ETIMEDOUT):
+                await aio.ask(connection, b"x", timeout=0.02)
+            assert server.requests[0].reply(1) is True
+            assert await aio.ask(connection, b"x", timeout=DEADLINE) == b"<x>"
+
+    with server.running():
+        run(main)
+    assert unblocked == [server.requests[0]]
 
 
 def test_a_message_that_is_cancelled_before_its_turn_is_not_sent() -> None:
@@ -226,8 +356,8 @@ def test_a_message_that_is_cancelled_before_its_turn_is_not_sent() -> None:
 
     async def main() -> None:
         async with aio.connect(NAME) as connection:
-            waiting = [asyncio.ensure_future(aio.send(connection, b"later")) for _message in range(aio.THREADS)]
-            await until(lambda: len(server.requests) == aio.THREADS)
+            waiting = [asyncio.ensure_future(aio.send(connection, b"later")) for _message in range(aio.MESSAGES)]
+            await until(lambda: len(server.requests) == aio.MESSAGES)
             late = asyncio.ensure_future(aio.send(connection, b"late"))
             await asyncio.sleep(0)
             late.cancel()
@@ -241,6 +371,7 @@ def test_a_message_that_is_cancelled_before_its_turn_is_not_sent() -> None:
     assert b"late" not in [request.data for request in server.requests]
 
 
+@pytest.mark.skipif(host.PORTABLE, reason="who is woken by the end of a lane cannot read on")
 def test_a_connection_that_nobody_wants_any_more_is_closed() -> None:
     """The task that waited for it was cancelled."""
     opened, go_on, closed = threading.Event(), threading.Event(), threading.Event()
@@ -249,6 +380,9 @@ def test_a_connection_that_nobody_wants_any_more_is_closed() -> None:
         def opened(self, request: service.Request) -> None:
             opened.set()
             go_on.wait(DEADLINE)
+
+        def unblock(self, request: service.Request) -> None:
+            pass  # The client has to wait until it is open.
 
         def closed(self, ocb: service.Ocb) -> None:
             closed.set()
@@ -271,6 +405,172 @@ def test_a_connection_that_nobody_wants_any_more_is_closed() -> None:
         run(main)
         gc.collect()
     assert caught == [], "it is closed in order, not just forgotten"
+
+
+BACKENDS = ["fallback", "native", "hybrid"]
+
+COUNTING = """
+import sys
+from ha_qnx.service import LATER, Service
+class Server(Service):
+    count = 0
+    def message(self, request):
+        if request.data == b"count":
+            return self.count
+        self.count += 1
+        return LATER if request.data == b"later" else b"<" + request.data + b">"
+    def unblock(self, request):
+        if len(sys.argv) < 4:
+            super().unblock(request)
+Server(*sys.argv[1:3]).serve()
+"""
+
+CLIENT = """
+import asyncio, os, pathlib, signal, sys
+import ha_qnx
+from ha_qnx import aio
+from ha_qnx.conformance.waiting import DEADLINE, eventually
+pid = int(sys.argv[1])
+
+def is_stopped():
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    return {(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks} == {"T"}
+
+def stop():
+    os.kill(pid, signal.SIGSTOP)
+    eventually(is_stopped, "the server's standing still")
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.001)
+
+async def healthy_answers():
+    assert await asyncio.wait_for(aio.ask(healthy, b"x"), DEADLINE) == b"<x>"
+
+async def in_context():
+    global healthy
+    async with aio.connect("healthy", wait=DEADLINE) as healthy:
+        await main()
+"""
+
+
+@pytest.fixture(params=BACKENDS)
+def start_client(
+    request: pytest.FixtureRequest, start_program: Callable[..., Any], libha: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Starts a client with each backend: ``start_client(source, server)``. A healthy server is there, too."""
+    start_program(COUNTING, "healthy", "/dev/healthy")
+
+    def start(source: str, server: Any) -> Any:
+        monkeypatch.setenv("HA_QNX_BACKEND", request.param)
+        monkeypatch.setenv("HA_QNX_LIBHA", libha)
+        return start_program(f"{CLIENT}\n{source}\nasyncio.run(in_context())\n", str(server.pid))
+
+    return start
+
+
+def test_a_stopped_server_harms_its_own_clients_only(
+    start_client: Callable[..., Any], start_program: Callable[..., Any]
+) -> None:
+    """Of 500 messages to it that are cancelled, none holds a thread, and none arrives; others answer throughout."""
+    program = start_client(
+        """
+async def main():
+    async with aio.connect("hung", wait=DEADLINE) as hung:
+        assert await aio.send(hung, b"count") == (0, b"")
+        stop()
+        for _round in range(10):
+            sends = [asyncio.ensure_future(aio.ask(hung, b"x")) for _send in range(50)]
+            await healthy_answers()
+            for send in sends:
+                send.cancel()
+            await healthy_answers()
+            assert all(isinstance(each, asyncio.CancelledError)
+                       for each in await asyncio.gather(*sends, return_exceptions=True))
+        await asyncio.wait_for(until(lambda: not aio._asker._jobs), DEADLINE)
+        os.kill(pid, signal.SIGCONT)
+        print(await asyncio.wait_for(aio.send(hung, b"count"), DEADLINE), flush=True)
+""",
+        start_program(COUNTING, "hung", "/dev/hung"),
+    )
+    assert program.process.wait(DEADLINE) == 0, program.errors
+    assert (program.output, program.errors) == ("(0, b'')\n", "")
+
+
+@pytest.mark.parametrize("target", ["hung", "/dev/hung"])
+def test_one_interrupt_ends_a_client_of_a_stopped_server(
+    start_client: Callable[..., Any], start_program: Callable[..., Any], target: str
+) -> None:
+    """It has received some messages, and has others yet to receive; all were cancelled."""
+    hung = start_program(COUNTING, "hung", "/dev/hung", "stubborn")
+    program = start_client(
+        f"""
+async def main():
+    async with aio.connect({target!r}, wait=DEADLINE) as hung:
+        held = [asyncio.ensure_future(aio.ask(hung, b"later")) for _send in range(4)]
+        while await aio.send(hung, b"count") != (4, b""):
+            pass
+        stop()
+        sends = held + [asyncio.ensure_future(aio.ask(hung, b"x")) for _send in range(500)]
+        for send in sends[:250]:
+            await asyncio.sleep(0)
+            send.cancel()
+        await healthy_answers()
+        print("ready", flush=True)
+        await asyncio.gather(*sends[250:])
+""",
+        hung,
+    )
+    eventually(lambda: program.output == "ready\n" or program.process.poll() is not None, "the client")
+    program.process.send_signal(signal.SIGINT)
+    assert program.process.wait(DEADLINE) in (130, -signal.SIGINT, 1), program.errors
+    assert program.errors.rstrip().endswith("KeyboardInterrupt")
+    assert "never" not in program.errors
+    assert hung.process.poll() is None
+
+
+def test_a_server_that_is_away_delays_nobody_else(
+    start_client: Callable[..., Any], start_program: Callable[..., Any]
+) -> None:
+    """A hundred requests wait for its successor; others are answered, and leaving the context does not hang."""
+    program = start_client(
+        """
+async def main():
+    async with aio.connect("away", wait=DEADLINE, timeout=1000) as away:
+        assert await aio.send(away, b"count") == (0, b"")
+        os.kill(pid, signal.SIGKILL)
+        sends = [asyncio.ensure_future(aio.ask(away, b"x")) for _send in range(100)]
+        for _time in range(20):
+            await healthy_answers()
+        for send in sends[:50]:
+            send.cancel()
+        await healthy_answers()
+    print("left", flush=True)
+    await healthy_answers()
+""",
+        start_program(COUNTING, "away", "/dev/away"),
+    )
+    assert program.process.wait(DEADLINE) == 0, program.errors
+    assert program.output == "left\n"
+
+
+def test_the_closing_of_a_stopped_server_is_bounded(
+    start_client: Callable[..., Any], start_program: Callable[..., Any]
+) -> None:
+    """The context is left, though nobody takes the _IO_CLOSE; nothing is left behind that anybody complains of."""
+    program = start_client(
+        """
+async def main():
+    async with aio.connect("/dev/hung", recover=None, close_timeout=0.01, wait=DEADLINE) as hung:
+        assert await aio.send(hung, b"count") == (0, b"")
+        stop()
+    await healthy_answers()
+    assert hung.closed
+""",
+        start_program(COUNTING, "hung", "/dev/hung"),
+    )
+    assert program.process.wait(DEADLINE) == 0, program.errors
+    assert program.errors == ""
 
 
 def test_a_stuck_server_does_not_keep_the_process(start_program: Callable[..., Any]) -> None:
@@ -639,6 +939,71 @@ def test_an_answer_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, ans
     monkeypatch.setattr(Served, "message", lambda _self, _request: answer)
     with served(), connect(NAME, recover=None) as connection:
         assert Task(connection.ask, b"x").errno() == EIO
+
+
+class Fatal(BaseException):
+    """What is no Exception."""
+
+
+@pytest.mark.parametrize("is_coroutine", [False, True])
+def test_what_is_no_exception_is_answered_and_ends_the_server(
+    monkeypatch: pytest.MonkeyPatch, is_coroutine: bool
+) -> None:
+    """The client gets EIO; serve raises it, as that of a Service in threads does."""
+
+    def message(_self: Any, _request: Any) -> Any:
+        raise Fatal
+
+    async def message_of_coroutine(_self: Any, _request: Any) -> Any:
+        raise Fatal
+
+    monkeypatch.setattr(Served, "message", message_of_coroutine if is_coroutine else message)
+    with connect_to_served() as (_server, connection, task):
+        assert Task(connection.ask, b"x").errno() == EIO
+        with pytest.raises(Fatal):
+            task.result()
+
+
+def test_what_is_no_exception_in_a_pulse_handler_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, nobody waits for an answer."""
+
+    def pulse(_self: Any, _code: int, _value: int) -> Any:
+        raise Fatal
+
+    monkeypatch.setattr(Served, "pulse", pulse)
+    with connect_to_served() as (_server, connection, task):
+        connection.pulse(1)
+        with pytest.raises(Fatal):
+            task.result()
+
+
+def test_a_handler_that_exits_leaves_no_client_behind(start_program: Callable[..., Any]) -> None:
+    """The program ends with the status that it asked for, and the client has an answer."""
+    program = start_program("""
+import asyncio, sys
+from ha_qnx import aio
+class Server(aio.Service):
+    async def message(self, request):
+        sys.exit(3)
+asyncio.run(Server("aio").serve())
+""")
+    with connect(NAME, recover=None, wait=DEADLINE) as connection:
+        assert Task(connection.ask, b"x").errno() == EIO
+        assert program.process.wait(DEADLINE) == 3
+
+
+def test_a_task_that_is_cancelled_before_it_begins_answers() -> None:
+    """The request and the wish to be freed come in one step of the loop."""
+    with served() as server, connect(NAME, recover=None) as connection:
+        begin_work = server._begin_work
+
+        def begin_and_unblock(request: service.Request) -> None:
+            begin_work(request)
+            server._unblock_in_loop(request)
+
+        server._begin_work = begin_and_unblock
+        assert Task(connection.ask, b"x").errno() == EINTR
+        assert server.seen == []
 
 
 def test_a_service_is_served_once_at_a_time() -> None:

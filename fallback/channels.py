@@ -372,7 +372,10 @@ class Channel:
         for _read in range(limits.TRUNK_READS):
             if client.gone or not self._read_frames(client):
                 return
-        self._unsettled = True
+        if client.fd not in self._fresh:
+            # Let the rest be told once more. To look again by ourselves would not do: another thread may wait already,
+            # to which the rest is then left.
+            self._poller.unmute(client.fd)
 
     def _read_frames(self, client: Client) -> bool:
         """Do what the next frames on a trunk ask; whether there may be more."""

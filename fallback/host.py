@@ -573,7 +573,7 @@ class EpollPoller:
         self._epoll.modify(fd, 0)
 
     def unmute(self, fd: int) -> None:
-        """Tell again what there is to read from a muted descriptor."""
+        """Tell again what there is to read from a descriptor that was muted, or of which not all was read."""
         self._epoll.modify(fd, self._masks[fd])
 
     def tell_again(self) -> None:

@@ -6,6 +6,7 @@ from errno import EAGAIN, EBADF
 from typing import Iterator, List, Tuple
 
 import pytest
+from ha_qnx.conformance.waiting import Task
 from ha_qnx.fallback import limits, wire
 from ha_qnx.fallback.connections import Connection, Lane
 from ha_qnx.fallback.kernel import SocketKernel
@@ -94,6 +95,31 @@ def test_nothing_is_numbered_beyond_the_last_slot(served: Served) -> None:
     assert kernel.ConnectAttach(0, 0, chid) == 5 | NTO_SIDE_CHANNEL
     kernel.ConnectDetach(coid)
     assert kernel.ChannelCreate(0) == coid & ~NTO_SIDE_CHANNEL
+
+
+# Lanes.
+
+
+def test_what_one_turn_leaves_of_a_trunk_is_told_to_who_waits_already(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that has begun to wait in the middle of another one's turn hears of the lanes that are left."""
+    kernel, chid, coid = served
+    connection, channel = connection_of(served), kernel._channels.entries[chid]
+    first = Task(kernel.MsgSend, coid, b"x")
+    kernel.MsgReply(kernel.MsgReceive(chid, None), 0)
+    first.result()
+    connection.idle.pop()
+    monkeypatch.setattr(limits, "TRUNK_READS", 2)
+    with channel.lock:
+        for _lane in range(20):
+            connection.lane(0, None, Thread(1))
+        sending = Task(kernel.MsgSend, coid, b"x").wait_until_blocked()
+        channel._take_in(())
+        receiving = Task(kernel.MsgReceive, chid, None).wait_until_blocked()
+        channel.leave_queue()
+    kernel.MsgReply(receiving.result(), 3)
+    assert sending.result() == 3
 
 
 # Windows.

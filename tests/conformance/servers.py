@@ -188,11 +188,17 @@ def destroy_channel(qnx: Any, chid: int) -> int:
 
 def fork_an_idle_child(_qnx: Any) -> int:
     """In another process: a child that does nothing, and ends by itself if nobody ends it."""
+    is_running, runs = os.pipe()
     child = os.fork()
     if not child:
         signal.alarm(int(2 * DEADLINE))
+        os.write(runs, b"x")
         signal.pause()
         os._exit(0)
+    os.close(runs)
+    # What a child does not inherit it has given up by the time fork returns in it, which may be later than here.
+    os.read(is_running, 1)
+    os.close(is_running)
     return child
 
 

@@ -269,10 +269,13 @@ def test_who_has_waited_least_is_served_first(qnx: Any, start: Start, client: Cl
     ):
         chid = qnx.ChannelCreate(0)
         coid = client.attach(chid)
-        # The first message on a connection is told of in two steps on a host.
+        # The first message and the first pulse on a connection are told of in two steps on a host: of a way, and of
+        # what comes on it. Between the two, another thread may have waited least.
         used = client.send(coid)
         qnx.MsgReply(receive_message(qnx, chid), 0)
         used.result()
+        client.run(send_pulses, coid, [(10, 1, 1)])
+        qnx.MsgReceivePulse(chid, bytearray(PULSE_SIZE))
         waiting = {
             str(number): start(getattr(qnx, call), chid, bytearray(PULSE_SIZE)).wait_until_blocked()
             for number in range(3)

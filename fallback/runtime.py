@@ -281,16 +281,13 @@ _EXITING = 0x4  # in _FLAGS
 def is_ending(pid: int) -> bool:
     """Whether a process is gone, or on its way: killed, or in exit, though it may still hold what it had open."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = _stat_fields(f"/proc/{pid}/stat")
         if int(fields[_PENDING_SIGNALS]) & 1 << (signal.SIGKILL - 1):
             return True
         # From the moment on that it is killed; of one that is stopped, it says by which signal.
         if int(fields[_EXIT_CODE]) and fields[_STATE] not in (b"T", b"t"):
             return True
-        # A first thread that has ended by itself leaves the others at work.
-        is_ended = fields[_STATE] in (b"Z", b"X")
-        if int(fields[_THREADS]) <= 1 if is_ended else int(fields[_FLAGS]) & _EXITING:
+        if int(fields[_FLAGS]) & _EXITING and (int(fields[_THREADS]) <= 1 or _all_threads_end(pid)):
             return True
         # Between the moment at which a thread takes SIGKILL and its exit, only the process as a whole shows it.
         with open(f"/proc/{pid}/status", "rb") as file:
@@ -300,11 +297,24 @@ def is_ending(pid: int) -> bool:
         return not _process_exists(pid)
 
 
+def _stat_fields(path: str) -> List[bytes]:
+    with open(path, "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+
+
+def _all_threads_end(pid: int) -> bool:
+    """Whether none is left at work: a first thread that has ended by itself leaves the others."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if not int(_stat_fields(f"/proc/{pid}/task/{thread}/stat")[_FLAGS]) & _EXITING:
+                return False
+    return True
+
+
 def is_zombie(pid: int) -> bool:
     """Whether a process has ended but is not yet reaped, where the host shows it."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+        return _stat_fields(f"/proc/{pid}/stat")[_STATE] in (b"Z", b"X")
     except (OSError, IndexError):
         return False
 

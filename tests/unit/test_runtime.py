@@ -4,18 +4,21 @@ import contextlib
 import errno
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from typing import Any, List
+from typing import Any, Callable, List
 
 import pytest
+from ha_qnx.conformance.waiting import eventually
 from ha_qnx.fallback.runtime import (
     ChannelAddress,
     Runtime,
     UnsafeDirectoryError,
     directory_path,
+    is_ending,
     is_zombie,
     leads_upwards,
     plain_name,
@@ -265,3 +268,20 @@ def test_a_zombie_is_told_from_a_live_process() -> None:
     os.waitpid(child, 0)
     assert not is_zombie(child)
     assert not is_zombie(os.getpid())
+
+
+FIRST_THREAD_ENDS = """
+import ctypes, platform, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux shows it")
+def test_a_process_whose_first_thread_has_ended_is_not_ending(start_program: Callable[..., Any]) -> None:
+    """Not while another one is at work; when it is killed, it is."""
+    program = start_program(FIRST_THREAD_ENDS)
+    eventually(lambda: is_zombie(program.pid), "the first thread to end")
+    assert not is_ending(program.pid)
+    os.kill(program.pid, signal.SIGKILL)
+    assert is_ending(program.pid)

@@ -206,30 +206,63 @@ static bool was_killed(pid_t pid)
     return pending && strtoull(pending + strlen("\nShdPnd:"), NULL, 16) & 1ull << (SIGKILL - 1);
 }
 
-bool process_is_ending(pid_t pid)
+/* What the host says of a process or a thread: its state, 0 if it is gone, and the numbers that follow. */
+static char read_stat(const char *path, unsigned long fields[EXIT_CODE + 1])
 {
-    char path[64], text[1024];
-    unsigned long fields[EXIT_CODE + 1] = {0};
-    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    char text[1024];
     int fd = descriptor_open(AT_FDCWD, path, O_RDONLY, 0);
     ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
     descriptor_close(fd);
     if (length < 0)
-        return process_is_gone(pid);
+        return 0;
     text[length] = '\0';
     char *place = strrchr(text, ')'); /* The program's name may hold anything. */
     if (!place || place[1] != ' ')
-        return false;
+        return 0;
     char state = place[2];
     place += 3;
     for (int i = STATE + 1; i <= EXIT_CODE; i++)
         fields[i] = strtoul(place, &place, 10);
+    return state;
+}
+
+struct threads {
+    const char *directory;
+    bool all_end;
+};
+
+static bool with_thread(const char *entry, void *argument)
+{
+    struct threads *threads = argument;
+    char path[PATH_MAX];
+    unsigned long fields[EXIT_CODE + 1] = {0};
+    snprintf(path, sizeof path, "%s/%s/stat", threads->directory, entry);
+    if (*entry != '.' && read_stat(path, fields) && !(fields[FLAGS] & EXITING))
+        threads->all_end = false;
+    return threads->all_end;
+}
+
+/* Whether none is left at work: a first thread that has ended by itself leaves the others. */
+static bool all_threads_end(pid_t pid)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%ld/task", (long)pid);
+    struct threads threads = {.directory = path, .all_end = true};
+    return runtime_each(path, with_thread, &threads) == 0 && threads.all_end;
+}
+
+bool process_is_ending(pid_t pid)
+{
+    char path[64];
+    unsigned long fields[EXIT_CODE + 1] = {0};
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    char state = read_stat(path, fields);
+    if (!state)
+        return process_is_gone(pid);
     /* From the moment on that it is killed; of one that is stopped, the last one says by what. */
     if (fields[PENDING_SIGNALS] & 1ul << (SIGKILL - 1) || (fields[EXIT_CODE] && state != 'T' && state != 't'))
         return true;
-    /* A first thread that has ended by itself leaves the others at work. */
-    bool is_ended = state == 'Z' || state == 'X';
-    return (is_ended ? fields[THREADS] <= 1 : fields[FLAGS] & EXITING) || was_killed(pid);
+    return (fields[FLAGS] & EXITING && (fields[THREADS] <= 1 || all_threads_end(pid))) || was_killed(pid);
 }
 
 int runtime_each(const char *path, bool (*function)(const char *entry, void *argument), void *argument)

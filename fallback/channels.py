@@ -436,7 +436,8 @@ class Channel:
             host.make_non_blocking(fd, mode)
         if carries == wire.LANE_PULSES:
             (fd,) = fds
-            self._poller.register(fd)
+            # Told to one thread, the one that has waited least (B263): as long as it lay unread, all would wake.
+            self._poller.register(fd, once=True)
             client.pulse_fds.add(fd)
             self._pulse_fds[fd] = client
             return
@@ -453,13 +454,16 @@ class Channel:
             self._poller.mute(fd)
             self._muted.add(fd)
             return
+        most = limits.PULSES_READ * wire.PULSE_FRAME
         try:
-            data = os.read(fd, limits.PULSES_READ * wire.PULSE_FRAME)
+            data = os.read(fd, most)
         except BlockingIOError:
             return
         if not data:
             self._close_pulse_fd(client, fd)
             return
+        if len(data) == most or event & host.GONE:
+            self._poller.unmute(fd)
         for kind, priority, code, value, _coid, sent_at in wire.pulse.iter_unpack(
             data[: len(data) // wire.PULSE_FRAME * wire.PULSE_FRAME]
         ):

@@ -18,6 +18,7 @@ from ha_qnx.structures import MessageInfo
 
 from . import host, limits, wire
 from .connections import Connection, Lane
+from .runtime import is_busy
 from .threads import Thread, Threads, Timeout
 
 _SEND_AND_REPLY = NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY
@@ -127,6 +128,7 @@ class Exchange:
     ) -> Tuple[Tuple[int, int], Optional[BaseException]]:
         """The outcome, for which the lane was given back, and what a signal handler raised meanwhile."""
         deadline, reply_timeout = _deadline(timeout, self._connection)
+        latest = time.monotonic() + limits.RECEIVER_GRACE
         if count is not None and count > 0:
             self._lane.filled = count
             count = None
@@ -153,6 +155,9 @@ class Exchange:
                 outcome = (EBADF if self._connection.detached else ESRCH, 0)
                 self._connection.discard(self._lane)
                 break
+            if count == -ETIMEDOUT and time.monotonic() < latest and self._may_be_about_to_receive(timeout):
+                deadline, count = time.monotonic() + limits.POSSIBLE_RECEIVER_GRACE, None
+                continue
             if count < 0 and self._give_up(-count, timeout):
                 outcome = (-count, 0)
                 break
@@ -160,6 +165,11 @@ class Exchange:
                 deadline = None
             count = None
         return outcome, raised
+
+    def _may_be_about_to_receive(self, timeout: Optional[Timeout]) -> bool:
+        """Whether a message that may not wait goes to a server that has work and no processor for it (D36)."""
+        trunk = self._connection.trunk
+        return bool(timeout and timeout.immediate) and trunk.is_waited_on is None and is_busy(trunk.address.pid)
 
     def _give_up(self, reason: int, timeout: Optional[Timeout]) -> bool:
         """Leave the call for a signal or a timeout; whether it ends now, rather than when the server says so."""

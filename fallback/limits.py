@@ -40,7 +40,8 @@ RETRY_MAX: Final = 0.05
 # How long a server of this process that waits in MsgReceive may take to be scheduled, where a client may not wait for a
 # receiver at all (B216). libha: client/exchange.c.
 RECEIVER_GRACE: Final = 0.2
-# The same of a server of another process, which may wait or not (D36). libha: client/exchange.c.
+# The same of a server of another process, which may wait or not (D36), and again, up to the one above, as long as the
+# server has work that waits for a processor. libha: client/exchange.c.
 POSSIBLE_RECEIVER_GRACE: Final = 0.02
 # What a pipe for pulses is enlarged to, in bytes: Linux allows no user more (fs.pipe-max-size).
 # libha: client/trunk.c.

@@ -287,7 +287,10 @@ def is_ending(pid: int) -> bool:
         # From the moment on that it is killed; of one that is stopped, it says by which signal.
         if int(fields[_EXIT_CODE]) and fields[_STATE] not in (b"T", b"t"):
             return True
-        if int(fields[_FLAGS]) & _EXITING and (int(fields[_THREADS]) <= 1 or _all_threads_end(pid)):
+        if int(fields[_FLAGS]) & _EXITING and (
+            # A first thread that has ended by itself leaves the others at work.
+            int(fields[_THREADS]) <= 1 or all(int(thread[_FLAGS]) & _EXITING for thread in _threads(pid))
+        ):
             return True
         # Between the moment at which a thread takes SIGKILL and its exit, only the process as a whole shows it.
         with open(f"/proc/{pid}/status", "rb") as file:
@@ -302,13 +305,18 @@ def _stat_fields(path: str) -> List[bytes]:
         return file.read().rpartition(b")")[2].split()
 
 
-def _all_threads_end(pid: int) -> bool:
-    """Whether none is left at work: a first thread that has ended by itself leaves the others."""
+def _threads(pid: int) -> Iterator[List[bytes]]:
     for thread in os.listdir(f"/proc/{pid}/task"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if not int(_stat_fields(f"/proc/{pid}/task/{thread}/stat")[_FLAGS]) & _EXITING:
-                return False
-    return True
+            yield _stat_fields(f"/proc/{pid}/task/{thread}/stat")
+
+
+def is_busy(pid: int) -> bool:
+    """Whether a thread of the process runs or waits for a processor, where the host shows it."""
+    try:
+        return any(thread[_STATE] == b"R" for thread in _threads(pid))
+    except (OSError, IndexError):
+        return False
 
 
 def is_zombie(pid: int) -> bool:

@@ -12,6 +12,7 @@
 #include "ha_posix.h"
 #include "host/clock.h"
 #include "host/descriptor.h"
+#include "host/runtime.h"
 #include "host/wait.h"
 #include "server/channel.h"
 
@@ -105,7 +106,8 @@ static int choose_kind(struct exchange *exchange, enum frame_kind *kind)
         bool is_own = trunk->address.pid == getpid();
         if (is_own && !channel_is_waited_on(&trunk->address))
             return trunk_is_alive(exchange->use->connection->trunk) ? ETIMEDOUT : EBADF;
-        exchange->deadline = clock_now() + (is_own ? RECEIVER_GRACE : POSSIBLE_RECEIVER_GRACE);
+        exchange->latest = clock_now() + RECEIVER_GRACE;
+        exchange->deadline = is_own ? exchange->latest : clock_now() + POSSIBLE_RECEIVER_GRACE;
     } else if (timeout->flags) {
         exchange->deadline = timeout->deadline;
     }
@@ -174,6 +176,11 @@ static int give_up(struct exchange *exchange, int reason)
     struct trunk *trunk = exchange->use->connection->trunk;
     if (exchange->unblock_reason) {
         exchange->deadline = CLOCK_NEVER;
+        return GO_ON;
+    }
+    if (reason == ETIMEDOUT && exchange->timeout.immediate && clock_now() < exchange->latest &&
+        process_is_busy(trunk->address.pid)) {
+        exchange->deadline = clock_now() + POSSIBLE_RECEIVER_GRACE;
         return GO_ON;
     }
     if (lane_take_back(lane)) {

@@ -21,6 +21,7 @@ struct exchange {
     long status;   /* of the reply */
     /* How things stand. */
     int64_t deadline; /* of the state that it is in */
+    int64_t latest;   /* when a receiver that may wait gets no more grace */
     struct held_signals held;
     bool has_faulted;   /* the reply went where the caller has no memory (B108) */
     struct lane *outer; /* of the exchange in whose wait a signal handler has begun this one */

@@ -228,7 +228,7 @@ static char read_stat(const char *path, unsigned long fields[EXIT_CODE + 1])
 
 struct threads {
     const char *directory;
-    bool all_end;
+    bool all_end, any_runs;
 };
 
 static bool with_thread(const char *entry, void *argument)
@@ -237,18 +237,28 @@ static bool with_thread(const char *entry, void *argument)
     char path[PATH_MAX];
     unsigned long fields[EXIT_CODE + 1] = {0};
     snprintf(path, sizeof path, "%s/%s/stat", threads->directory, entry);
-    if (*entry != '.' && read_stat(path, fields) && !(fields[FLAGS] & EXITING))
+    char state = *entry == '.' ? 0 : read_stat(path, fields);
+    if (state && !(fields[FLAGS] & EXITING))
         threads->all_end = false;
-    return threads->all_end;
+    if (state == 'R')
+        threads->any_runs = true;
+    return true;
 }
 
-/* Whether none is left at work: a first thread that has ended by itself leaves the others. */
-static bool all_threads_end(pid_t pid)
+static struct threads look_at_threads(pid_t pid)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%ld/task", (long)pid);
     struct threads threads = {.directory = path, .all_end = true};
-    return runtime_each(path, with_thread, &threads) == 0 && threads.all_end;
+    if (runtime_each(path, with_thread, &threads))
+        threads.all_end = false;
+    threads.directory = NULL;
+    return threads;
+}
+
+bool process_is_busy(pid_t pid)
+{
+    return look_at_threads(pid).any_runs;
 }
 
 bool process_is_ending(pid_t pid)
@@ -262,7 +272,8 @@ bool process_is_ending(pid_t pid)
     /* From the moment on that it is killed; of one that is stopped, the last one says by what. */
     if (fields[PENDING_SIGNALS] & 1ul << (SIGKILL - 1) || (fields[EXIT_CODE] && state != 'T' && state != 't'))
         return true;
-    return (fields[FLAGS] & EXITING && (fields[THREADS] <= 1 || all_threads_end(pid))) || was_killed(pid);
+    /* A first thread that has ended by itself leaves the others at work. */
+    return (fields[FLAGS] & EXITING && (fields[THREADS] <= 1 || look_at_threads(pid).all_end)) || was_killed(pid);
 }
 
 int runtime_each(const char *path, bool (*function)(const char *entry, void *argument), void *argument)

@@ -50,6 +50,8 @@ bool process_is_gone(pid_t pid);
  * meets a server that is ending should be told anything else than who meets none (B40).
  */
 bool process_is_ending(pid_t pid);
+/* Whether one of its threads runs or waits for a processor, where the host shows it. */
+bool process_is_busy(pid_t pid);
 
 void runtime_before_fork(void);
 void runtime_after_fork(void);

@@ -253,8 +253,8 @@ MUTANTS = (
         "ESRCH for EBADF",
         "lost",
         KERNEL,
-        "            except BrokenPipeError:\n                raise failure(EBADF) from None\n            thread.sends_on",
-        "            except BrokenPipeError:\n                raise failure(ESRCH) from None\n            thread.sends_on",
+        "            except BrokenPipeError:\n                raise failure(EBADF) from None\n            thread",
+        "            except BrokenPipeError:\n                raise failure(ESRCH) from None\n            thread",
     ),
     Mutant(
         "EBADF for ESRCH",

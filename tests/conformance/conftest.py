@@ -3,13 +3,14 @@
 import contextlib
 import itertools
 import os
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 
 import ha_qnx
 
-from .peers import Peer, PeerPool
+from .cradle import Born, PeerPool
+from .peers import Peer
 from .servers import Server
 from .waiting import Task
 
@@ -38,6 +39,43 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backends" in metafunc.fixturenames:
         pairs = _pairs(metafunc.config)
         metafunc.parametrize("backends", pairs, ids=["-".join(pair) for pair in pairs], scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+    """Leave out what would run twice: with no other process in it, a test asks a backend the same with every other."""
+    kept: List[pytest.Item] = []
+    left_out: List[pytest.Item] = []
+    met = set()
+    for item in items:
+        pair = _parameters(item).get("backends")
+        alone = (item.nodeid.replace("-".join(pair), pair[0]), pair[0]) if pair and not _may_take_a_peer(item) else None
+        (left_out if alone in met else kept).append(item)
+        if alone is not None:
+            met.add(alone)
+    if left_out:
+        items[:] = kept
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _parameters(item: pytest.Item) -> Dict[str, Any]:
+    return dict(item.callspec.params) if hasattr(item, "callspec") else {}
+
+
+def _may_take_a_peer(item: pytest.Item) -> bool:
+    """Whether a fixture of the test names the pool of other processes, or a parameter says that there is one."""
+    fixtures = getattr(item, "fixturenames", ())
+    return "pool" in fixtures or not _WITH_A_PEER.isdisjoint(map(str, _parameters(item).values()))
+
+
+_WITH_A_PEER = {"far", "process"}
+
+
+@pytest.fixture(autouse=True)
+def no_unexpected_peer(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test takes another process that was thought to need none: it would be left out with other backends."""
+    taken = PeerPool.taken
+    yield
+    assert PeerPool.taken == taken or _may_take_a_peer(request.node), "see pytest_collection_modifyitems"
 
 
 def _pairs(config: pytest.Config) -> List[Tuple[str, str]]:
@@ -132,11 +170,11 @@ def pool() -> Iterator[PeerPool]:
 
 
 @pytest.fixture
-def start_peer(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Callable[[], Peer]]:
+def start_peer(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Callable[[], Born]]:
     """Starts another process."""
-    peers: List[Peer] = []
+    peers: List[Born] = []
 
-    def start() -> Peer:
+    def start() -> Born:
         peers.append(pool.take(backends[1]))
         return peers[-1]
 
@@ -146,7 +184,7 @@ def start_peer(backends: Tuple[str, str], pool: PeerPool) -> Iterator[Callable[[
 
 
 @pytest.fixture
-def peer(start_peer: Callable[[], Peer]) -> Peer:
+def peer(start_peer: Callable[[], Born]) -> Born:
     """Another process."""
     return start_peer()
 

@@ -169,23 +169,6 @@ class Peer:
         self._answers.close()
 
 
-class PeerPool:
-    """Peers that are started ahead of time."""
-
-    def __init__(self) -> None:
-        self._spare: Dict[str, Peer] = {}
-
-    def take(self, backend: str) -> Peer:
-        """A fresh process."""
-        peer = self._spare.pop(backend, None) or Peer(backend)
-        self._spare[backend] = Peer(backend)
-        return peer
-
-    def close(self) -> None:
-        for peer in self._spare.values():
-            peer.close()
-
-
 class _Answers:
     """The way back, shared by the threads of a peer."""
 

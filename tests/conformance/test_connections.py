@@ -30,6 +30,7 @@ from ha_qnx import (
 from .clients import Client, Start, detach, expect_nothing_waits
 from .expect import fails_with
 from .marks import checks, open_point
+from .cradle import Born
 from .peers import Peer
 from .servers import free_numbers, is_descriptor, take_descriptors
 
@@ -200,11 +201,10 @@ def test_the_channel_of_one_process_is_none_of_another(qnx: Any, peer: Peer) -> 
 
 
 @checks("B40")
-def test_a_zombie_cannot_be_connected_to(qnx: Any, peer: Peer) -> None:
+def test_a_zombie_cannot_be_connected_to(qnx: Any, peer: Born) -> None:
     """A process that has ended but whose parent has not yet asked for its exit status is ESRCH."""
     chid = peer.run(create_channel)
-    peer.signal(signal.SIGKILL)
-    os.waitid(os.P_PID, peer.pid, os.WEXITED | os.WNOWAIT)
+    peer.become_a_zombie(by=signal.SIGKILL)
     with fails_with(ESRCH):
         qnx.ConnectAttach(0, peer.pid, chid)
 

@@ -29,6 +29,7 @@ from ha_qnx import (
     MessageInfo,
 )
 
+from .cradle import Born
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
@@ -299,20 +300,18 @@ def test_a_successor_takes_the_name_of_a_killed_server_at_once(
 
 
 @checks("B295")
-def test_a_name_is_free_before_its_dead_server_is_reaped(qnx: Any, peer: Peer, name: str) -> None:
+def test_a_name_is_free_before_its_dead_server_is_reaped(qnx: Any, peer: Born, name: str) -> None:
     """The name goes with the process; it does not wait until the parent has taken note."""
     Server(peer, name)
-    peer.signal(signal.SIGKILL)
-    os.waitid(os.P_PID, peer.pid, os.WEXITED | os.WNOWAIT)
+    peer.become_a_zombie(by=signal.SIGKILL)
     assert qnx.name_attach(name).path == name
 
 
 @checks("B305")
-def test_a_name_is_not_found_before_its_dead_server_is_reaped(qnx: Any, peer: Peer, name: str) -> None:
+def test_a_name_is_not_found_before_its_dead_server_is_reaped(qnx: Any, peer: Born, name: str) -> None:
     """name_open of the name of a zombie fails with ENOENT."""
     peer.run(attach, name)
-    peer.signal(signal.SIGKILL)
-    os.waitid(os.P_PID, peer.pid, os.WEXITED | os.WNOWAIT)
+    peer.become_a_zombie(by=signal.SIGKILL)
     with fails_with(ENOENT):
         qnx.name_open(name)
 

@@ -18,9 +18,10 @@ from ha_qnx import (
 )
 
 from .clients import Client, Start, take_priority
+from .cradle import PeerPool
 from .expect import fails_with
 from .marks import checks, open_point
-from .peers import Peer, PeerPool
+from .peers import Peer
 from .receiving import PULSE_SIZE, assert_nothing_waits, receive_message, receive_pulse, receive_values
 from .servers import create_channel
 from .waiting import DEADLINE, eventually

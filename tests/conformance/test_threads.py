@@ -11,9 +11,10 @@ import pytest
 from ha_qnx import MessageInfo
 
 from .clients import Client, Start
+from .cradle import PeerPool
 from .expect import fails_with
 from .marks import checks
-from .peers import Peer, PeerPool
+from .peers import Peer
 from .receiving import assert_nothing_waits, receive_message
 from .waiting import DEADLINE, eventually, rounds
 

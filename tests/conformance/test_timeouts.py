@@ -10,9 +10,10 @@ import pytest
 from ha_qnx import NTO_TIMEOUT_RECEIVE, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND, TIMER_ABSTIME
 
 from .clients import Call, Client, Start
+from .cradle import PeerPool
 from .expect import fails_with
 from .marks import checks, open_point
-from .peers import Peer, PeerPool
+from .peers import Peer
 from .receiving import (
     PATIENCE,
     PULSE_SIZE,

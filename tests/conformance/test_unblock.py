@@ -23,9 +23,10 @@ from ha_qnx import (
 )
 
 from .clients import Call, Client, Start, take_priority
+from .cradle import PeerPool
 from .expect import fails_with
 from .marks import checks, open_point
-from .peers import Peer, PeerPool
+from .peers import Peer
 from .receiving import assert_nothing_waits, receive_message, receive_pulse
 
 # Nanoseconds of a timeout that is to expire, but not before a test has done what has to come first.

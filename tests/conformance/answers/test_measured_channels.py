@@ -18,12 +18,12 @@ from ha_qnx import (
 )
 
 from ..clients import Client
+from ..cradle import Born
 from ..peers import Peer
 from ..receiving import receive_message
 from ..servers import Server, StartPeer, answer, create_channel
 from ..waiting import DEADLINE, Task
 from .asking import Answers, measured
-from .cradle import Born
 from .ledgers import receive
 from .notation import (
     PULSE_SIZE,

@@ -1,4 +1,4 @@
-"""Processes that are forked, not started: there are many in these tests, and a new interpreter for each takes long.
+"""Peers that are forked, not started: there are many in the suite, and a new interpreter for each takes long.
 
 A cradle is a process that has loaded all that is needed and made nothing. What is forked from it is as good as a new
 process, and as a peer it looks like any other one.
@@ -7,16 +7,17 @@ process, and as a peer it looks like any other one.
 import contextlib
 import importlib
 import os
+import pathlib
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 from multiprocessing.connection import Connection
-from typing import Any, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
-from ..peers import Peer, out_of_the_way, serve
-from ..waiting import DEADLINE, eventually
+from .peers import Peer, out_of_the_way, serve
+from .waiting import DEADLINE, eventually
 
 
 def load(_qnx: Any, modules: Sequence[str]) -> None:
@@ -110,9 +111,12 @@ class Born(Peer):
         """Let it end by itself, once its main thread has nothing to do."""
         self._socket.shutdown(socket.SHUT_WR)
 
-    def become_a_zombie(self) -> None:
-        """Let it end by itself, and wait until it has, but leave it a zombie."""
-        self.leave()
+    def become_a_zombie(self, by: int = 0) -> None:
+        """Let it end by itself or by a signal, and wait until it has, but leave it a zombie."""
+        if by:
+            self.signal(by)
+        else:
+            self.leave()
         self._cradle.run(wait_for_zombie, self.pid)
 
     def close(self) -> None:
@@ -142,3 +146,32 @@ class Cradle:
         self._peer.close()
         self._listener.close()
         shutil.rmtree(self._directory)
+
+
+class PeerPool:
+    """Where peers come from: a cradle for each backend."""
+
+    #: How many have been taken.
+    taken = 0
+
+    def __init__(self) -> None:
+        self._cradles: Dict[str, Cradle] = {}
+
+    def take(self, backend: str) -> Born:
+        """A fresh process."""
+        PeerPool.taken += 1
+        if backend not in self._cradles:
+            self._cradles[backend] = Cradle(backend, _modules())
+        return self._cradles[backend].bear()
+
+    def close(self) -> None:
+        """End them."""
+        for cradle in self._cradles.values():
+            cradle.close()
+
+
+def _modules() -> List[str]:
+    """The modules whose functions peers are asked to call, and what those import."""
+    here = pathlib.Path(__file__).parent
+    files = sorted(path.relative_to(here) for path in here.glob("**/test_*.py"))
+    return [".".join([__package__, *file.with_suffix("").parts]) for file in files]

@@ -28,9 +28,9 @@ from ha_qnx import (
 )
 
 from .clients import Client, Start, detach, expect_nothing_waits
+from .cradle import Born
 from .expect import fails_with
 from .marks import checks, open_point
-from .cradle import Born
 from .peers import Peer
 from .servers import free_numbers, is_descriptor, take_descriptors
 

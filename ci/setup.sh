@@ -5,7 +5,7 @@
 # ignores it: .venv-VERSION/ and build/wheel/. A second run uses both again; the wheel is built anew when a file that
 # could be in it has changed.
 
-checkout=$(cd "$(dirname "$0")/.." && pwd) || exit 1
+checkout=${checkout:-$(cd "$(dirname "$0")/.." && pwd)} || exit 1
 wheels=$checkout/build/wheel
 PIP_DISABLE_PIP_VERSION_CHECK=1
 PIP_ROOT_USER_ACTION=ignore

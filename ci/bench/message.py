@@ -61,7 +61,7 @@ def serve(name: str, main_thread: bool) -> None:
                 os._exit(0)
             ha_qnx.MsgReply(rcvid, 0, answer)
 
-    _in_thread(loop, main_thread)
+    in_thread(loop, main_thread)
 
 
 def client(name: str, main_thread: bool, descriptor: bool, messages: int) -> Dict[str, float]:
@@ -87,7 +87,7 @@ def client(name: str, main_thread: bool, descriptor: bool, messages: int) -> Dic
                 send(coid, message, reply)
                 taken.append(now() - start)
 
-    _in_thread(measure, main_thread)
+    in_thread(measure, main_thread)
     return {which: statistics.median(taken) for which, taken in times.items()}
 
 
@@ -144,7 +144,7 @@ def _connect(recovery: Any, name: str, descriptor: bool) -> int:
     return coid
 
 
-def _in_thread(call: Callable[[], None], main_thread: bool) -> None:
+def in_thread(call: Callable[[], None], main_thread: bool) -> None:
     if main_thread:
         call()
         return

@@ -1,8 +1,8 @@
 """What messages cost in the shapes that users give them, beside others' messages and the C floor.
 
-Everything that is compared is measured in turn, a fraction of a second at a time, in each round of one run: each ratio is
-the median of the rounds' ratios, so that a change of the machine's speed meets both sides. All processes of a case live
-as long as the run; those that are not measured do nothing.
+Everything that is compared is measured in turn, a fraction of a second at a time, in each round of one run: each ratio
+is the median of the rounds' ratios, so that a change of the machine's speed meets both sides. All processes of a case
+live as long as the run; those that are not measured do nothing.
 
     sh ci/bench/run [--quick] [--json] [--only NAME ...] [--seed N]
 
@@ -203,7 +203,8 @@ class Run:
                 each.clients(1)
             crowds = self._crowds(pair)
             idle = self._idle(pair)
-            for self._round in range(1, self.plan.rounds + 1):
+            for number in range(1, self.plan.rounds + 1):
+                self._round = number
                 for place in (PINNED, FREE):
                     self._measure_floor(place)
                     for case, each in pairs:
@@ -335,7 +336,9 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="what a minute is enough for; the figures are rough")
     parser.add_argument("--json", action="store_true", help="print one JSON object, with what each round has found")
-    parser.add_argument("--only", action="append", choices=GROUPS, metavar="NAME", help="only this group; may be repeated")
+    parser.add_argument(
+        "--only", action="append", choices=GROUPS, metavar="NAME", help="only this group; may be repeated"
+    )
     parser.add_argument("--seed", type=int, help="which shapes the group random chooses; told at the end")
     parser.add_argument("--rounds", type=int, help="more or fewer than usual")
     parser.add_argument("--pictures", metavar="DIRECTORY", help="draw latency.svg and throughput.svg there")

@@ -82,7 +82,9 @@ def _goals(found: Found) -> Iterator[Goal]:
     crowd = [(ratio(found, "fallback, 8 processes", "pyzmq, 8 processes", "per_second"), "8 processes")]
     yield Goal("8 client processes, messages a second / pyzmq", 2, True, worst(crowd, min))
     for peer, limit in (("pyzmq", 2.5), ("pynng", 4.5), ("Pyro5", 8), ("grpcio", 30)):
-        ratios = [(ratio(found, f"{peer}, {place}", f"fallback: plain, {place}"), place) for place in ("pinned", "free")]
+        ratios = [
+            (ratio(found, f"{peer}, {place}", f"fallback: plain, {place}"), place) for place in ("pinned", "free")
+        ]
         yield Goal(f"{peer} / ours, 64 B", limit, True, worst(ratios, min))
     many = [key for key in among(r"idle connections: \d+") if key != "idle connections: 0"]
     yield Goal("many idle connections, latency / none", 1.1, False, worst(above(many, "idle connections: 0")))
@@ -94,7 +96,9 @@ def _goals(found: Found) -> Iterator[Goal]:
     yield Goal("native, any shape / C floor", 2.0, False, worst(above(natives, floor)))
     recovered = found.get("recovery", {}).get("ratio")
     yield Goal("recovery / fresh open and round trip", 2, False, (recovered[0], "") if recovered else None)
-    imported = [(ratio(found, "import: ha_qnx with its backend", "import: socket, ctypes and selectors", "milliseconds"), "")]
+    imported = [
+        (ratio(found, "import: ha_qnx with its backend", "import: socket, ctypes and selectors", "milliseconds"), "")
+    ]
     yield Goal("import with the backend / socket, ctypes and selectors", 2, False, worst(imported))
     plain = found.get("fallback: plain, pinned", {})
     spread = [high / middle for high, middle in zip(plain.get("p99", ()), plain.get("median", ()))]
@@ -121,8 +125,8 @@ def text(results: Mapping[str, Any]) -> str:
     machine, plan = results["machine"], results["plan"]
     lines = [
         f"$ {results['command']}   (seed {results['seed']}, {results['seconds']} s, {plan['rounds']} rounds)",
-        f"{machine['python']}, {machine['kernel']}, {machine['processor']}, {machine['cpus']} CPUs, load {machine['load']};"
-        f" peers: {', '.join(machine['peers'])}",
+        f"{machine['python']}, {machine['kernel']}, {machine['processor']}, {machine['cpus']} CPUs",
+        f"load {machine['load']}; peers: {', '.join(machine['peers'])}",
         "",
         "Medians of the rounds; ratios are medians of the rounds' ratios. CPU is that of both sides, a message.",
         "",

@@ -137,17 +137,25 @@ class Channel:
                     read_into = lane.read_into
                     filled = read_into(buffer)
                     kind, priority, lane.tid, sent, room = _unpack_timeless(buffer)
+                    window = lane.shared
                     if (
-                        filled == _MESSAGE_HEADER + sent
-                        and kind == _MESSAGE
-                        and room <= _INLINE_ROOM
+                        kind == _MESSAGE
                         and 0 < priority < 256
+                        and (
+                            (filled == _MESSAGE_HEADER + sent and room <= _INLINE_ROOM)
+                            if window is None
+                            else (filled == _MESSAGE_HEADER and (sent + 7 & ~7) + room <= len(window))
+                        )
                     ):
                         lane.idle = False
                         lane.priority = priority
                         lane.room = room
                         lane.sent = lane.received = sent
-                        if sent <= len(sink):
+                        if window is not None:
+                            lane.received = count = min(sent, len(sink))
+                            with memoryview(sink) as target:  # To a bytearray it would be copied twice.
+                                target[:count] = window[:count]
+                        elif sent <= len(sink):
                             sink[:sent] = buffer[_MESSAGE_HEADER:filled]
                         else:
                             lane.received = count = len(sink)

@@ -14,12 +14,13 @@ What becomes of a message on its lane is in exchange.py, and which number a conn
 import contextlib
 import fcntl
 import io
+import operator
 import os
 import socket
 import threading
 import time
 from errno import EAGAIN, EBADF, EINTR, ETIMEDOUT
-from typing import Callable, List, Optional, Sequence, Set, Union
+from typing import Callable, List, Optional, Sequence, Set, Tuple
 
 from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_COF_CLOEXEC
 from ha_qnx.errors import failure
@@ -245,14 +246,12 @@ class Lane:
             self.window.close()
 
 
-class _NoMoreLanes:
+class _NoMoreLanes(List[Lane]):
     """Stands in for a connection's idle lanes once it is detached: what is still out is closed when it comes back."""
 
     def __init__(self, connection: "Connection") -> None:
+        super().__init__()
         self._connection = connection
-
-    def pop(self) -> Lane:
-        raise IndexError
 
     def append(self, lane: Lane) -> None:
         self._connection.discard(lane)
@@ -272,7 +271,7 @@ class Connection:
         self.reads_are_restarted = False
         self._lanes: Set[Lane] = set()
         self._lock = threading.Lock()
-        self.idle: Union[List[Lane], _NoMoreLanes] = []
+        self.idle: List[Lane] = []
         self._idle_windows: List[Lane] = []
         trunk.connections.add(self)
 
@@ -286,14 +285,8 @@ class Connection:
         """
         if self.detached:
             raise failure(EBADF)
-        idle = self._idle_windows if size else self.idle
-        try:
-            lane = idle.pop()
-            if lane.window is None or lane.window.size >= size:
-                return lane
-            self.discard(lane)
-        except IndexError:
-            pass
+        with contextlib.suppress(IndexError):
+            return self._take_window(size) if size else self.idle.pop()
         self.reads_are_restarted = host.restarts_reads()
         window = host.Window.create(_window_size(size)) if size else None
         try:
@@ -302,6 +295,33 @@ class Connection:
             if window:
                 window.close()
             raise
+
+    def idle_window(self, size: int) -> Tuple[Lane, memoryview]:
+        """An idle lane with a window of at least so many bytes, and the memory of that.
+
+        Raises:
+            IndexError: there is none; ``lane`` knows what to do.
+        """
+        lane = self._take_window(size)
+        view = lane.window.view if lane.window is not None else None
+        if view is None:
+            self.release(lane)
+            raise IndexError
+        return lane, view
+
+    def _take_window(self, size: int) -> Lane:
+        """An idle lane with a window of at least so many bytes.
+
+        Raises:
+            IndexError: there is none.
+        """
+        idle = self._idle_windows
+        for lane in reversed(idle):
+            if lane.window is not None and lane.window.size >= size:
+                with contextlib.suppress(ValueError):  # Another thread has just taken it.
+                    idle.remove(lane)
+                    return lane
+        raise IndexError
 
     def _open_lane(self, window: Optional[host.Window], deadline: Optional[float], thread: Thread) -> Lane:
         thread.is_wanted_back = False
@@ -342,10 +362,28 @@ class Connection:
             self.discard(lane)
         elif lane.window is None:
             self.idle.append(lane)
-        elif self.detached or lane.window.size > limits.WINDOW_KEPT or len(self._idle_windows) >= limits.WINDOWS_KEPT:
-            self.discard(lane)
         else:
-            self._idle_windows.append(lane)
+            self._keep_window(lane, lane.window.size)
+
+    def _keep_window(self, lane: Lane, size: int) -> None:
+        """Keep a lane for the sake of its window, as far as it is worth that; the largest are."""
+        idle = self._idle_windows
+        others = [(other.window.size, other) for other in idle if other.window is not None]
+        if size > limits.WINDOW_KEPT or (
+            size > limits.WINDOW_LARGE and any(other > limits.WINDOW_LARGE for other, _lane in others)
+        ):
+            self.discard(lane)
+            return
+        if len(others) >= limits.WINDOWS_KEPT:
+            smallest, least = min(others, key=operator.itemgetter(0))
+            if smallest < size:
+                with contextlib.suppress(ValueError):  # Another thread has just taken it.
+                    idle.remove(least)
+                    idle.append(lane)
+                    lane = least
+            self.discard(lane)
+            return
+        idle.append(lane)
 
     def discard(self, lane: Lane) -> None:
         """Close a lane, whatever it was doing: the server sees its message withdrawn, or its client gone."""
@@ -386,8 +424,9 @@ class Connection:
                 return
             self.detached = True
             idle, self.idle = self.idle, _NoMoreLanes(self)
+            windows, self._idle_windows = self._idle_windows, _NoMoreLanes(self)
         flags = self.trunk.channel_flags() or 0
-        for lane in [*idle, *self._idle_windows] if isinstance(idle, list) else []:
+        for lane in (*idle, *windows):
             self.discard(lane)
         with self._lock:
             busy = list(self._lanes)

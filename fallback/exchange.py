@@ -40,7 +40,7 @@ def exchange(
     window = 0 if size <= wire.INLINE_SEND and room <= wire.INLINE_ROOM else wire.reply_area(size) + room
     kind = _message_kind(timeout)
     lane = connection.lane(window, _lane_deadline(timeout), thread)
-    attempt = Exchange(connection, lane, thread, sinks)
+    attempt = Exchange(connection, lane, thread, sinks, size)
     attempt.post(sources, kind)
     thread.sends_on = lane
     try:
@@ -62,12 +62,12 @@ def announce_copy(connection: Connection, original: MessageInfo, threads: Thread
 class Exchange:
     """One message and its reply, with everything that can come between: timeouts, signals, a server that dies."""
 
-    def __init__(self, connection: Connection, lane: Lane, thread: Thread, sinks: Buffers) -> None:
+    def __init__(self, connection: Connection, lane: Lane, thread: Thread, sinks: Buffers, size: int) -> None:
         self._connection = connection
         self._lane = lane
         self._thread = thread
         self._sinks = sinks
-        self._reply_area = 0
+        self._reply_area = wire.reply_area(size)  # Where the reply lies, if there is a window.
         self._received = False
         self._unblock_reason = 0
         self._lane_is_back = False
@@ -89,7 +89,6 @@ class Exchange:
                 for source in sources:
                     lane.window.write(offset, source)
                     offset += len(source)
-                self._reply_area = wire.reply_area(size)
                 lane.post(frame)
             else:
                 lane.post(b"".join((frame, *sources)))

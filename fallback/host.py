@@ -386,6 +386,8 @@ class Window:
         self.fd = fd
         self.size = size
         self._memory = memory
+        #: The memory, if it is mapped: as long as the window is open, and no longer.
+        self.view = None if memory is None else memoryview(memory)
 
     @classmethod
     def create(cls, size: int) -> "Window":
@@ -426,8 +428,8 @@ class Window:
 
     def write(self, offset: int, data: memoryview) -> None:
         """Copy ``data`` into the window."""
-        if self._memory is not None:
-            self._memory[offset : offset + len(data)] = data
+        if self.view is not None:
+            self.view[offset : offset + len(data)] = data
             return
         while data:
             count = os.pwrite(self.fd, data, offset)
@@ -439,9 +441,8 @@ class Window:
         Raises:
             ValueError: the client has made the file smaller in the meantime.
         """
-        if self._memory is not None:
-            with memoryview(self._memory) as view:
-                target[:] = view[offset : offset + len(target)]
+        if self.view is not None:
+            target[:] = self.view[offset : offset + len(target)]
             return
         while target:
             count = os.preadv(self.fd, [target], offset) if hasattr(os, "preadv") else self._pread(target, offset)
@@ -457,7 +458,8 @@ class Window:
     def close(self) -> None:
         """Give the memory back; once is enough."""
         if self.fd >= 0:
-            if self._memory is not None:
+            if self._memory is not None and self.view is not None:
+                self.view.release()
                 self._memory.close()
             os.close(self.fd)
             self.fd = -1

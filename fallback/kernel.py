@@ -347,25 +347,38 @@ class SocketKernel(Kernel):
     # Sending.
 
     def MsgSend(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
-        # The path of almost every message: bytes out, a bytearray in, an idle lane, nothing armed. _send does the rest.
-        if type(smsg) is not bytes or type(rmsg) is not bytearray or type(coid) is not int or self._timeouts:
+        # The path of almost every message: an idle lane, nothing armed. _send does the rest.
+        if type(smsg) is not bytes:
+            smsg = readable(smsg)
+        if type(rmsg) is not bytearray:
+            rmsg = writable(rmsg)
+        if type(coid) is not int:
+            coid = as_int("coid", coid)
+        if self._timeouts or _getsignal(_SIGPIPE) is not _IGNORED:
             return self._send(coid, [readable(smsg)], [writable(rmsg)])
         size, room = len(smsg), len(rmsg)
-        if size > _INLINE_SEND or room > _INLINE_ROOM or _getsignal(_SIGPIPE) is not _IGNORED:
-            return self._send(coid, [readable(smsg)], [writable(rmsg)])
         try:
             connection = self._connections[coid]
             if connection.cookie and _lseek(coid, 0, 1) != connection.cookie:
                 raise failure(EBADF)
-            lane = connection.idle.pop()
+            if size <= _INLINE_SEND and room <= _INLINE_ROOM:
+                lane = connection.idle.pop()
+                window = None
+            else:
+                lane, window = connection.idle_window((size + 7 & ~7) + room)
         except (KeyError, IndexError, OSError):
             return self._send(coid, [readable(smsg)], [writable(rmsg)])
         holds_lane = True
         try:
             thread = self._local.thread
+            frame = _pack_message(_MESSAGE, thread.priority, thread.tid, size, room, _now())
+            if window is None:
+                frame += smsg
+            else:
+                window[:size] = smsg
             write = lane.write
             try:
-                write(_pack_message(_MESSAGE, thread.priority, thread.tid, size, room, _now()) + smsg)
+                write(frame)
             except BrokenPipeError:
                 raise failure(EBADF) from None
             thread.sends_on = lane
@@ -386,14 +399,19 @@ class SocketKernel(Kernel):
                 read_into = lane.read_into
                 count = read_into(buffer)
             kind, status, length = _unpack_plain_reply(buffer)
-            if kind != _REPLY or count != _REPLY_HEADER + length or length > room:
+            whole = _REPLY_HEADER + length if window is None else _REPLY_HEADER
+            if kind != _REPLY or count != whole or length > room:
                 holds_lane = False
                 return self._finish(connection, lane, rmsg, coid, smsg, count, None)
-            if length:
+            if window is not None:
+                start = size + 7 & ~7
+                with memoryview(rmsg) as sink:  # To a bytearray it would be copied twice.
+                    sink[:length] = window[start : start + length]
+            elif length:
                 rmsg[:length] = buffer[_REPLY_HEADER:count]
             holds_lane = False
             thread.sends_on = None
-            if lane.is_interrupted:
+            if lane.is_interrupted or window is not None:
                 connection.release(lane)
             else:
                 connection.idle.append(lane)
@@ -405,13 +423,13 @@ class SocketKernel(Kernel):
             raise
 
     def _finish(
-        self, connection: Connection, lane: Lane, rmsg: bytearray, coid: int, smsg: bytes, count: Optional[int],
+        self, connection: Connection, lane: Lane, rmsg: BytesLike, coid: int, smsg: BytesLike, count: Optional[int],
         raised: Optional[BaseException],
     ) -> int:  # fmt: skip
         """Go on with an exchange that turned out to be unusual after its message was sent."""
         thread = self._local.thread
         with memoryview(rmsg) as sink:
-            started = Exchange(connection, lane, thread, [sink])
+            started = Exchange(connection, lane, thread, [sink], len(smsg))
             try:
                 number, status = started.complete(None, count, raised)
             finally:
@@ -509,19 +527,27 @@ class SocketKernel(Kernel):
         return channel
 
     def MsgReply(self, rcvid: int, status: int, msg: Optional[BytesLike] = None) -> int:
+        if type(msg) is not bytes:
+            msg = readable(msg)
         lane = self._lane_by_rcvid.get(rcvid)
-        if lane is None or type(msg) is not bytes or type(rcvid) is not int or _getsignal(_SIGPIPE) is not _IGNORED:
+        if lane is None or type(rcvid) is not int or _getsignal(_SIGPIPE) is not _IGNORED:
             return self._reply(rcvid, status, [readable(msg)])
         size = len(msg)
         try:
-            frame = _pack_plain_reply(_REPLY, status, size) + msg
+            frame = _pack_plain_reply(_REPLY, status, size)
         except struct.error:
             return self._reply(rcvid, status, [readable(msg)])  # It says what is wrong with the status.
         unusual = lane.unusual
-        if unusual or size > lane.room or size > _INLINE_REPLY:
+        window = lane.shared
+        if unusual or size > lane.room or (size > _INLINE_REPLY and window is None):
             return self._reply(rcvid, status, [readable(msg)])
+        if window is None:
+            frame += msg
         if self._lane_by_rcvid.pop(rcvid, None) is None:
             raise failure(ESRCH)  # Another thread has answered it.
+        if window is not None:  # Not before the message is ours alone to answer: it may be another one's by then.
+            start = lane.sent + 7 & ~7
+            window[start : start + size] = msg
         lane.rcvid = 0
         if lane.unusual:  # Its client wants to be freed, as another thread has just heard.
             with lane.lock:

@@ -22,11 +22,13 @@ OUR_DESCRIPTORS: Final = 512
 # written. libha: client/lane.c.
 WINDOW_MIN: Final = 1 << 16
 # Windows have sizes that are powers of two, up to this one, so that they can be used again, and are kept when their
-# message is answered. Memory is not held for rare larger ones, which are as large as they need to be.
-# libha: client/lane.h.
-WINDOW_KEPT: Final = 1 << 24
-# So many windows are kept for one connection, which holds at most 64 MiB when it is not in use. Lanes without a window
-# cost little, and are all kept. libha: client/connection.c.
+# message is answered: to have the host give the memory anew costs several times what it costs to copy a message into
+# it. Memory is not held for rare larger ones, which are as large as they need to be. libha: client/lane.h.
+WINDOW_KEPT: Final = 1 << 26
+# Of those that are larger than this, one connection keeps one. libha: client/lane.h.
+WINDOW_LARGE: Final = 1 << 24
+# So many windows are kept for one connection, the largest of them, which holds at most 112 MiB when it is not in use:
+# what its messages have written to. Lanes without a window cost little, and are all kept. libha: client/connection.c.
 WINDOWS_KEPT: Final = 4
 # How long a new client waits for room in the backlog of a server that does not accept. libha: client/trunk.c.
 BACKLOG_WAIT: Final = 5.0

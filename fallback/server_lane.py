@@ -128,6 +128,7 @@ class ServerLane:
         "received",
         "room",
         "sent",
+        "shared",
         "tid",
         "unblock_pulse",
         "unusual",
@@ -147,6 +148,8 @@ class ServerLane:
         self.coid = coid
         self.read_fd, self.write_fd = fds
         self.window = window
+        #: The memory of the window, if there is one and it is mapped.
+        self.shared = None if window is None else window.view
         self.buffer = bytearray(wire.FRAME_MAX)
         self.view = memoryview(self.buffer)
         self.read_into = host.reader(self.read_fd)
@@ -159,7 +162,8 @@ class ServerLane:
         # Whether its messages can be received without the lock at all, and whether the next one can; whether the answer
         # takes more than one plain frame.
         self.is_pipe = host.is_pipe(self.read_fd)
-        self.is_plain = self.idle = window is None and self.is_pipe and host.news_goes_to_one()
+        is_ready = window is None or self.shared is not None
+        self.is_plain = self.idle = is_ready and self.is_pipe and host.news_goes_to_one()
         self.unusual = not self.is_plain
         self.unblock_pulse: Optional[Pulse] = None
         self.written: Optional[Written] = None

@@ -501,6 +501,38 @@ def test_messages_and_replies_lie_in_any_kind_of_buffer(qnx: Any, start: Start, 
         task.result()
 
 
+def echo(qnx: Any, chid: int, messages: int) -> None:
+    """Answer so many messages, each with its own bytes from the first to the last."""
+    buffer = bytearray(BLANK * max(SIZES))
+    for _ in range(messages):
+        info = MessageInfo()
+        rcvid = qnx.MsgReceive(chid, buffer, info)
+        qnx.MsgReply(rcvid, info.msglen, memoryview(buffer)[: info.msglen][::-1].tobytes())
+
+
+def send_each(qnx: Any, coid: int, sizes: List[int], less: int) -> List[Tuple[int, bytes]]:
+    """Send messages of these sizes, with room for so many bytes less of each reply."""
+    found = []
+    for size in sizes:
+        reply = bytearray(BLANK * max(0, size - less))
+        found.append((qnx.MsgSend(coid, pattern(size), memoryview(reply)), bytes(reply)))
+    return found
+
+
+@checks("B76", "B84", "B90", "B91")
+@pytest.mark.parametrize("less", [0, 5])
+def test_messages_of_all_sizes_follow_each_other_on_one_connection(
+    qnx: Any, start: Start, client: Client, less: int
+) -> None:
+    """Nothing is left in the next message or reply of what was in the last one, be it larger or smaller."""
+    sizes = [*SIZES, *reversed(SIZES), *(size for pair in zip(SIZES, reversed(SIZES)) for size in pair)]
+    chid = qnx.ChannelCreate(0)
+    server = start(echo, qnx, chid, len(sizes))
+    found = client.start(send_each, client.attach(chid), sizes, less).result()
+    assert found == [(size, pattern(size)[::-1][: max(0, size - less)]) for size in sizes]
+    server.result()
+
+
 # What is known about a message.
 
 

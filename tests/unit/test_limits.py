@@ -166,6 +166,40 @@ def test_a_few_windows_are_kept(served: Served) -> None:
     assert [lane.window.fd < 0 for lane in lanes if lane.window] == [False] * limits.WINDOWS_KEPT + [True] * 2
 
 
+def test_the_largest_windows_are_kept(served: Served) -> None:
+    """One that is too small for the next message is of less use than the one that this message has needed."""
+    connection = connection_of(served)
+    small = with_windows(connection, *[limits.WINDOW_MIN] * limits.WINDOWS_KEPT)
+    for lane in small:
+        connection.release(lane)
+    (larger,) = with_windows(connection, 2 * limits.WINDOW_MIN)
+    connection.release(larger)
+    assert with_windows(connection, 2 * limits.WINDOW_MIN) == [larger]
+    assert [lane.window.fd < 0 for lane in small if lane.window] == [True, False, False, False]
+
+
+def test_a_small_window_does_not_go_for_a_large_one(served: Served) -> None:
+    """Messages of several sizes take turns on one connection, and each finds its window again."""
+    connection = connection_of(served)
+    lanes = with_windows(connection, limits.WINDOW_MIN, 4 * limits.WINDOW_MIN)
+    for lane in lanes:
+        connection.release(lane)
+    (large,) = with_windows(connection, 3 * limits.WINDOW_MIN)
+    assert large is lanes[1]
+    assert with_windows(connection, 1) == [lanes[0]]
+
+
+def test_one_very_large_window_is_kept(served: Served) -> None:
+    """A message of many megabytes that comes again does not make the host give its memory again; two hold no more."""
+    connection = connection_of(served)
+    first, second = with_windows(connection, limits.WINDOW_LARGE + 1, limits.WINDOW_LARGE + 1)
+    connection.release(first)
+    connection.release(second)
+    assert with_windows(connection, 2 * limits.WINDOW_LARGE) == [first]
+    assert second.window
+    assert second.window.fd < 0
+
+
 def test_a_giant_is_not_kept(served: Served) -> None:
     """The memory of a very large message is given back with its reply."""
     connection = connection_of(served)

@@ -42,6 +42,7 @@ IN_C = {
     "SLOTS": ("number.c", "SLOT_LIMIT", -1, 1),
     "WINDOW_MIN": ("client/lane.c", "WINDOW_MIN", 0, 1),
     "WINDOW_KEPT": ("client/lane.h", "WINDOW_KEPT", 0, 1),
+    "WINDOW_LARGE": ("client/lane.h", "WINDOW_LARGE", 0, 1),
     "WINDOWS_KEPT": ("client/connection.c", "WINDOWS_KEPT", 0, 1),
     "BACKLOG_WAIT": ("client/trunk.c", "BACKLOG_LIMIT", 0, 1),
     "LANE_WAIT": ("client/trunk.c", "PASSING_LIMIT", 0, 1),

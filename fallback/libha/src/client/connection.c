@@ -13,8 +13,9 @@
 #include "wire.h"
 
 /*
- * So many windows are kept for the next messages, since no more threads than that are likely to send large messages at
- * once, again and again: a connection that is not in use holds at most 64 MiB.
+ * So many windows are kept for the next messages, the largest of them, since no more threads than that are likely to send
+ * large messages at once, again and again: a connection that is not in use holds at most 112 MiB, what its messages have
+ * written to.
  */
 #define WINDOWS_KEPT 4
 
@@ -82,20 +83,41 @@ static struct lane *take_idle(struct connection *connection, uint64_t window)
     return lane;
 }
 
-static bool give_back(struct connection *connection, struct lane *lane)
+/* Keeps a lane with a window, if that is worth it; the lane that is not kept then, this one or a smaller one, or NULL. */
+static struct lane *keep_window(struct connection *connection, struct lane *lane)
 {
-    struct lane **list = &connection->idle;
-    if (connection->detached || lane->is_spoilt)
-        return false;
-    if (lane->window_size) {
-        if (lane->window_size > WINDOW_KEPT || connection->idle_window_count == WINDOWS_KEPT)
-            return false;
-        list = &connection->idle_windows;
-        connection->idle_window_count++;
+    struct lane **smallest = NULL, *least = NULL;
+    bool has_large = false;
+    for (struct lane **link = &connection->idle_windows; *link; link = &(*link)->next_idle) {
+        has_large |= (*link)->window_size > WINDOW_LARGE;
+        if (!smallest || (*link)->window_size < (*smallest)->window_size)
+            smallest = link;
     }
-    lane->next_idle = *list;
-    *list = lane;
-    return true;
+    if (lane->window_size > WINDOW_KEPT || (lane->window_size > WINDOW_LARGE && has_large))
+        return lane;
+    if (connection->idle_window_count == WINDOWS_KEPT) {
+        least = *smallest;
+        if (least->window_size >= lane->window_size)
+            return lane;
+        *smallest = least->next_idle;
+        connection->idle_window_count--;
+    }
+    lane->next_idle = connection->idle_windows;
+    connection->idle_windows = lane;
+    connection->idle_window_count++;
+    return least;
+}
+
+/* The lane that is not kept then, this one or another; NULL if all are. */
+static struct lane *give_back(struct connection *connection, struct lane *lane)
+{
+    if (connection->detached || lane->is_spoilt)
+        return lane;
+    if (lane->window_size)
+        return keep_window(connection, lane);
+    lane->next_idle = connection->idle;
+    connection->idle = lane;
+    return NULL;
 }
 
 static void unlink_lane(struct connection *connection, struct lane *lane)
@@ -228,8 +250,9 @@ void connection_end(struct use *use)
     struct connection *connection = use->connection;
     struct number *number = connection->number;
     pthread_mutex_lock(&number->lock);
-    if (use->lane && !give_back(connection, use->lane))
-        move_lane(connection, use->lane, &remains);
+    struct lane *dropped = use->lane ? give_back(connection, use->lane) : NULL;
+    if (dropped)
+        move_lane(connection, dropped, &remains);
     connection->users--;
     settle(connection, &remains);
     pthread_mutex_unlock(&number->lock);

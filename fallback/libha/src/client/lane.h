@@ -26,9 +26,12 @@ struct lane {
 
 /*
  * Windows have sizes that are powers of two, from the smallest up to this one, so that they can be used again, and are
- * kept when their message is answered. Memory is not held for rare larger ones, which are as large as they need to be.
+ * kept when their message is answered: to have the host give the memory anew costs several times what it costs to copy a
+ * message into it. Memory is not held for rare larger ones, which are as large as they need to be.
  */
-#define WINDOW_KEPT (UINT64_C(1) << 24)
+#define WINDOW_KEPT (UINT64_C(1) << 26)
+/* Of those that are larger than this, one connection keeps one. */
+#define WINDOW_LARGE (UINT64_C(1) << 24)
 
 /* The size a window needs; 0 if a message and a reply of these sizes do without. UINT64_MAX: there is none so large. */
 uint64_t lane_window_needed(uint64_t size, uint64_t room);

@@ -125,6 +125,9 @@ class Connection(int):
                 is negative, and so no length.
             ValueError: the connection is closed, or the time is NaN or negative.
         """
+        qnx = self._qnx
+        if timeout is None and qnx is not None:
+            return ask(qnx, self, message, room)
         return within(self.backend, timeout, ask, self.backend, self.coid, message, room)
 
     def send(self, message: BytesLike, size: int = 0, *, timeout: Optional[float] = None) -> Tuple[int, bytes]:
@@ -140,10 +143,16 @@ class Connection(int):
             OSError: as MsgSend.
             ValueError: the connection is closed, or a number is negative or NaN.
         """
+        qnx = self._qnx
+        if timeout is None and qnx is not None:
+            return send(qnx, self, message, size)
         return within(self.backend, timeout, send, self.backend, self.coid, message, size)
 
     def send_into(self, message: BytesLike, reply: Optional[BytesLike], *, timeout: Optional[float] = None) -> int:
         """Send a message and receive the reply into a buffer; the status. The rest is as in ``send``."""
+        qnx = self._qnx
+        if timeout is None and qnx is not None:
+            return qnx.MsgSend(self, message, reply)
         return within(self.backend, timeout, self.backend.MsgSend, self.coid, message, reply)
 
     def pulse(self, code: int, value: int = 0, priority: int = -1) -> None:

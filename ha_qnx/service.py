@@ -184,14 +184,20 @@ class Request:
         return self._answer(self._service.backend.MsgError, error)
 
     def _answer(self, call: Callable[..., int], *arguments: object) -> bool:
-        with self._service.answering(self) as is_ours:
-            if not is_ours:
-                return False
-            try:
-                call(self.rcvid, *arguments)
-            except ProcessLookupError:
-                return False
-            return True
+        service = self._service
+        if not service.begin_answer(self):
+            return False
+        try:
+            call(self.rcvid, *arguments)
+        except ProcessLookupError:
+            return False
+        except BaseException:
+            self.is_answered = False  # What was given is no answer; another one can be.
+            raise
+        finally:
+            if self.is_answered:
+                service.has_answered(self)
+        return True
 
     def unpack(self, layout: Struct) -> Tuple[int, ...]:
         """The fields of an I/O message.
@@ -510,20 +516,22 @@ class BaseService:
     # Receiving.
 
     def _receive(self, run: _Run, chid: int) -> None:
-        buffer, info = bytearray(_RECEIVE_ROOM), MessageInfo()
+        buffer, receive = bytearray(_RECEIVE_ROOM), self.backend.MsgReceive
         try:
             while not run.is_stopping:
+                info = MessageInfo()
                 try:
-                    rcvid = self.backend.MsgReceive(chid, buffer, info)
+                    rcvid = receive(chid, buffer, info)
                 except InterruptedError:
                     continue
                 if rcvid:
-                    head = bytes(memoryview(buffer)[: info.msglen])
+                    head = bytes(buffer[: info.msglen])
                     with self._turn:
-                        self._accept(Request(self, rcvid, MessageInfo.from_buffer_copy(info), head))
+                        self._accept(Request(self, rcvid, info, head))
                 else:
                     self._sort_pulse(run, Pulse.from_buffer_copy(buffer))
-                self._take_pulses(run)
+                if run.pulses:
+                    self._take_pulses(run)
                 if run.owes_sign_of_life:
                     run.owes_sign_of_life = False
                     self._tell(run.supervisor.alive)
@@ -581,29 +589,34 @@ class BaseService:
             self._in_hand[request.rcvid] = request
         self._work(request)
 
-    @contextlib.contextmanager
-    def answering(self, request: Request) -> Iterator[bool]:
+    def begin_answer(self, request: Request) -> bool:
         """Whether a request is in our hands, and has no answer yet. It is in our hands until the answer is given."""
         with self._lock:
             is_ours = self._in_hand.get(request.rcvid) is request and not request.is_answered
             request.is_answered |= is_ours
-        try:
-            yield is_ours
-        except BaseException:
-            if is_ours:
-                request.is_answered = False  # What was given is no answer; another one can be.
-            raise
-        with self._none_in_hand:
+        return is_ours
+
+    def has_answered(self, request: Request) -> None:
+        """The answer of a request is given."""
+        with self._lock:
             # The number may be another request's by now.
-            if is_ours and self._in_hand.get(request.rcvid) is request:
+            if self._in_hand.get(request.rcvid) is request:
                 del self._in_hand[request.rcvid]
-                self._none_in_hand.notify_all()
+                if self._now.is_stopping:
+                    self._none_in_hand.notify_all()
 
     # Answering.
 
     def _work(self, request: Request) -> None:
         """Have a request answered."""
         try:
+            if request.ocb.links and not IO_BASE <= request.kind <= IO_MAX:
+                # What almost every request is: the one step of _steps, written out.
+                result = self.message(request)
+                if result is LATER:
+                    return self._leave_for_later(request)
+                request.reply(*(_plain_answer(result)))
+                return None
             for step in self._steps(request):
                 guard: ContextManager[Any] = request.ocb.lock if step.is_guarded else contextlib.nullcontext()
                 with guard:
@@ -827,6 +840,8 @@ def _threads(threads: int) -> int:
 
 
 def _plain_answer(result: Any) -> Tuple[int, Optional[BytesLike]]:
+    if type(result) is bytes:
+        return len(result), result
     if result is None:
         return EOK, None
     if isinstance(result, int):

@@ -68,6 +68,8 @@ _statuses = [c_long.from_param(status) for status in range(256)]
 # What is small is received in a buffer whose address is known, and copied: ctypes takes longer to find out where a
 # buffer of the caller lies.
 _SMALL = 1024
+# What is sent from other memory than that of bytes is copied into bytes up to this size, for the same reason.
+_COPIED = 1 << 14
 _BounceBuffer = Tuple[bytearray, object, object]
 _bounce_buffers: Dict[int, List[_BounceBuffer]] = {size: [] for size in range(1, _SMALL + 1)}
 
@@ -213,13 +215,20 @@ class NativeKernel(Kernel):
     # Sending.
 
     def MsgSend(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
-        # The path of almost every message: bytes out, a bytearray in, nothing to be converted. _send does the rest.
-        if (
-            type(smsg) is bytes and type(rmsg) is bytearray and rmsg
-            and type(coid) is int and -1 <= coid <= INT_MAX and self._is_fast
-        ):  # fmt: skip
+        # The path of almost every message. _send does the rest.
+        if type(smsg) is not bytes:
+            smsg = readable(smsg)
+            if len(smsg) <= _COPIED:
+                smsg = bytes(smsg)
+        if type(rmsg) is not bytearray:
+            rmsg = writable(rmsg)
+        if type(coid) is not int:
+            coid = as_int("coid", coid)
+        if self._is_fast and type(smsg) is bytes and -1 <= coid <= INT_MAX:
             size = len(rmsg)
-            if size <= _SMALL:
+            if not size:
+                bounce = address = None
+            elif size <= _SMALL:
                 spare = _bounce_buffers[size]
                 try:
                     bounce = spare.pop()
@@ -290,7 +299,9 @@ class NativeKernel(Kernel):
     # Receiving and answering.
 
     def MsgReceive(self, chid: int, msg: Optional[BytesLike], info: Optional[MessageInfo] = None) -> int:
-        if type(msg) is bytearray and msg and type(chid) is int and -1 <= chid <= INT_MAX and self._is_fast:
+        if type(msg) is not bytearray:
+            msg = writable(msg)
+        if self._is_fast and len(msg) and type(chid) is int and -1 <= chid <= INT_MAX:
             record = None if info is None else _reference(info)
             # As in MsgSend, and written out there and here: calls that do it for both take 6 % of a round trip.
             size = len(msg)
@@ -328,6 +339,10 @@ class NativeKernel(Kernel):
         return self._invoke("MsgReceivePulse", chid, room.address, room.length, _reference(info))
 
     def MsgReply(self, rcvid: int, status: int, msg: Optional[BytesLike] = None) -> int:
+        if type(msg) is not bytes:
+            msg = readable(msg)
+            if len(msg) <= _COPIED:
+                msg = bytes(msg)
         if (
             type(msg) is bytes and type(status) is int and 0 <= status < len(_statuses)
             and type(rcvid) is int and -1 <= rcvid <= INT_MAX and self._is_fast

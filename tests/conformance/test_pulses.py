@@ -474,6 +474,41 @@ def receive_with_limit(qnx: Any, chid: int, room: int) -> int:
     return rcvid
 
 
+def keep_the_last(qnx: Any, chid: int, messages: int) -> int:
+    """Answer so many messages, and receive one more."""
+    for _ in range(messages):
+        qnx.MsgReply(qnx.MsgReceive(chid, None), 0)
+    return int(qnx.MsgReceive(chid, None))
+
+
+def send_many(qnx: Any, coid: int, messages: int) -> None:
+    for _ in range(messages):
+        qnx.MsgSend(coid, b"message")
+
+
+@checks("B256", "B259")
+@pytest.mark.parametrize("pauses", [False, True])
+def test_who_receives_pulses_is_served_after_many_messages(
+    qnx: Any, start: Start, client: Client, pauses: bool
+) -> None:
+    """Messages that come one upon the other do not keep pulses from the thread in MsgReceivePulse, once one lasts."""
+    chid = qnx.ChannelCreate(0)
+    coid = client.attach(chid)
+    pulse = Pulse()
+    receiver = start(qnx.MsgReceivePulse, chid, pulse).wait_until_blocked()
+    other = start(keep_the_last, qnx, chid, 200).wait_until_blocked()
+    client.run(send_many, coid, 200)
+    if pauses:
+        other.wait_until_blocked()
+        receiver.wait_until_blocked()
+    sending = client.send(coid)
+    rcvid = other.result()
+    client.run(send_pulse, coid)
+    assert receiver.result() == 0
+    qnx.MsgReply(rcvid, 0)
+    sending.result()
+
+
 @checks("B256", "B259")
 @pytest.mark.parametrize("end", ["message", "pulse", "no-room", "timeout"])
 def test_who_receives_pulses_is_served_when_the_other_has_left(

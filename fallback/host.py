@@ -24,7 +24,6 @@ import socket
 import stat
 import struct
 import sys
-import tempfile
 import termios
 import threading
 import time
@@ -379,6 +378,14 @@ def peer_credentials(sock: socket.socket) -> Credentials:
 # Windows.
 
 
+def unlinked_file() -> int:
+    """A descriptor of an empty file that no name leads to."""
+    import tempfile  # Linux does without, and it takes long to import.
+
+    with tempfile.TemporaryFile() as file:
+        return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 0)
+
+
 class Window:
     """Memory that a lane's client and server share, for messages that are too large for a frame."""
 
@@ -393,8 +400,7 @@ class Window:
     def create(cls, size: int) -> "Window":
         """A new window: memory sealed against shrinking, or an unlinked temporary file."""
         if PORTABLE:
-            with tempfile.TemporaryFile() as file:
-                fd = fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 0)
+            fd = unlinked_file()
             os.ftruncate(fd, size)
             return cls(fd, size, None)
         fd = os.memfd_create("ha_qnx window", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

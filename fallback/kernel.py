@@ -8,7 +8,6 @@ import ctypes
 import functools
 import itertools
 import os
-import secrets
 import socket
 import struct
 import time
@@ -192,7 +191,7 @@ class SocketKernel(Kernel):
             return chid
 
     def _open_channel(self, chid: int, flags: int) -> Channel:
-        address = ChannelAddress(os.getpid(), chid, secrets.token_hex(8))
+        address = ChannelAddress(os.getpid(), chid, os.urandom(8).hex())
         listener = None
         if not flags & NTO_CHF_PRIVATE:
             runtime = self._runtime()

@@ -15,9 +15,7 @@ import fcntl
 import os
 import signal
 import stat
-import tempfile
 from typing import Iterator, List, NamedTuple, Optional, Tuple
-from urllib.parse import quote, unquote
 
 from . import wire
 from .host import out_of_the_way
@@ -25,6 +23,9 @@ from .host import out_of_the_way
 _SOCKET_PATH_MAX = 100
 # What a host allows for the name of a file is less than what a name or a path may have, percent-encoded.
 _PIECE = 200
+# How each byte of a name or a path is written: as in a URL.
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~")
+_ENCODED = [chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in range(256)]
 
 
 class UnsafeDirectoryError(PermissionError):
@@ -64,6 +65,8 @@ def directory_path() -> str:
     session = os.environ.get("XDG_RUNTIME_DIR")
     if session:
         return os.path.join(os.path.abspath(session), "ha_qnx")
+    import tempfile  # It takes long to import, and is not needed in a session.
+
     return os.path.join(tempfile.gettempdir(), f"ha_qnx-{os.getuid()}")
 
 
@@ -74,7 +77,7 @@ def wire_directory() -> str:
 
 def place_in(room: str, entry: bytes, end: str = "") -> str:
     """The file or directory that stands for a name or a path in its room; ``end`` is put behind its last piece."""
-    encoded = quote(entry, safe="")
+    encoded = "".join(_ENCODED[byte] for byte in entry)
     pieces = [encoded[start : start + _PIECE] for start in range(0, len(encoded), _PIECE)]
     return os.path.join(room, *(f"{piece}+" for piece in pieces[:-1]), pieces[-1] + end)
 
@@ -228,13 +231,20 @@ class Runtime:
         return False
 
 
+def _decoded(text: str) -> str:
+    """What was percent-encoded; a file with another name is somebody else's, and is shown as it is."""
+    from urllib.parse import unquote  # It takes long to import, and only ha-qnx doctor wants it.
+
+    return unquote(text)
+
+
 def names_in(room: str) -> Iterator[Tuple[str, ChannelAddress]]:
     """The names in a room, with those that took them; the locks are not tried, which would disturb a server."""
     for file in _files_in(room):
         with contextlib.suppress(OSError), open(file, encoding="ascii", errors="replace") as opened:
             address = ChannelAddress.parse(opened.read(200))
             if address is not None:
-                yield unquote(os.path.relpath(file, room).replace("+/", "")), address
+                yield _decoded(os.path.relpath(file, room).replace("+/", "")), address
 
 
 def paths_in(room: str) -> Iterator[Tuple[str, ChannelAddress]]:
@@ -245,7 +255,7 @@ def paths_in(room: str) -> Iterator[Tuple[str, ChannelAddress]]:
             with contextlib.suppress(OSError), open(file, encoding="ascii", errors="replace") as opened:
                 address = ChannelAddress.parse(opened.read(200).partition(" ")[0])
                 if address is not None:
-                    yield unquote(directory.replace("+/", "")[:-1]), address
+                    yield _decoded(directory.replace("+/", "")[:-1]), address
 
 
 def _files_in(room: str) -> List[str]:

@@ -9,7 +9,6 @@ import ctypes
 import io
 import itertools
 import os
-import secrets
 import select
 import socket
 import sys
@@ -49,7 +48,7 @@ class Rcvids:
         self.lanes: Dict[int, ServerLane] = {}
         # A random start, so that a rcvid of one process is nothing in another (B124). A number is not used again
         # before two thousand million messages have come and gone (D16).
-        start = secrets.randbelow(1 << 30) + 1
+        start = (int.from_bytes(os.urandom(4), "little") >> 2) + 1
         again = itertools.repeat(range(1, limits.RCVID_MAX))  # Not cycle, which would keep every number it has given.
         self.next = itertools.chain(range(start, limits.RCVID_MAX), itertools.chain.from_iterable(again)).__next__
 

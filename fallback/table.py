@@ -10,9 +10,7 @@ import fcntl
 import operator
 import os
 import resource
-import secrets
 import socket
-import tempfile
 import threading
 import time
 from errno import EAGAIN, EBADF, EINVAL, EMFILE, ESRCH
@@ -52,8 +50,7 @@ class _Placeholders:
 
     def _open(self) -> int:
         if host.PORTABLE:
-            with tempfile.TemporaryFile() as file:
-                return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 0)
+            return host.unlinked_file()
         if self._sealed < 0:
             fd = os.memfd_create("ha_qnx placeholder", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -241,7 +238,7 @@ class ConnectionTable:
                 raise failure(EBADF)
             coid = slot | NTO_SIDE_CHANNEL
         else:
-            connection.cookie = secrets.randbits(40) | 1 << 40
+            connection.cookie = int.from_bytes(os.urandom(5), "little") | 1 << 40
             coid = self._placeholders.place(index, connection.cookie)
             if exactly and coid != index:
                 os.close(coid)

@@ -16,7 +16,6 @@ Each takes the backend to work on; without it, the default one.
 
 import contextlib
 import functools
-import logging
 import math
 import os
 import threading
@@ -57,8 +56,6 @@ __all__ = [
 NO_SERVER = frozenset((ENOENT, ESRCH, ENXIO, EAGAIN))
 
 T = TypeVar("T")
-
-_log = logging.getLogger("ha_qnx")
 
 
 def is_path(target: StrPath) -> bool:
@@ -378,7 +375,9 @@ def _suspend(qnx: Backend, coid: int, seconds: float) -> None:
             qnx.ha_connection_ctrl(coid, HA_RECOVERY_ENABLE)
 
     qnx.ha_connection_ctrl(coid, HA_RECOVERY_SUSPEND)
-    _log.warning("connection %#x: recovery is suspended for %g s", coid, seconds)
+    import logging  # Not above: it takes as long to import as all the rest.
+
+    logging.getLogger("ha_qnx").warning("connection %#x: recovery is suspended for %g s", coid, seconds)
     timer = threading.Timer(seconds, enable)
     timer.daemon = True
     timer.start()

@@ -7,8 +7,8 @@ not, when the caller gets an error. What can be asked for is ``ha_qnx.stats``.
 
 import errno
 import itertools
-import logging
 import os
+import sys
 import threading
 import time
 from typing import Any, Callable, Dict, NamedTuple, Optional
@@ -16,8 +16,6 @@ from typing import Any, Callable, Dict, NamedTuple, Optional
 from .buffers import check_callable
 
 __all__ = ["Counts", "RecoveryEvent", "Stats", "on_event"]
-
-_log = logging.getLogger("ha_qnx")
 
 
 class Stats(NamedTuple):
@@ -208,9 +206,17 @@ class Counts:
 
 
 def _tell(event: RecoveryEvent) -> None:
-    _log.log(logging.INFO if event.recovered else logging.WARNING, "%s", event)
+    # A program that has not imported logging, which takes as long to import as half of this package, would not see a
+    # line at INFO; it sees one at WARNING.
+    if not event.recovered or "logging" in sys.modules:
+        import logging
+
+        _log = logging.getLogger("ha_qnx")
+        _log.log(logging.INFO if event.recovered else logging.WARNING, "%s", event)
     for callback in list(_callbacks.values()):
         try:
             callback(event)
         except Exception:
-            _log.exception("a callback of on_event failed")
+            import logging
+
+            logging.getLogger("ha_qnx").exception("a callback of on_event failed")

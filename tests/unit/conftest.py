@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import logging
 import os
 import pathlib
 import re
@@ -15,7 +16,6 @@ import pytest
 from ha_qnx.conformance.waiting import DEADLINE
 
 import ha_qnx
-from ha_qnx import watching
 from ha_qnx.native import libraries
 
 _SLOW = re.compile(r"^Executing .* took \d+\.\d+ seconds\n", re.MULTILINE)
@@ -58,7 +58,7 @@ def shared_directory(directory_of_this_process: str, monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def no_collection(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The garbage collector does nothing, and pytest keeps no log, in which the errors are."""
-    monkeypatch.setattr(watching._log, "disabled", True)
+    monkeypatch.setattr(logging.getLogger("ha_qnx"), "disabled", True)
     gc.disable()
     yield
     gc.enable()

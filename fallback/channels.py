@@ -23,7 +23,7 @@ import socket
 import threading
 import time
 from errno import EFAULT, EINVAL, ESRCH, ETIMEDOUT
-from typing import Dict, List, Optional, Set
+from typing import Dict, List, Optional, Sequence, Set
 
 from ha_qnx import abi
 from ha_qnx.buffers import Buffers
@@ -209,7 +209,7 @@ class Channel:
     ) -> int:
         """MsgReceivev: the rcvid, or 0 for a pulse."""
         thread = thread or self._local.thread
-        deadline = _receive_deadline(self._threads.take_timeout())
+        deadline = _receive_deadline(self._threads.take_timeout()) if self._timeouts else None
         while True:
             item: Pulse | ServerLane | None = None
             try:
@@ -226,7 +226,8 @@ class Channel:
                     return self._deliver_pulse(item, thread, sinks)
                 if item is not None and rcvid:
                     item.deliver(sinks, info)
-                    self._receivers.unpark()
+                    if self._parked:
+                        self._receivers.unpark()
                     return rcvid
                 news = () if item is not None or self._is_over(deadline) else self._wait(deadline, thread)
             except BaseException:
@@ -317,9 +318,13 @@ class Channel:
         # A new trunk brings lanes and a lane brings messages, which count as arrived, too.
         for _round in range(limits.ROUNDS):
             again = False
-            fresh = list(self._fresh)
+            fresh: Sequence[int] = list(self._fresh) if self._fresh else ()
             for fd, event in news or self._poller.news():
-                again |= self._hear(fd, event)
+                ready = self._lanes.get(fd)
+                if ready is not None and event == _READABLE and not ready.rcvid:
+                    ready.look()  # As _hear does, and what it does most.
+                else:
+                    again |= self._hear(fd, event)
             for fd, event in host.news_of(fresh) if fresh else ():
                 again |= fd in self._fresh and self._hear(fd, event)
             if not again and len(self._fresh) == len(fresh):

@@ -271,14 +271,25 @@ class Peek:
         self._read, self._write = map(out_of_the_way, os.pipe())
         os.set_blocking(self._read, False)
         self._take = io.FileIO(self._read, "r", closefd=False).read
+        self._size, self._size_of_tee = 0, ctypes.c_size_t.from_param(0)
+        # Whether a signal handler has left there what an earlier look has copied.
+        self._is_unclean = False
 
     def __call__(self, server_read: int, size: int) -> bytes:
-        copied = _libc.tee(server_read, self._write, ctypes.c_size_t(size), 2)  # SPLICE_F_NONBLOCK
-        if copied <= 0:
-            return b""
-        # All there is: a signal handler may have left what an earlier look has copied, and a pipe that a client has
-        # put into packet mode is read packet by packet.
-        return b"".join(iter(lambda: self._take(4096) or b"", b""))[-copied:]
+        if self._is_unclean:
+            self._take_all()
+        if size != self._size:
+            self._size, self._size_of_tee = size, ctypes.c_size_t.from_param(size)
+        self._is_unclean = True
+        copied: int = _libc.tee(server_read, self._write, self._size_of_tee, 2)  # SPLICE_F_NONBLOCK
+        head: bytes = (self._take(4096) or b"") if copied > 0 else b""
+        if copied > len(head):
+            head += self._take_all()  # A pipe that a client has put into packet mode is read packet by packet.
+        self._is_unclean = False
+        return head
+
+    def _take_all(self) -> bytes:
+        return b"".join(iter(lambda: self._take(4096) or b"", b""))
 
     def __del__(self) -> None:
         if hasattr(self, "_read"):

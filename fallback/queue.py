@@ -56,7 +56,8 @@ class Queue(Generic[L]):
 
     def take(self) -> Union[Pulse, L, None]:
         """Take out what is to be received first; None if nothing waits."""
-        self._drop_withdrawn()
+        if self.messages or self.pulses:
+            self._drop_withdrawn()
         if self.messages and not (self.pulses and self.pulses[0][:3] < self.messages[0][:3]):
             lane = heapq.heappop(self.messages)[3]
             lane.queued = False

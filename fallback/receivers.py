@@ -39,7 +39,7 @@ class Receivers:
 
     def has_receiver(self) -> bool:
         """Whether a thread is in MsgReceive."""
-        return any(thread.receives_on is self for thread in self._threads.known())
+        return self in [thread.receives_on for thread in self._threads.known()]  # any() takes twice as long.
 
     def park(self, deadline: Optional[float], thread: Thread) -> None:
         """Wait aside, until no thread is in MsgReceive any more or the deadline has come.

@@ -40,6 +40,9 @@ _INT_MAX = 2**31 - 1
 
 _MESSAGE_KINDS = (wire.MESSAGE, wire.MESSAGE_TELL, wire.MESSAGE_EXPIRED)
 
+# Looked up once, for the path of a message that waits among others.
+_unpack_message, _unpack_message_from = wire.message.unpack, wire.message.unpack_from
+
 
 class Rcvids:
     """What the channels of a process share: the messages that wait for an answer, by rcvid."""
@@ -185,6 +188,10 @@ class ServerLane:
         peek = self.channel.peek
         if peek is not None and self.is_pipe and not self.filled:
             head = peek(self.read_fd, wire.MESSAGE_HEADER)
+            if len(head) == wire.MESSAGE_HEADER and head[0] in _MESSAGE_KINDS:
+                _kind, priority, _tid, _sent, _room, sent_at = _unpack_message(head)
+                self.channel.queue.add_message(self, priority, sent_at)
+                return
             if len(head) == wire.MESSAGE_HEADER and wire.unblock.unpack(head)[0] == wire.UNBLOCK:
                 with contextlib.suppress(BlockingIOError):  # Another thread may be receiving it without the lock.
                     os.read(self.read_fd, wire.unblock.size)  # Its message was answered before it came.
@@ -215,8 +222,9 @@ class ServerLane:
                 return 0
             self.filled = filled
             self.idle = False
-        self._skip_late_unblocks()
-        kind, priority, tid, sent, room, _time = wire.message.unpack_from(self.buffer)
+        if self.buffer[0] == wire.UNBLOCK:
+            self._skip_late_unblocks()
+        kind, priority, tid, sent, room, _time = _unpack_message_from(self.buffer)
         if self.window is None:
             sound = self.filled == wire.MESSAGE_HEADER + sent and room <= wire.INLINE_ROOM
         else:
@@ -269,6 +277,13 @@ class ServerLane:
 
     def deliver(self, sinks: Buffers, info: Optional[MessageInfo]) -> None:
         """Give the received message to the thread that has received it."""
+        if self.window is None and len(sinks) == 1:  # What comes most often, written out.
+            sink = sinks[0]
+            self.received = count = min(self.sent, len(sink))
+            sink[:count] = self.view[wire.MESSAGE_HEADER : wire.MESSAGE_HEADER + count]
+            if info is not None:
+                self.describe(info)
+            return
         count = 0
         for sink in sinks:
             # A client that has gone in the meantime may have taken its window along; its rcvid is stale already.

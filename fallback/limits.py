@@ -61,7 +61,7 @@ QUEUED_PULSES: Final = 1 << 16
 # smaller, before it is given up: the thread that answers waits meanwhile. libha: server/server_lane.c.
 ANSWER_WAIT: Final = 1.0
 # How often a thread in MsgReceivePulse looks whether one in MsgReceive has been away with its message, as long as
-# messages come one upon the other: so late may it hear of a pulse then, and twice that.
+# messages come one upon the other: so late may it hear of a pulse then, and twice that. libha: server/receivers.c.
 PARKED_LOOK: Final = 0.002
 # A rcvid is positive, since 0 and -1 mean something else.
 RCVID_MAX: Final = 2**31 - 1

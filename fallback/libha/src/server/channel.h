@@ -68,7 +68,9 @@ struct channel {
     bool has_deaths;
     void (*report_deaths)(void); /* set before it can have any */
 
-    struct receiver *leader; /* waits in poll for something to arrive */
+    struct receiver *leader;  /* waits in poll for something to arrive */
+    struct receiver *watcher; /* in MsgReceivePulse, see receivers.c */
+    bool was_left;            /* a thread has left MsgReceive since the watcher has looked */
     struct receivers receivers;
     struct receivers pulse_receivers;
     unsigned called; /* receivers that are awake, but did not yet look */

@@ -3,16 +3,25 @@
  *
  * One of them, the leader, waits in poll for something to arrive, and takes it in. The others wait to be called by it,
  * or to take its place when it leaves with a message. So a server with one thread pays for none of this, and with
- * several the one that began to wait last is served first (B263).
+ * several the one that began to wait last is served first (B263). A thread in MsgReceive takes the place of one in
+ * MsgReceivePulse.
+ *
+ * Where only threads in MsgReceivePulse are left when the leader leaves with a message, one of them is called to lead. As
+ * long as messages come one upon the other, that would cost more than all the rest of a message. So after the first of
+ * them, one of those threads watches: it looks by itself, again and again, whether no thread has been in MsgReceive all
+ * the while, and sleeps when no more messages come.
  */
 #include <errno.h>
 
 #include "ha_posix.h"
+#include "host/clock.h"
 #include "host/descriptor.h"
 #include "host/wait.h"
 #include "server/channel.h"
 #include "server/client.h"
 #include "server/server_lane.h"
+
+#define PARKED_LOOK (2 * CLOCK_MILLISECOND)
 
 static void append(struct receivers *list, struct receiver *receiver)
 {
@@ -93,6 +102,8 @@ void channel_dispatch(struct channel *channel, const struct receiver *self)
         ring(channel);
     if (!channel->leader && (all->oldest || pulses_only->oldest)) {
         struct receivers *list = all->oldest ? all : pulses_only;
+        if (list == pulses_only && channel->watcher)
+            return;
         channel->leader = list->oldest;
         wake(list, list->oldest);
     }
@@ -134,6 +145,8 @@ static void stop_waiting(struct channel *channel, struct receiver *receiver)
 {
     if (channel->leader == receiver)
         channel->leader = NULL;
+    if (channel->watcher == receiver)
+        channel->watcher = NULL;
     if (receiver->is_waiting)
         take_out(list_of(channel, receiver), receiver);
     channel->called -= receiver->is_called;
@@ -149,21 +162,45 @@ static void rescue_receiver(void *argument)
     channel_leave(rescued->channel);
 }
 
+static bool rather_watches(const struct channel *channel, const struct receiver *receiver)
+{
+    return receiver->pulses_only && channel->was_left && !channel->watcher;
+}
+
+/* Has the thread lead, if none does yet, or one that is served after it (B259). */
+static void see_to_leader(struct channel *channel, struct receiver *receiver)
+{
+    if (!channel->leader) {
+        if (!rather_watches(channel, receiver))
+            channel->leader = receiver;
+    } else if (channel->leader->pulses_only && !receiver->pulses_only) {
+        channel->leader = receiver;
+        ring(channel);
+    }
+}
+
 /* Waits, without the lock in between, until there may be something. 0, EINTR or ETIMEDOUT. */
 static int wait_once(struct channel *channel, struct receiver *receiver, int64_t deadline, bool cancellable)
 {
     struct rescued rescued = {channel, receiver};
     const struct rescue rescue = {cancellable, rescue_receiver, &rescued};
-    bool leads = channel->leader == receiver;
+    bool leads = channel->leader == receiver, watches = !leads && rather_watches(channel, receiver);
     int epoll = channel->epoll;
+    int64_t look = watches ? clock_after(clock_now(), PARKED_LOOK) : deadline, end = look < deadline ? look : deadline;
+    if (watches) {
+        channel->watcher = receiver;
+        channel->was_left = false;
+    }
     if (!leads)
         append(list_of(channel, receiver), receiver);
     channel_unlock(channel);
-    int error = leads ? wait_readable(epoll, deadline, &rescue) : wait_semaphore(&receiver->wake, deadline, &rescue);
+    int error = leads ? wait_readable(epoll, end, &rescue) : wait_semaphore(&receiver->wake, end, &rescue);
     channel_lock(channel);
+    if (watches)
+        channel->watcher = NULL;
     if (receiver->is_waiting)
         take_out(list_of(channel, receiver), receiver);
-    return error;
+    return error == ETIMEDOUT && end < deadline ? 0 : error;
 }
 
 /* Under the lock, which it lets go of in between: does what the intake has left to be done without it. */
@@ -219,8 +256,7 @@ static int wait_in(struct channel *channel, struct receiver *receiver, const str
     /* What is queued may not be all that has arrived, and not the most urgent. */
     bool must_take_in = timeout->immediate || has_anything(channel), is_called = false;
     for (;;) {
-        if (!channel->leader)
-            channel->leader = receiver;
+        see_to_leader(channel, receiver);
         if (must_take_in && !channel->destroyed)
             channel_take_in(channel);
         while (has_rest(channel))
@@ -255,6 +291,7 @@ int channel_wait(int chid, bool pulses_only, const struct timeout *timeout, bool
     channel->users++;
     int error = wait_in(channel, &receiver, timeout, cancellable, arrival);
     stop_waiting(channel, &receiver);
+    channel->was_left |= !pulses_only;
     channel_dispatch(channel, NULL);
     channel_leave(channel);
     sem_destroy(&receiver.wake);

@@ -137,8 +137,8 @@ MUTANTS = (
         "recovers in two threads at once",
         "recovery_threads",
         RULES,
-        "            with self._lock:\n                if generation",
-        "            if True:\n                if generation",
+        "            with self._lock:\n                # First of all",
+        "            if True:\n                # First of all",
     ),
     Mutant(
         "recovers while suspended",
@@ -575,7 +575,7 @@ MUTANTS = (
         "goes on after a signal handler",
         "signals",
         HOST,
-        "    return found if found >= 0 else -get_errno()",
+        "    return found if found >= 0 else -EINTR",
         "    return found if found >= 0 else _interruptible_poll(entries, count, deadline)",
     ),
     # Pulses.

@@ -23,7 +23,7 @@ import socket
 import threading
 import time
 from errno import EFAULT, EINVAL, ESRCH, ETIMEDOUT
-from typing import Dict, List, Optional, Sequence, Set
+from typing import Any, Dict, List, Optional, Sequence, Set, cast
 
 from ha_qnx import abi
 from ha_qnx.buffers import Buffers
@@ -352,8 +352,8 @@ class Channel:
             if not self.destroyed:
                 self._bell.stop()
         elif fd in self._own_trunks:
-            trunk = self._own_trunks[fd]
-            if not trunk.read_news():
+            trunk = self._own_trunks.get(fd)  # A signal handler may have ended it just now.
+            if trunk is not None and not trunk.read_news():
                 self.forget_own_trunk(trunk)
                 for connection in list(trunk.connections):
                     if not connection.detached:
@@ -374,12 +374,22 @@ class Channel:
                 self._clients[client.fd] = client
                 self._fresh.append(client.fd)
 
-    def adopt(self, sock: socket.socket) -> None:
+    def adopt(self, sock: socket.socket) -> Client:
         """Make this process a client of its own channel: a connected socket leads to it."""
         client = Client(self, sock)
         with self.lock:
             self._clients[client.fd] = client
             self._poller.register(client.fd, once=True)
+        return client
+
+    def hear_end(self, client: Client) -> None:
+        """Take note that this process has left its own channel, whether or not anybody receives from it."""
+        # A signal handler may have left it, in the middle of what this thread does here: the next receiver hears of it.
+        if not cast(Any, self.lock)._is_owned():
+            with self.lock:
+                if not self.destroyed:
+                    self._read_client(client)
+                    self.leave_queue()
 
     def _read_client(self, client: Client) -> None:
         for _read in range(limits.TRUNK_READS):

@@ -47,15 +47,17 @@ class Trunk:
         self.inode = os.fstat(self.fd).st_ino
         self.address = address
         self.shared = shared
-        # Tells whether a thread receives, if the channel is one of this process.
+        # If the channel is one of this process: what tells whether a thread receives, and what tells it of our end.
         self.is_waited_on: Optional[Callable[[], bool]] = None
+        self.has_closed: Optional[Callable[[], None]] = None
         self.retire = retire
         self.scoid = 0
         self.connections: Set[Connection] = set()
         self._channel_flags: Optional[int] = None
         self._refused_for: Optional[int] = None
         self._news = b""
-        self._pulse_pipe = -1
+        # The first is used. There is another if a signal handler sent a pulse while the first one was made.
+        self._pulse_pipes: List[int] = []
         host.send_with_descriptors(sock, wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC), ())
 
     def read_news(self) -> bool:
@@ -69,10 +71,11 @@ class Trunk:
                 return False
             if not data:
                 return False
-            self._news += data
-            if len(self._news) == wire.TRUNK_FRAME:
-                self._hear(self._news)
-                self._news = b""
+            news, self._news = self._news + data, b""
+            if len(news) == wire.TRUNK_FRAME:
+                self._hear(news)
+            else:
+                self._news = news
 
     def _hear(self, frame: bytes) -> None:
         kind, version, scoid, flags = wire.welcome.unpack(frame)
@@ -135,18 +138,19 @@ class Trunk:
         Raises:
             OSError: EBADF if the channel is gone, EAGAIN if as many pulses wait as the host holds.
         """
-        if self._pulse_pipe < 0:
+        if not self._pulse_pipes:
             with forks_wait:
-                if self._pulse_pipe < 0:
+                if not self._pulse_pipes:
                     self._open_pulse_pipe()
+        pipe = self._pulse_pipes[0]
         try:
-            host.quiet_write(self._pulse_pipe, frame)
+            host.quiet_write(pipe, frame)
         except BrokenPipeError:
             raise failure(EBADF) from None
         except BlockingIOError:
-            host.widen_pipe(self._pulse_pipe)
+            host.widen_pipe(pipe)
             try:
-                host.quiet_write(self._pulse_pipe, frame)
+                host.quiet_write(pipe, frame)
             except BlockingIOError:
                 raise failure(EAGAIN) from None
 
@@ -155,7 +159,7 @@ class Trunk:
         try:
             os.set_blocking(near, False)
             self._pass(wire.lane.pack(wire.LANE, wire.LANE_PULSES, 0, 0), [far])
-            self._pulse_pipe = host.out_of_the_way(near)
+            self._pulse_pipes.append(host.out_of_the_way(near))
         except BaseException:
             os.close(near)
             raise
@@ -164,9 +168,8 @@ class Trunk:
 
     def close(self) -> None:
         """End the trunk: to the server this is the end of the client."""
-        if self._pulse_pipe >= 0:
-            os.close(self._pulse_pipe)
-            self._pulse_pipe = -1
+        while self._pulse_pipes:
+            os.close(self._pulse_pipes.pop())
         self.sock.detach()
         host.close_ours(self.fd, self.inode)
 
@@ -270,8 +273,9 @@ class Connection:
         # Whether the main thread must not wait in a read, because no signal handler would end it.
         self.reads_are_restarted = False
         self._lanes: Set[Lane] = set()
-        self._lock = threading.Lock()
-        self.idle: List[Lane] = []
+        # A signal handler, or a collection, may come while it is held, and end the connection.
+        self._lock = threading.RLock()
+        self.idle: Union[List[Lane], _NoMoreLanes] = []
         self._idle_windows: List[Lane] = []
         trunk.connections.add(self)
 
@@ -333,7 +337,6 @@ class Connection:
                     lane = self.trunk.open_lane(self.coid, window)
                     if self._keep(lane):
                         return lane
-                    lane.close()
                     raise failure(EBADF)
             except BlockingIOError:
                 now = time.monotonic()
@@ -349,10 +352,12 @@ class Connection:
     def _keep(self, lane: Lane) -> bool:
         """Take a new lane among ours, unless another thread has detached the connection meanwhile."""
         with self._lock:
-            if not self.detached:
-                self._lanes.add(lane)
-                lane.connection = self
-            return not self.detached
+            lane.connection = self
+            self._lanes.add(lane)
+            kept = not self.detached
+        if not kept:
+            self.discard(lane)
+        return kept
 
     def release(self, lane: Lane) -> None:
         """Take back a lane whose exchange is complete."""

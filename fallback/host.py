@@ -39,8 +39,8 @@ PORTABLE = bool(os.environ.get("HA_QNX_PORTABLE")) or not sys.platform.startswit
 READABLE = 0x001  # EPOLLIN and POLLIN
 GONE = 0x008 | 0x010 | 0x2000  # EPOLLERR, EPOLLHUP, EPOLLRDHUP, and poll's
 
-_libc = ctypes.CDLL(None, use_errno=True)
-get_errno = ctypes.get_errno
+# Without errno: a signal handler that makes a failing call of its own would put its error in place of ours.
+_libc = ctypes.CDLL(None)
 
 # Untyped on purpose: with argtypes set, ctypes converts each argument through Python and takes twice as long. Every
 # argument is an int that fits a C int, or was converted beforehand by from_param.
@@ -518,10 +518,10 @@ def _interruptible_poll(entries: object, count: int, deadline: Optional[float]) 
     """poll(2) for the main thread: the number of entries with news, 0 at the deadline, -EINTR after a signal handler.
 
     Python's own waits start again after a handler. This one ends, and only for a handler that ran: poll goes on by
-    itself after the process was merely stopped and continued, which epoll_wait does not.
+    itself after the process was merely stopped and continued, which epoll_wait does not. It has no other way to fail.
     """
     found: int = _c_poll(entries, count, _milliseconds(deadline))
-    return found if found >= 0 else -get_errno()
+    return found if found >= 0 else -EINTR
 
 
 def wait_readable(fd: int, deadline: Optional[float], is_main: bool) -> int:
@@ -597,8 +597,9 @@ class EpollPoller:
 
     def tell_again(self) -> None:
         """Tell all that still lies unread, told or not."""
-        for fd, mask in self._masks.items():
-            self._epoll.modify(fd, mask)
+        for fd, mask in list(self._masks.items()):
+            with contextlib.suppress(FileNotFoundError):  # A signal handler has come first.
+                self._epoll.modify(fd, mask)
 
     def news(self) -> News:
         """The news that there is at the moment."""

@@ -392,8 +392,8 @@ class SocketKernel(Kernel):
                 except BaseException as error:
                     holds_lane = False
                     return self._finish(connection, lane, rmsg, coid, smsg, -EINTR, error)
-                if count < 0:
-                    count = -host.get_errno()
+                if count < 0:  # There is no other way to fail, unless the program has closed what is not its own.
+                    count = -EINTR if host.is_still(lane.read_fd, lane.read_inode) else -EBADF
             else:
                 read_into = lane.read_into
                 count = read_into(buffer)

@@ -1,7 +1,12 @@
-"""Numbers for channels, side channels and clients: always the lowest that is free (B12, B14)."""
+"""Numbers for channels, side channels, clients and threads: always the lowest that is free (B12, B14).
 
+There are no locks. A signal handler may take a number and give it back while the thread that it has interrupted does
+so, and cannot wait for it; so every change is one step in C, and between two of them the rest is consistent.
+"""
+
+import contextlib
 import heapq
-import threading
+import itertools
 from errno import EAGAIN
 from typing import Dict, Generic, List, TypeVar
 
@@ -15,9 +20,11 @@ T = TypeVar("T")
 class Slots:
     """The slots of one process, from 1 on. Channels, side-channel connections and clients share them (B12)."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, most: int = limits.SLOTS) -> None:
+        self._most = most
         self._free: List[int] = []
+        self._new = itertools.count(1).__next__
+        # No number beyond it was free or taken; it may lag behind, since whoever takes a new one notes it afterwards.
         self._highest = 0
 
     def take(self) -> int:
@@ -26,32 +33,33 @@ class Slots:
         Raises:
             OSError: EAGAIN, all are taken.
         """
-        with self._lock:
-            if self._free:
-                return heapq.heappop(self._free)
-            if self._highest == limits.SLOTS:
-                raise failure(EAGAIN)
-            self._highest += 1
-            return self._highest
+        with contextlib.suppress(IndexError):
+            return heapq.heappop(self._free)
+        slot = self._new()
+        if slot > self._most:
+            raise failure(EAGAIN)
+        self._highest = slot
+        return slot
 
     def take_exactly(self, slot: int) -> bool:
         """Take a certain slot; whether it was free."""
-        if slot > limits.SLOTS:
+        if slot > self._most:
             return False
-        with self._lock:
-            while self._highest < slot:
-                self._highest += 1
-                heapq.heappush(self._free, self._highest)
-            if slot not in self._free:
-                return False
+        while self._highest < slot:
+            new = self._new()
+            if new <= self._most:
+                heapq.heappush(self._free, new)
+            self._highest = new
+        try:
             self._free.remove(slot)
-            heapq.heapify(self._free)
-            return True
+        except ValueError:
+            return False
+        heapq.heapify(self._free)
+        return True
 
     def give_back(self, slot: int) -> None:
         """Make a slot free again."""
-        with self._lock:
-            heapq.heappush(self._free, slot)
+        heapq.heappush(self._free, slot)
 
 
 class Numbers(Generic[T]):

@@ -55,7 +55,11 @@ class _Placeholders:
             fd = os.memfd_create("ha_qnx placeholder", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-            self._sealed = host.out_of_the_way(fd)
+            sealed = host.out_of_the_way(fd)
+            if self._sealed < 0:
+                self._sealed = sealed
+            else:
+                os.close(sealed)  # A signal handler has made one in the meantime.
         # Opened for writing only, and sealed against it: os.read and os.write fail, rather than mislead.
         return os.open(f"/proc/self/fd/{self._sealed}", os.O_WRONLY | os.O_CLOEXEC)
 
@@ -89,7 +93,9 @@ def _left_by_exec() -> Dict[int, Inherited]:
 class ConnectionTable:
     """The connections of this process, and the trunks they share.
 
-    Every change happens under the lock, which a fork waits for: no child inherits a connection that is half made.
+    Every change happens under the lock, which a fork waits for: no child inherits a connection that is half made. A
+    signal handler does not wait for it where its thread has it already: it may make and end connections between any two
+    steps of what it has interrupted. So what is found counts only once a single step holds it, or takes it out.
     """
 
     def __init__(
@@ -212,13 +218,12 @@ class ConnectionTable:
         while True:
             with self.lock:
                 try:
-                    trunk = self._trunk(address, flags)
+                    connection = self._connect(address, flags)
                 except BlockingIOError:
                     # So many clients wait for the server to notice them that the host takes no more.
                     if time.monotonic() >= limit:
                         raise failure(EAGAIN) from None
                 else:
-                    connection = Connection(trunk, flags | NTO_COF_CLOEXEC)
                     try:
                         give_number(connection)
                     except BaseException:
@@ -263,33 +268,41 @@ class ConnectionTable:
             if not connection.flags & NTO_COF_CLOEXEC:
                 self.leave_word()
 
-    def _trunk(self, address: ChannelAddress, flags: int) -> Trunk:
+    def _connect(self, address: ChannelAddress, flags: int) -> Connection:
+        """A connection that has no number yet, on the trunk that there is, or one of its own."""
         if not flags & NTO_COF_NOSHARE:
             # One that asked not to share it did so for itself: where there is no other, it is shared (B47).
             for trunk in sorted(self._trunks, key=lambda trunk: not trunk.shared):
                 if address.matches(trunk.address) and trunk.read_news():
-                    return trunk
-        sock, found = self._reach(address)
-        try:
-            trunk = Trunk(sock, found, not flags & NTO_COF_NOSHARE, self._retire)
-        except BrokenPipeError:
-            sock.close()
-            raise failure(ESRCH) from None
-        channel = self._channels.get(found.chid) if found.pid == os.getpid() else None
-        if channel is not None and channel.address == found:
-            trunk.is_waited_on = channel.is_waited_on
+                    connection = Connection(trunk, flags | NTO_COF_CLOEXEC)
+                    if trunk in self._trunks:
+                        return connection
+                    connection.detach()  # A signal handler has ended the last connection that was on it.
+        trunk = self._new_trunk(address, flags)
+        connection = Connection(trunk, flags | NTO_COF_CLOEXEC)
         self._trunks.add(trunk)
         if self.death_channel is not None:
             self.death_channel.watch_own_trunk(trunk)
-        return trunk
+        return connection
 
-    def _reach(self, address: ChannelAddress) -> Tuple[socket.socket, ChannelAddress]:
-        """A socket to a channel, and the channel's whole address."""
+    def _new_trunk(self, address: ChannelAddress, flags: int) -> Trunk:
         channel = self._channels.get(address.chid) if address.pid == os.getpid() else None
+        is_shared = not flags & NTO_COF_NOSHARE
         if channel is not None and address.matches(channel.address):
             near, far = socket.socketpair()
-            channel.adopt(host.socket_out_of_the_way(far))
-            return host.socket_out_of_the_way(near), channel.address
+            trunk = Trunk(host.socket_out_of_the_way(near), channel.address, is_shared, self._retire)
+            client = channel.adopt(host.socket_out_of_the_way(far))
+            trunk.is_waited_on, trunk.has_closed = channel.is_waited_on, lambda: channel.hear_end(client)
+            return trunk
+        sock, found = self._reach(address)
+        try:
+            return Trunk(sock, found, is_shared, self._retire)
+        except BrokenPipeError:
+            sock.close()
+            raise failure(ESRCH) from None
+
+    def _reach(self, address: ChannelAddress) -> Tuple[socket.socket, ChannelAddress]:
+        """A socket to a channel of another process, and the channel's whole address."""
         runtime = self._runtime()
         for candidate in [address] if address.token else filter(address.matches, runtime.channels()):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -367,7 +380,16 @@ class ConnectionTable:
             connection.detach()
 
     def _forget(self, connection: Connection) -> None:
-        del self.entries[connection.coid]
+        """Take a connection out of the table.
+
+        Raises:
+            OSError: EBADF, a signal handler has done so in the meantime.
+        """
+        entry = self.entries.pop(connection.coid, None)
+        if entry is not connection:
+            if entry is not None:
+                self.entries[connection.coid] = entry
+            raise failure(EBADF)
         if connection.coid & NTO_SIDE_CHANNEL:
             self._slots.give_back(connection.coid & ~NTO_SIDE_CHANNEL)
 
@@ -376,10 +398,15 @@ class ConnectionTable:
         with self.lock:
             if trunk.connections or trunk not in self._trunks:
                 return
-            self._trunks.remove(trunk)
+            self._trunks.discard(trunk)
+            if trunk.connections:
+                self._trunks.add(trunk)  # A signal handler came first.
+                return
             if self.death_channel is not None:
                 self.death_channel.forget_own_trunk(trunk)
             trunk.close()
+            if trunk.has_closed is not None:
+                trunk.has_closed()
 
     # Servers that go.
 
@@ -388,7 +415,7 @@ class ConnectionTable:
         with self.lock:
             self.death_channel = channel
             if channel is not None:
-                for trunk in self._trunks:
+                for trunk in list(self._trunks):
                     if trunk.read_news():
                         channel.watch_own_trunk(trunk)
 

@@ -1,12 +1,14 @@
 """What the kernel knows about a thread: its number, its priority, the timeout it has armed."""
 
-import heapq
 import os
 import threading
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Protocol
 
+from ha_qnx.buffers import INT_MAX
 from ha_qnx.constants import TIMER_ABSTIME
+
+from .numbers import Slots
 
 DEFAULT_PRIORITY = 10
 
@@ -42,16 +44,6 @@ def _host_priority() -> int:
     return DEFAULT_PRIORITY
 
 
-class _Leaving:
-    """Lives in a thread's local storage and so is finalised when the thread ends."""
-
-    def __init__(self, leave: Callable[[], None]) -> None:
-        self._leave = leave
-
-    def __del__(self) -> None:
-        self._leave()
-
-
 class Thread:
     """A thread of this process, made when it first makes a call of ours."""
 
@@ -68,52 +60,70 @@ class Thread:
         self.is_main = get_ident() == threading.main_thread().ident
 
 
-class _Local(threading.local):
-    """Gives every thread its own record."""
+class _Stay:
+    """A thread's time among the known ones. It lives in the thread's local storage and so ends with the thread."""
 
     def __init__(self, threads: "Threads") -> None:
-        self.thread, self._leaving = threads.enter()
+        self._threads = threads
+        self._process = os.getpid()
+        self._ident = get_ident()
+        self.thread = Thread(threads.numbers.take())
+
+    def __del__(self) -> None:
+        if hasattr(self, "thread") and os.getpid() == self._process:
+            self._threads.leave(self.thread, self._ident)
+
+
+class _Own:
+    """Makes the record of a thread when the thread first asks for it, and gives way to what it has made."""
+
+    def __init__(self, threads: "Threads") -> None:
+        self._threads = threads
+
+    def __get__(self, local: threading.local, _owner: object) -> Thread:
+        kept = vars(local)
+        # A signal handler that came in between has made a record already; then the one made here ends at once.
+        stay: _Stay = kept.setdefault("stay", _Stay(self._threads))
+        self._threads.enter(stay.thread)
+        kept["thread"] = stay.thread
+        return stay.thread
+
+
+class Local(Protocol):
+    """What a thread has for itself."""
+
+    @property
+    def thread(self) -> Thread:
+        """The record of the calling thread."""
 
 
 class Threads:
-    """The threads of this process that have made a call of ours."""
+    """The threads of this process that have made a call of ours. No locks: see ``numbers``."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._free: List[int] = []
-        self._highest = 0
+        self.numbers = Slots(most=INT_MAX)
         self._known: Dict[int, Thread] = {}
         self._by_ident: Dict[int, Thread] = {}
         self.timeouts: Dict[int, Timeout] = {}
         self.on_exit: Optional[Callable[[int], None]] = None
-        self.local = _Local(self)
+        self.local: Local = type("Local", (threading.local,), {"thread": _Own(self)})()
+        _ = self.local.thread  # Of the first thread, that it may have the first number.
 
-    def enter(self) -> "Tuple[Thread, _Leaving]":
-        """Give the calling thread the lowest number that is free, until it ends (D29)."""
-        with self._lock:
-            if self._free:
-                tid = heapq.heappop(self._free)
-            else:
-                self._highest += 1
-                tid = self._highest
-        thread = self._known[tid] = Thread(tid)
-        ident = get_ident()
-        self._by_ident[ident] = thread
-        process = os.getpid()
+    def enter(self, thread: Thread) -> None:
+        """Know the calling thread, which has the lowest number that was free, until it ends (D29)."""
+        self._known[thread.tid] = self._by_ident[get_ident()] = thread
 
-        def leave() -> None:
-            if os.getpid() != process:
-                return
+    def leave(self, thread: Thread, ident: int) -> None:
+        """A thread ends, or was never known."""
+        was_known = self._known.get(thread.tid) is thread
+        if was_known:
             self.timeouts.pop(ident, None)
-            if self._by_ident.get(ident) is thread:  # Another thread may have its identity by now.
-                del self._by_ident[ident]
-            with self._lock:
-                del self._known[tid]
-                heapq.heappush(self._free, tid)
-            if self.on_exit is not None:
-                self.on_exit(tid)
-
-        return thread, _Leaving(leave)
+            del self._known[thread.tid]
+        if self._by_ident.get(ident) is thread:  # Another thread may have its identity by now.
+            del self._by_ident[ident]
+        self.numbers.give_back(thread.tid)
+        if was_known and self.on_exit is not None:
+            self.on_exit(thread.tid)
 
     def known(self) -> List[Thread]:
         """The threads that have made a call of ours and have not ended."""

@@ -59,7 +59,8 @@ class Attachment:
         self.acount = 0
         self._icount_limit = _NO_LIMIT
         self._acount_limit = _NO_LIMIT
-        self._lock = threading.Lock()
+        # A signal handler may come while it is held, and make a call that fails as well.
+        self._lock = threading.RLock()
         self._recovering_thread: Optional[int] = None
         #: Whether the last recovery that has ended brought the connection back, and what it raised, if not.
         self._is_back = True
@@ -89,33 +90,42 @@ class Attachment:
             if self.is_recovering_here:
                 raise failure
             with self._lock:
-                if generation != self.generation:
-                    if self._is_back:
-                        self._counts.sent_again(coid, failure)
-                        return
-                    self._counts.given_up(coid, failure)
-                    raise failure if self._raised is None else not_recovered(failure.errno or 0, self._raised)
-                if self.suspended or coid not in self.coids or self._is_used_up:
-                    self._counts.given_up(coid, failure)
-                    raise failure
-                self.icount += 1
-                self.acount += 1
+                # First of all: from here on, a signal handler's call is plain; one that came before has recovered.
                 self._recovering_thread = threading.get_ident()
                 try:
-                    result = self._counts.observed(coid, failure, *self.called)
-                except Exception as error:
-                    self._has_ended(False, error)
-                    raise not_recovered(failure.errno or 0, error) from error
-                except BaseException:
-                    self._has_ended(False)
-                    raise
+                    self._recover(coid, generation, failure)
                 finally:
                     self._recovering_thread = None
-                self._has_ended(isinstance(result, int) and result == coid)
-                if not self._is_back:
-                    raise failure
         finally:
             del failure  # Its traceback holds this frame, and with it the buffers of the call until a collection.
+
+    def _recover(self, coid: int, generation: int, failure: OSError) -> None:
+        """Do what recover does, in the one thread that does it now."""
+        try:
+            if generation != self.generation:
+                if self._is_back:
+                    self._counts.sent_again(coid, failure)
+                    return
+                self._counts.given_up(coid, failure)
+                raise failure if self._raised is None else not_recovered(failure.errno or 0, self._raised)
+            if self.suspended or coid not in self.coids or self._is_used_up:
+                self._counts.given_up(coid, failure)
+                raise failure
+            self.icount += 1
+            self.acount += 1
+            try:
+                result = self._counts.observed(coid, failure, *self.called)
+            except Exception as error:
+                self._has_ended(False, error)
+                raise not_recovered(failure.errno or 0, error) from error
+            except BaseException:
+                self._has_ended(False)
+                raise
+            self._has_ended(isinstance(result, int) and result == coid)
+            if not self._is_back:
+                raise failure
+        finally:
+            del failure  # As in recover.
 
     def _has_ended(self, is_back: bool, error: Optional[Exception] = None) -> None:
         """Keep the outcome of a recovery for the threads whose failure is older."""
@@ -161,7 +171,7 @@ class Attachment:
 
     def after_fork(self) -> None:
         """In a forked child, where no other thread is: nobody else holds the lock, nobody else is recovering."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if not self.is_recovering_here:
             self._recovering_thread = None
 

@@ -3,7 +3,9 @@
 This is the kernel of the backend ``hybrid`` and the lower half of ``native``. What its calls promise is written down in
 ``ha_qnx.kernel``; the C declarations are in ``ha_qnx.abi``.
 
-Every call that can block releases the GIL. Errors go one way: a result of -1 is followed by a look at errno, at once.
+Every call that can block releases the GIL. Errors go one way: a result of -1 comes with errno, which is cleared before
+the call and read after it in one step with it. Otherwise a signal handler, or what a collection finalises, could run
+between them, and leave an errno of its own.
 """
 
 import contextlib
@@ -17,7 +19,7 @@ import time
 import weakref
 from ctypes import c_char, c_int, c_long, c_size_t, c_void_p
 from errno import EBADF, EINTR, EINVAL, ENOENT, ENOTSUP
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from ..abi import record
 from ..buffers import (
@@ -41,9 +43,13 @@ from .libraries import Libraries
 
 # Looked up once, for the paths that every message takes.
 _byref = ctypes.byref
-# Returns the number that was there before. A signal handler may run between any two steps in Python, and make calls of
-# ours: each puts back what it has found, so that the call around it still finds its own.
+# Returns the number that was there before, which is put back after each call of ours: it is the program's.
 _set_errno = ctypes.set_errno
+# Both without an end: the next of the one clears errno and is what was there before, the next of the other is the errno
+# of the moment. zip puts them around a call, and all three are made in C, without a step in Python between them.
+_cleared: Iterator[int] = map(_set_errno, itertools.repeat(0))
+_starmap = itertools.starmap
+_errnos: Iterator[int] = _starmap(ctypes.get_errno, itertools.repeat(()))
 
 # How often, and after how many seconds, to look whether a server in this process has taken note of its client.
 _LOOKS, _LOOK_AGAIN = 50, 0.001
@@ -79,6 +85,22 @@ def _bounce_buffer(size: int) -> _BounceBuffer:
     buffer = bytearray(size)
     start = c_char.from_buffer(buffer)
     return buffer, c_void_p.from_param(ctypes.addressof(start)), start
+
+
+_Sender = Tuple[bytearray, List[object], Callable[[], Tuple[int, int, int]], object]
+
+
+def _sender(send: Any, size: int) -> _Sender:
+    """What sends a message and receives a reply of a size, again and again, though by one thread at a time.
+
+    Returns:
+        A buffer for the reply; the arguments of the call, the first three of which are yet to be filled in; what makes
+        it, and returns errno before it, its result, and errno after it; what keeps the buffer from being resized.
+    """
+    buffer, address, start = _bounce_buffer(size)
+    arguments: List[object] = [None, None, None, address, _sizes[size]]
+    calls = zip(_cleared, _starmap(send, itertools.repeat(arguments)), _errnos)
+    return buffer, arguments, calls.__next__, start
 
 
 class _Passed:
@@ -132,6 +154,7 @@ class NativeKernel(Kernel):
         )
         functions: List[Any] = [libraries.fast(name) if self._is_fast else None for name in fast]
         self._fast_send, self._fast_receive, self._fast_reply = functions
+        self._senders: List[List[_Sender]] = [[] for _size in range(_SMALL + 1)]
         self._names: Dict[Name, Any] = {}
         # One handle for a channel's number, for good: it costs a few bytes, and to destroy it destroys the channel.
         self._dispatches: Dict[int, int] = {}
@@ -147,9 +170,10 @@ class NativeKernel(Kernel):
         """Call a function that tells of a failure by -1 and errno."""
         function = self._c[name]
         while True:
-            before = _set_errno(0)
-            result: int = function(*args)
-            number = _set_errno(before)
+            results: Iterator[int] = _starmap(function, (args,))
+            before, result, number = next(zip(_cleared, results, _errnos))
+            if number != before:
+                _set_errno(before)
             if result != -1 or not number:
                 return result  # A status of -1 is as good as any other.
             if number != EINTR or name not in _BEGUN_AGAIN or not self._goes_on():
@@ -157,9 +181,10 @@ class NativeKernel(Kernel):
 
     def _invoke_for_address(self, name: str, *args: Any) -> int:
         """Call a function that tells of a failure by NULL and errno."""
-        before = _set_errno(0)
-        address: Optional[int] = self._c[name](*args)
-        number = _set_errno(before)
+        addresses: Iterator[Optional[int]] = _starmap(self._c[name], (args,))
+        before, address, number = next(zip(_cleared, addresses, _errnos))
+        if number != before:
+            _set_errno(before)
         if not address:
             raise self._failure(number)
         return address
@@ -226,27 +251,27 @@ class NativeKernel(Kernel):
             coid = as_int("coid", coid)
         if self._is_fast and type(smsg) is bytes and -1 <= coid <= INT_MAX:
             size = len(rmsg)
-            if not size:
-                bounce = address = None
-            elif size <= _SMALL:
-                spare = _bounce_buffers[size]
+            if 0 < size <= _SMALL:
+                spare = self._senders[size]
                 try:
-                    bounce = spare.pop()
+                    sender = spare.pop()
                 except IndexError:
-                    bounce = _bounce_buffer(size)
-                buffer, address, _start = bounce
+                    sender = _sender(self._fast_send, size)
+                buffer, arguments, call, _start = sender
                 buffer[:] = rmsg
-            else:
-                bounce, address = None, _byref(c_char.from_buffer(rmsg))
-            send = self._fast_send
-            number = 0
-            before = _set_errno(0)
-            status: int = send(coid, smsg, _sizes[len(smsg)], address, _sizes[size])
-            if status == -1 or before:
-                number = _set_errno(before)
-            if bounce is not None:
+                arguments[0] = coid
+                arguments[1] = smsg
+                arguments[2] = _sizes[len(smsg)]
+                before, status, number = call()
+                arguments[1] = None
                 rmsg[:] = buffer
-                spare.append(bounce)
+                spare.append(sender)
+            else:
+                address = _byref(c_char.from_buffer(rmsg)) if size else None
+                whole = coid, smsg, _sizes[len(smsg)], address, _sizes[size]
+                before, status, number = next(zip(_cleared, _starmap(self._fast_send, (whole,)), _errnos))
+            if number != before:
+                _set_errno(before)
             if status != -1 or not number:
                 return status  # A status of -1 is as good as any other.
             raise self._failure(number)

@@ -5,6 +5,7 @@ tests send real signals to.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from .expect import fails_with
 from .marks import checks
 from .peers import Peer, Remote
 from .receiving import PATIENCE, PULSE_SIZE, assert_nothing_waits, receive_message
-from .waiting import DEADLINE, eventually, is_asleep
+from .waiting import DEADLINE, eventually, is_asleep, rounds
 
 handled: List[int] = []
 
@@ -135,11 +136,11 @@ class BlockedCall:
         self._rcvid = 0
         self.chid: int = qnx.ChannelCreate(0) if self._is_send else peer.run(create_channel)
 
-    def begin(self, wrapper: Optional[Callable[..., Any]] = None, in_thread: bool = False) -> Remote:
+    def begin(self, wrapper: Optional[Callable[..., Any]] = None, *more: Any, in_thread: bool = False) -> Remote:
         """Begin the call, through a wrapper that it is handed to, and wait until it blocks."""
         begin = self._peer.start if in_thread else self._peer.begin
         args: Tuple[Any, ...] = (os.getpid(), self.chid) if self._is_send else (self.chid,)
-        call = begin(wrapper, self._call, *args) if wrapper else begin(self._call, *args)
+        call = begin(wrapper, *more, self._call, *args) if wrapper else begin(self._call, *args)
         if self._kind == "second":
             self._qnx.MsgReply(receive_message(self._qnx, self.chid), 0)
         if self._is_received:
@@ -196,6 +197,40 @@ def when_interrupted(qnx: Any, call: Callable[..., int], *args: Any) -> Optional
 def test_a_signal_handler_ends_the_call(peer: Peer, blocked: BlockedCall) -> None:
     """A signal whose handler runs while a call is blocked ends it with EINTR, after the handler."""
     call = blocked.begin(when_interrupted)
+    peer.signal(signal.SIGUSR1)
+    assert call.result() == [signal.SIGUSR1]
+
+
+def note_and_clear(number: int, frame: object) -> None:
+    ctypes.set_errno(0)
+    note(number, frame)
+
+
+def note_and_fail_in_c(number: int, frame: object) -> None:
+    ctypes.CDLL(None, use_errno=True).close(-1)
+    note(number, frame)
+
+
+MEDDLERS = {"clears": note_and_clear, "fails": note_and_fail_in_c}
+
+
+def when_meddled_with(qnx: Any, meddler: str, call: Callable[..., int], *args: Any) -> List[int]:
+    """The signals that were handled, by a handler that uses errno, when a call failed with EINTR."""
+    signal.signal(signal.SIGUSR1, MEDDLERS[meddler])
+    with fails_with(EINTR):
+        call(qnx, *args)
+    return list(handled)
+
+
+@checks("B180", "B228", "D19")
+@pytest.mark.parametrize("meddler", MEDDLERS)
+@blocked_as(
+    "bytes-sent", "second-sent", "second-received", "parts-received", "large-received",
+    "MsgReceive", "MsgReceivev", "MsgReceivePulse", "MsgReceive-with-limit",
+)  # fmt: skip
+def test_a_signal_handler_that_uses_errno_changes_nothing(peer: Peer, blocked: BlockedCall, meddler: str) -> None:
+    """A call that is interrupted fails with EINTR, whatever the handler has done to the errno of ctypes."""
+    call = blocked.begin(when_meddled_with, meddler)
     peer.signal(signal.SIGUSR1)
     assert call.result() == [signal.SIGUSR1]
 
@@ -663,3 +698,53 @@ def test_a_client_that_is_interrupted_gets_no_wrong_answer(qnx: Any, peer: Peer)
     wrong, interruptions = sending.result()
     assert wrong == []
     assert interruptions >= 1
+
+
+def attach_and_detach(qnx: Any, chid: int) -> None:
+    qnx.ConnectDetach(qnx.ConnectAttach(0, 0, chid, 0))
+    qnx.ConnectDetach(qnx.ConnectAttach(0, 0, chid))
+
+
+def create_and_destroy(qnx: Any, _chid: int) -> None:
+    qnx.ChannelDestroy(qnx.ChannelCreate(0))
+
+
+def pulse_oneself(qnx: Any, chid: int) -> None:
+    coid = qnx.ConnectAttach(0, 0, chid)
+    qnx.MsgSendPulse(coid, 10, 1, 7)
+    qnx.ConnectDetach(coid)
+    assert qnx.MsgReceive(chid, Pulse()) == 0
+
+
+MAKERS = {"connections": attach_and_detach, "channels": create_and_destroy, "pulses": pulse_oneself}
+
+
+def make_here_and_in_a_handler(qnx: Any, outer: str, inner: str) -> Tuple[int, int]:
+    """Make and end things, in a signal handler, too, that interrupts just that; how often, there and here."""
+    mine, its, turns = qnx.ChannelCreate(0), qnx.ChannelCreate(0), [0, 0]
+
+    def make(_number: int, _frame: object) -> None:
+        MAKERS[inner](qnx, its if inner == "pulses" else mine)
+        turns[0] += 1
+        signal.setitimer(signal.ITIMER_REAL, 0.0001 + turns[0] % 50 / 1e5)
+
+    signal.signal(signal.SIGALRM, make)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    for _round in rounds(1000):
+        with contextlib.suppress(InterruptedError):
+            MAKERS[outer](qnx, mine)
+            turns[1] += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return turns[0], turns[1]
+
+
+@checks("B12", "B14", "D19")
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [("connections", "connections"), ("connections", "channels"), ("channels", "connections"), ("pulses", "pulses")],
+)
+def test_a_signal_handler_makes_what_is_being_made(peer: Peer, outer: str, inner: str) -> None:
+    """A handler may connect, create and send, while the main thread does the same: neither waits for the other."""
+    in_handlers, in_all = peer.run(make_here_and_in_a_handler, outer, inner)
+    assert in_handlers > 0
+    assert in_all > 0

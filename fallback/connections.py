@@ -275,7 +275,7 @@ class Connection:
         self._lanes: Set[Lane] = set()
         # A signal handler, or a collection, may come while it is held, and end the connection.
         self._lock = threading.RLock()
-        self.idle: Union[List[Lane], _NoMoreLanes] = []
+        self.idle: List[Lane] = []
         self._idle_windows: List[Lane] = []
         trunk.connections.add(self)
 

@@ -25,7 +25,7 @@ from ..clients import Call, Client, Start, attach, detach, transact
 from ..peers import Peer
 from ..receiving import SHORT, receive_message
 from ..servers import Server, StartPeer, create_channel
-from ..waiting import DEADLINE, Task
+from ..waiting import DEADLINE
 from .asking import Answers, measured
 from .ledgers import Received, nothing_or, pulse_for, receive
 from .notation import named, told, yes
@@ -481,9 +481,8 @@ def test_a_client_gets_a_signal(qnx: Any, witness: Witness, kind: str) -> Answer
     yield "DK22", f"{answered} {End(peer)}"
 
 
-def send_in_a_thread_and_exit(qnx: Any, coid: int) -> None:
-    """In another process: exit when another thread waits for an answer."""
-    Task(qnx.MsgSend, coid, b"AA").wait_until_blocked()
+def exit_at_once(_qnx: Any) -> None:
+    """In another process."""
     os._exit(8)
 
 
@@ -492,8 +491,9 @@ def test_a_client_exits_while_a_thread_waits(qnx: Any, witness: Witness, kind: s
     """As if it had been killed."""
     peer, (coid,) = witness.client()
     end = End(peer)
-    peer.begin(send_in_a_thread_and_exit, coid)
+    peer.start(transact, coid, b"AA", 0)
     rcvid = receive_message(qnx, witness.chid)
+    peer.begin(exit_at_once)
     heard = witness.heard(rcvid)
     yield "LX01", f"{heard}; {end}"
     answered = told(qnx.MsgReply, rcvid, 0)

@@ -64,21 +64,23 @@ def _goals(found: Found) -> Iterator[Goal]:
             yield Goal(f"{backend}: slowest shape / fastest shape", 1.25, False, worst(above(mine, fastest)))
     for place in ("pinned", "free"):
         key, below = f"fallback: ask, Service, {place}", f"{_MP}, {place}"
-        yield Goal(f"Connection.ask with Service.message / {_MP}, {place}", 1.2, False, worst(above([key], below)))
+        yield Goal(
+            f"Connection.ask with Service.message / mp.connection, {place}", 1.2, False, worst(above([key], below))
+        )
     for place in ("pinned", "free"):
         ratios = [
             (ratio(found, f"fallback, {size} bytes, {place}", f"{_MP}, {size} bytes, {place}"), f"{size} bytes")
             for size in _SMALL
         ]
-        yield Goal(f"each size from 64 B to 64 KiB / {_MP}, {place}", 1.0, False, worst(ratios))
+        yield Goal(f"each size from 64 B to 64 KiB / mp.connection, {place}", 1.0, False, worst(ratios))
     for size, name, limit in ((1 << 20, "1 MiB", 0.25), (16 << 20, "16 MiB", 0.35)):
         ratios = [
             (ratio(found, f"fallback, {size} bytes, {place}", f"{_MP}, {size} bytes, {place}"), place)
             for place in ("pinned", "free")
         ]
-        yield Goal(f"{name} / {_MP}", limit, False, worst(ratios))
-    yield Goal("free CPUs with spinning / C floor, free", 0.25, False, None)
-    yield Goal("free CPUs with a shared-memory lane / C floor, free", 0.1, False, None)
+        yield Goal(f"{name} / mp.connection", limit, False, worst(ratios))
+    yield Goal("free CPUs with spinning / C floor, free (there is no spinning)", 0.25, False, None)
+    yield Goal("free CPUs, shared-memory lane / C floor, free (there is none)", 0.1, False, None)
     crowd = [(ratio(found, "fallback, 8 processes", "pyzmq, 8 processes", "per_second"), "8 processes")]
     yield Goal("8 client processes, messages a second / pyzmq", 2, True, worst(crowd, min))
     for peer, limit in (("pyzmq", 2.5), ("pynng", 4.5), ("Pyro5", 8), ("grpcio", 30)):
@@ -212,7 +214,7 @@ def _curves(found: Found, pattern: str, figure: str) -> Curves:
 
 
 def _draw(path: str, curves: Curves, x: str, y: str, title: str) -> None:
-    """Draw curves on logarithmic axes.
+    """Draw curves; an axis is logarithmic if that is what it takes to see them all.
 
     Raises:
         ValueError: there are none.
@@ -230,7 +232,12 @@ def _draw(path: str, curves: Curves, x: str, y: str, title: str) -> None:
         axes.plot(across, up, marker="o", markersize=3, color=colour, label=name,
                   linestyle="--" if name.endswith(", free") else "-")  # fmt: skip
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    axes.set_xticks(sorted({place for points in curves.values() for place, _height in points}))
+    heights = [height for points in curves.values() for _place, height in points]
+    if max(heights) > 100 * min(heights):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _position: _plain(value)))
     axes.set(xlabel=x, ylabel=y, title=title)
     axes.grid(True, which="major", alpha=0.3)

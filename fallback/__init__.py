@@ -11,9 +11,9 @@ The way of one message
 2.  A client calls ConnectAttach. ``table`` looks for a trunk to that channel, or opens one, and gives the new
     ``connections.Connection`` a number: a slot (``numbers``) or a descriptor. Nobody waits for the server.
 3.  The client calls MsgSend. ``kernel`` takes an idle lane of the connection, writes the message into it as one frame
-    (``wire``), and reads the reply. Almost every message goes that way, so it is written out there; what is larger,
-    in parts, limited by a timeout, interrupted or otherwise unusual is in ``exchange``. If no lane is idle, the
-    connection opens one, and the trunk passes its far ends to the server.
+    (``wire``), or into the window of the lane if it is large, and reads the reply. Almost every message goes that way,
+    so it is written out there; what is in parts, limited by a timeout, interrupted or otherwise unusual is in
+    ``exchange``. If no lane is idle, the connection opens one, and the trunk passes its far ends to the server.
 4.  A thread of the server is in MsgReceive, at the poller of the channel (``host``). If the news is a plain message in
     a lane that was idle, ``channels`` receives it there and then. Else it takes in all the news: new clients, their
     lanes, pulses, messages, ends. ``server_lane`` looks at each message without taking it, ``queue`` says which comes

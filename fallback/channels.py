@@ -50,12 +50,7 @@ from .threads import DEFAULT_PRIORITY, Thread, Threads, Timeout
 _pulse_record = abi.packing("pulse", abi.HOST)
 
 # Looked up once, for the path that every message takes.
-_READABLE, _MESSAGE, _MESSAGE_HEADER, _INLINE_ROOM = (
-    host.READABLE,
-    wire.MESSAGE,
-    wire.MESSAGE_HEADER,
-    wire.INLINE_ROOM,
-)
+_READABLE, _MESSAGE, _MESSAGE_HEADER = host.READABLE, wire.MESSAGE, wire.MESSAGE_HEADER
 _unpack_timeless = wire.timeless_message.unpack_from
 
 
@@ -137,25 +132,17 @@ class Channel:
                     read_into = lane.read_into
                     filled = read_into(buffer)
                     kind, priority, lane.tid, sent, room = _unpack_timeless(buffer)
-                    window = lane.shared
                     if (
-                        kind == _MESSAGE
+                        filled == _MESSAGE_HEADER + sent
+                        and kind == _MESSAGE
+                        and room <= lane.inline_room
                         and 0 < priority < 256
-                        and (
-                            (filled == _MESSAGE_HEADER + sent and room <= _INLINE_ROOM)
-                            if window is None
-                            else (filled == _MESSAGE_HEADER and (sent + 7 & ~7) + room <= len(window))
-                        )
                     ):
                         lane.idle = False
                         lane.priority = priority
                         lane.room = room
                         lane.sent = lane.received = sent
-                        if window is not None:
-                            lane.received = count = min(sent, len(sink))
-                            with memoryview(sink) as target:  # To a bytearray it would be copied twice.
-                                target[:count] = window[:count]
-                        elif sent <= len(sink):
+                        if sent <= len(sink):
                             sink[:sent] = buffer[_MESSAGE_HEADER:filled]
                         else:
                             lane.received = count = len(sink)
@@ -173,9 +160,19 @@ class Channel:
                         if not lane.gone or self._still_answerable(lane):
                             return rcvid
                     elif filled:
-                        with self.lock:
-                            lane.filled, lane.idle = filled, False
-                            lane.look()
+                        rcvid = lane.receive_in_window(filled, thread)
+                        if rcvid:
+                            with memoryview(sink) as target:
+                                lane.deliver([target], info)
+                            thread.receives_on = None
+                            if self._parked:
+                                self._receivers.unpark()
+                            if not lane.gone or self._still_answerable(lane):
+                                return rcvid
+                        else:
+                            with self.lock:
+                                lane.filled, lane.idle = filled, False
+                                lane.look()
         except BaseException:
             thread.receives_on = None
             self._put_back(taking)

@@ -322,9 +322,11 @@ class Connection:
         idle = self._idle_windows
         for lane in reversed(idle):
             if lane.window is not None and lane.window.size >= size:
-                with contextlib.suppress(ValueError):  # Another thread has just taken it.
+                try:
                     idle.remove(lane)
-                    return lane
+                except ValueError:
+                    continue  # Another thread has just taken it.
+                return lane
         raise IndexError
 
     def _open_lane(self, window: Optional[host.Window], deadline: Optional[float], thread: Thread) -> Lane:
@@ -373,6 +375,9 @@ class Connection:
     def _keep_window(self, lane: Lane, size: int) -> None:
         """Keep a lane for the sake of its window, as far as it is worth that; the largest are."""
         idle = self._idle_windows
+        if not idle and size <= limits.WINDOW_KEPT:
+            idle.append(lane)
+            return
         others = [(other.window.size, other) for other in idle if other.window is not None]
         if size > limits.WINDOW_KEPT or (
             size > limits.WINDOW_LARGE and any(other > limits.WINDOW_LARGE for other, _lane in others)

@@ -1,11 +1,12 @@
 """The exchange of one message and its reply, as the client sees it.
 
-SocketKernel.MsgSend writes the plain case out for itself, since almost every message is one: bytes that fit a frame, on
-a lane that is idle, answered in one frame. Everything else is here: windows, parts, timeouts, signals, a server that
-writes pieces of its reply, asks for the message again, or dies.
+SocketKernel.MsgSend writes the plain case out for itself, since almost every message is one: on a lane that is idle, in
+one frame or in the window that is mapped already, and answered in one frame. Everything else is here: the first message
+of a lane, parts, timeouts, signals, a server that writes pieces of its reply, asks for the message again, or dies.
 """
 
 import contextlib
+import ctypes
 import time
 from errno import EBADF, EINTR, ESRCH, ETIMEDOUT
 from typing import Optional, Tuple
@@ -14,6 +15,7 @@ from ha_qnx import iomessages
 from ha_qnx.buffers import Buffers
 from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND
 from ha_qnx.errors import failure
+from ha_qnx.kernel import BytesLike
 from ha_qnx.structures import MessageInfo
 
 from . import host, limits, wire
@@ -21,6 +23,7 @@ from .connections import Connection, Lane
 from .runtime import is_busy
 from .threads import Thread, Threads, Timeout
 
+_FRAME_SIZE = ctypes.c_size_t.from_param(wire.FRAME_MAX)
 _SEND_AND_REPLY = NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY
 
 
@@ -45,6 +48,52 @@ def exchange(
     thread.sends_on = lane
     try:
         return attempt.complete(timeout)
+    finally:
+        thread.sends_on = None
+
+
+def exchange_in_window(
+    connection: Connection, lane: Lane, window: memoryview, thread: Thread, message: BytesLike, sink: memoryview
+) -> Tuple[int, int]:
+    """Send a message by a lane with a window that is mapped, with no limit of time, and SIGPIPE ignored.
+
+    Otherwise as ``exchange``.
+    """
+    size, room = len(message), len(sink)
+    holds_lane = True
+    try:
+        window[:size] = message
+        write = lane.write
+        try:
+            write(wire.message.pack(wire.MESSAGE, thread.priority, thread.tid, size, room, time.monotonic_ns()))
+        except BrokenPipeError:
+            raise failure(EBADF) from None
+        thread.sends_on = lane
+        count: Optional[int] = None
+        if not thread.is_main:
+            count = lane.read_into(lane.buffer)
+        elif not connection.reads_are_restarted:
+            try:
+                count = int(host.c_read(lane.read_fd, lane.address, _FRAME_SIZE))
+            except BaseException as error:
+                holds_lane = False
+                return Exchange(connection, lane, thread, [sink], size).complete(None, -EINTR, error)
+            if count < 0:
+                count = -host.get_errno()
+        kind, status, length = wire.plain_reply.unpack_from(lane.buffer)
+        if kind != wire.REPLY or count != wire.REPLY_HEADER or length > room:
+            holds_lane = False
+            return Exchange(connection, lane, thread, [sink], size).complete(None, count)
+        start = wire.reply_area(size)
+        sink[:length] = window[start : start + length]
+        holds_lane = False
+        thread.sends_on = None
+        connection.release(lane)
+        return 0, status
+    except BaseException:
+        if holds_lane:
+            connection.discard(lane)
+        raise
     finally:
         thread.sends_on = None
 

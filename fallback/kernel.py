@@ -82,12 +82,12 @@ from ha_qnx.structures import ClientInfo, MessageInfo
 from . import host, wire
 from .channels import Channel
 from .connections import Connection, Lane, forks_wait
-from .exchange import Exchange, announce_copy, exchange
+from .exchange import Exchange, announce_copy, exchange, exchange_in_window
 from .numbers import Numbers, Slots
 from .opening import Opener
 from .paths import attach as attach_path
 from .runtime import ChannelAddress, Claim, Runtime, leads_upwards, plain_name, wire_directory
-from .server_lane import Client, Rcvids, ServerLane
+from .server_lane import IN_WINDOW, Client, Rcvids, ServerLane
 from .table import ConnectionTable, is_host_descriptor
 from .threads import Threads, Timeout
 
@@ -346,7 +346,7 @@ class SocketKernel(Kernel):
     # Sending.
 
     def MsgSend(self, coid: int, smsg: BytesLike, rmsg: Optional[BytesLike] = None) -> int:
-        # The path of almost every message: an idle lane, nothing armed. _send does the rest.
+        # The path of almost every message: it fits a frame, a lane is idle, nothing is armed. _send does the rest.
         if type(smsg) is not bytes:
             smsg = readable(smsg)
         if type(rmsg) is not bytearray:
@@ -356,28 +356,21 @@ class SocketKernel(Kernel):
         if self._timeouts or _getsignal(_SIGPIPE) is not _IGNORED:
             return self._send(coid, [readable(smsg)], [writable(rmsg)])
         size, room = len(smsg), len(rmsg)
+        if size > _INLINE_SEND or room > _INLINE_ROOM:
+            return self._send_large(coid, smsg, rmsg)
         try:
             connection = self._connections[coid]
             if connection.cookie and _lseek(coid, 0, 1) != connection.cookie:
                 raise failure(EBADF)
-            if size <= _INLINE_SEND and room <= _INLINE_ROOM:
-                lane = connection.idle.pop()
-                window = None
-            else:
-                lane, window = connection.idle_window((size + 7 & ~7) + room)
+            lane = connection.idle.pop()
         except (KeyError, IndexError, OSError):
             return self._send(coid, [readable(smsg)], [writable(rmsg)])
         holds_lane = True
         try:
             thread = self._local.thread
-            frame = _pack_message(_MESSAGE, thread.priority, thread.tid, size, room, _now())
-            if window is None:
-                frame += smsg
-            else:
-                window[:size] = smsg
             write = lane.write
             try:
-                write(frame)
+                write(_pack_message(_MESSAGE, thread.priority, thread.tid, size, room, _now()) + smsg)
             except BrokenPipeError:
                 raise failure(EBADF) from None
             thread.sends_on = lane
@@ -398,19 +391,14 @@ class SocketKernel(Kernel):
                 read_into = lane.read_into
                 count = read_into(buffer)
             kind, status, length = _unpack_plain_reply(buffer)
-            whole = _REPLY_HEADER + length if window is None else _REPLY_HEADER
-            if kind != _REPLY or count != whole or length > room:
+            if kind != _REPLY or count != _REPLY_HEADER + length or length > room:
                 holds_lane = False
                 return self._finish(connection, lane, rmsg, coid, smsg, count, None)
-            if window is not None:
-                start = size + 7 & ~7
-                with memoryview(rmsg) as sink:  # To a bytearray it would be copied twice.
-                    sink[:length] = window[start : start + length]
-            elif length:
+            if length:
                 rmsg[:length] = buffer[_REPLY_HEADER:count]
             holds_lane = False
             thread.sends_on = None
-            if lane.is_interrupted or window is not None:
+            if lane.is_interrupted:
                 connection.release(lane)
             else:
                 connection.idle.append(lane)
@@ -420,6 +408,21 @@ class SocketKernel(Kernel):
                 self._local.thread.sends_on = None
                 connection.discard(lane)
             raise
+
+    def _send_large(self, coid: int, smsg: BytesLike, rmsg: BytesLike) -> int:
+        """MsgSend of what needs a window, when nothing is armed."""
+        connection = self._connection(as_int("coid", coid))
+        try:
+            lane, window = connection.idle_window(wire.reply_area(len(smsg)) + len(rmsg))
+        except IndexError:
+            return self._send(coid, [readable(smsg)], [writable(rmsg)])
+        with memoryview(rmsg) as sink:
+            number, status = exchange_in_window(connection, lane, window, self._local.thread, smsg, sink)
+            if number == ERESTART:
+                return self._send(coid, [memoryview(smsg)], [sink])
+        if number:
+            raise failure(number)
+        return status
 
     def _finish(
         self, connection: Connection, lane: Lane, rmsg: BytesLike, coid: int, smsg: BytesLike, count: Optional[int],
@@ -537,16 +540,13 @@ class SocketKernel(Kernel):
         except struct.error:
             return self._reply(rcvid, status, [readable(msg)])  # It says what is wrong with the status.
         unusual = lane.unusual
-        window = lane.shared
-        if unusual or size > lane.room or (size > _INLINE_REPLY and window is None):
-            return self._reply(rcvid, status, [readable(msg)])
-        if window is None:
-            frame += msg
+        if unusual or size > lane.room or size > _INLINE_REPLY:
+            if unusual != IN_WINDOW or not lane.reply_in_window(rcvid, frame, msg):
+                return self._reply(rcvid, status, [readable(msg)])
+            return 0
+        frame += msg
         if self._lane_by_rcvid.pop(rcvid, None) is None:
             raise failure(ESRCH)  # Another thread has answered it.
-        if window is not None:  # Not before the message is ours alone to answer: it may be another one's by then.
-            start = lane.sent + 7 & ~7
-            window[start : start + size] = msg
         lane.rcvid = 0
         if lane.unusual:  # Its client wants to be freed, as another thread has just heard.
             with lane.lock:

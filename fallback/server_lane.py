@@ -26,6 +26,7 @@ from ha_qnx.constants import (
     PULSE_CODE_UNBLOCK,
 )
 from ha_qnx.errors import failure
+from ha_qnx.kernel import BytesLike
 from ha_qnx.structures import MessageInfo
 
 from . import host, limits, wire
@@ -37,6 +38,9 @@ _IS_64 = ctypes.sizeof(ctypes.c_void_p) == 8
 _info_record = abi.packing(abi.HOST.info, abi.HOST)
 _ENDIAN_FLAG = NTO_MI_ENDIAN_BIG if sys.byteorder == "big" else 0
 _INT_MAX = 2**31 - 1
+
+# How much is to be done for the answer: a plain frame, the same with the data in a window, or all of that is in reply.
+PLAIN, IN_WINDOW, UNUSUAL = 0, 1, 2
 
 _MESSAGE_KINDS = (wire.MESSAGE, wire.MESSAGE_TELL, wire.MESSAGE_EXPIRED)
 
@@ -112,6 +116,7 @@ class ServerLane:
     """The server's end of a lane, with the message that was received from it."""
 
     __slots__ = (
+        "at_rest",
         "buffer",
         "channel",
         "client",
@@ -119,6 +124,7 @@ class ServerLane:
         "filled",
         "gone",
         "idle",
+        "inline_room",
         "is_pipe",
         "is_plain",
         "lock",
@@ -130,7 +136,6 @@ class ServerLane:
         "received",
         "room",
         "sent",
-        "shared",
         "tid",
         "unblock_pulse",
         "unusual",
@@ -150,8 +155,6 @@ class ServerLane:
         self.coid = coid
         self.read_fd, self.write_fd = fds
         self.window = window
-        #: The memory of the window, if there is one and it is mapped.
-        self.shared = None if window is None else window.view
         self.buffer = bytearray(wire.FRAME_MAX)
         self.view = memoryview(self.buffer)
         self.read_into = host.reader(self.read_fd)
@@ -161,12 +164,15 @@ class ServerLane:
         self.gone = False
         self.rcvid = 0
         self.priority = self.tid = self.sent = self.room = self.received = 0
-        # Whether its messages can be received without the lock at all, and whether the next one can; whether the answer
-        # takes more than one plain frame.
+        # Whether its messages can be received without the lock at all, and whether the next one can; how much there is
+        # to be done for the answer, and for that of a message of which nothing is known yet.
         self.is_pipe = host.is_pipe(self.read_fd)
-        is_ready = window is None or self.shared is not None
+        is_ready = window is None or window.view is not None
         self.is_plain = self.idle = is_ready and self.is_pipe and host.news_goes_to_one()
-        self.unusual = not self.is_plain
+        # The most room for a reply without a window; there is no such message where there is one.
+        self.inline_room = wire.INLINE_ROOM if window is None else -1
+        self.at_rest = UNUSUAL if not self.is_plain else PLAIN if window is None else IN_WINDOW
+        self.unusual = self.at_rest
         self.unblock_pulse: Optional[Pulse] = None
         self.written: Optional[Written] = None
 
@@ -247,6 +253,31 @@ class ServerLane:
             thread.priority = priority
         return rcvid
 
+    def receive_in_window(self, filled: int, thread: Thread) -> int:
+        """Receive a plain message whose header was read from a lane that was idle, and which lies in the window.
+
+        Returns:
+            The rcvid; 0 if it is something else.
+        """
+        window = self.window
+        kind, priority, tid, sent, room, _time = _unpack_message_from(self.buffer)
+        if (
+            window is None
+            or filled != wire.MESSAGE_HEADER
+            or kind != wire.MESSAGE
+            or not 0 < priority < 256
+            or wire.reply_area(sent) + room > window.size
+        ):
+            return 0
+        self.idle = False
+        self.sent, self.room, self.tid, self.priority = sent, room, tid, priority
+        if not self.channel.flags & NTO_CHF_FIXED_PRIORITY:
+            thread.priority = priority
+        rcvids = self.channel.rcvids
+        self.rcvid = rcvid = rcvids.next()
+        rcvids.lanes[rcvid] = self
+        return rcvid
+
     def _sort_out(self, kind: int, sent: int) -> None:
         """Deal with what is no whole message: wait for the rest of one, give up a lane that breaks the protocol."""
         is_part = 0 < self.filled < wire.MESSAGE_HEADER + sent <= wire.FRAME_MAX and not self.window
@@ -277,10 +308,12 @@ class ServerLane:
 
     def deliver(self, sinks: Buffers, info: Optional[MessageInfo]) -> None:
         """Give the received message to the thread that has received it."""
-        if self.window is None and len(sinks) == 1:  # What comes most often, written out.
-            sink = sinks[0]
+        window = self.window
+        shared = self.view if window is None else window.view
+        if shared is not None and len(sinks) == 1:  # What comes most often, written out.
+            sink, start = sinks[0], wire.MESSAGE_HEADER if window is None else 0
             self.received = count = min(self.sent, len(sink))
-            sink[:count] = self.view[wire.MESSAGE_HEADER : wire.MESSAGE_HEADER + count]
+            sink[:count] = shared[start : start + count]
             if info is not None:
                 self.describe(info)
             return
@@ -326,10 +359,11 @@ class ServerLane:
             self.channel.lane_ended(self)
             return
         # First this, then a look at the rcvid: who answers does it the other way round.
-        self.unusual = True
+        self.unusual = UNUSUAL
         if self.rcvid != rcvid:
             # It was answered in the meantime, and the client's next message may have come with the same news.
-            self.unusual = not self.is_plain or self.written is not None or self.unblock_pulse is not None
+            if self.written is None and self.unblock_pulse is None:
+                self.unusual = self.at_rest
             self.look()
         elif self.channel.flags & NTO_CHF_UNBLOCK:
             self.request_unblock(rcvid)
@@ -340,7 +374,7 @@ class ServerLane:
 
     def request_unblock(self, rcvid: int) -> None:
         """Queue an unblock pulse, the first time that the client of a received message wants to be freed."""
-        self.unusual = True
+        self.unusual = UNUSUAL
         if self.unblock_pulse is None:
             self.unblock_pulse = Pulse(PULSE_CODE_UNBLOCK, rcvid, self.client.scoid, self.priority)
             self.channel.queue.add_pulse(self.unblock_pulse, time.monotonic_ns())
@@ -366,7 +400,7 @@ class ServerLane:
         if count:
             if self.written is None:
                 self.written = Written()
-                self.unusual = True
+                self.unusual = UNUSUAL
             with source[:count] as part:
                 if self.window:
                     self._write_window(offset, part)
@@ -408,6 +442,35 @@ class ServerLane:
         header = wire.plain_reply.pack(wire.REPLY, status, size)
         self._answer(b"".join((frames, header, *parts)))
 
+    def reply_in_window(self, rcvid: int, frame: bytes, data: BytesLike) -> bool:
+        """Answer a message in whose answer nothing is unusual but that its data lies in the window.
+
+        Returns:
+            Whether that is so; else nothing was done.
+
+        Raises:
+            OSError: ESRCH, the client is gone, or another thread has answered.
+        """
+        size = len(data)
+        if self.window is None or self.window.view is None or size > self.room:
+            return False
+        if self.channel.rcvids.lanes.pop(rcvid, None) is None:
+            raise failure(ESRCH)
+        self.rcvid = 0
+        # Not before the message is ours alone to answer: the window may be another one's by then.
+        start = wire.reply_area(self.sent)
+        self.window.view[start : start + size] = data
+        if self.unusual != IN_WINDOW:  # Its client wants to be freed, as another thread has just heard.
+            with self.lock:
+                self.forget()
+        self.idle = True
+        with contextlib.suppress(BrokenPipeError):
+            if self.write(frame):
+                return True
+        if self.client_lost():
+            return True
+        raise failure(ESRCH)
+
     def reply_error(self, number: int) -> None:
         """Answer the received message with an errno.
 
@@ -429,7 +492,7 @@ class ServerLane:
         self.channel.rcvids.lanes.pop(self.rcvid, None)
         self.rcvid = self.filled = 0
         self.idle = self.is_plain
-        self.unusual = not self.is_plain
+        self.unusual = self.at_rest
         self.written = None
         if self.unblock_pulse is not None:
             self.unblock_pulse.withdrawn = True

@@ -25,9 +25,14 @@ def readable(buffer: object) -> memoryview:
     if buffer is None:
         return _EMPTY
     view = memoryview(buffer)  # type: ignore[arg-type]  # memoryview says itself what it takes
-    if not view.contiguous:
-        raise BufferError("the buffer is not contiguous")
-    return view.cast("B") if view.nbytes else _EMPTY
+    try:
+        return view.cast("B")
+    except TypeError:  # There is nothing in it, or it is not contiguous; to look before takes as long as all the rest.
+        if not view.contiguous:
+            raise BufferError("the buffer is not contiguous") from None
+        if not view.nbytes:
+            return _EMPTY
+        raise
 
 
 def writable(buffer: object) -> memoryview:
@@ -38,7 +43,7 @@ def writable(buffer: object) -> memoryview:
         BufferError: it is not contiguous.
     """
     view = readable(buffer)
-    if view.readonly and view is not _EMPTY:
+    if view.readonly and view.nbytes:
         raise TypeError("a writable buffer is required, and this one is read-only")
     return view
 

@@ -253,6 +253,7 @@ def test_it_is_closed_once(echo: Echo) -> None:
 
 def test_a_forgotten_connection_warns_and_is_closed(echo: Echo) -> None:
     """A ResourceWarning names it. The server is not told, since it might not answer."""
+    gc.collect()  # What other tests have forgotten.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         coid = connect(PATH).coid

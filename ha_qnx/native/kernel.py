@@ -161,6 +161,8 @@ class NativeKernel(Kernel):
         # The handles of the paths that are served; links, where there are no handles.
         self._served: Dict[int, Any] = {}
         _follow_forks(self)
+        # Connections that somebody else took the number of while it was free, and that were not closed yet.
+        self._lost: Set[int] = set()
         # The threads that have armed a timeout: what they block in must not be started again.
         self._timed: Set[int] = set()
 
@@ -216,10 +218,10 @@ class NativeKernel(Kernel):
     # Connections.
 
     def ConnectAttach(self, nd: int, pid: int, chid: int, index: int = NTO_SIDE_CHANNEL, flags: int = 0) -> int:
-        return self._invoke("ConnectAttach", *connect_arguments(nd, pid, chid, index, flags))
+        return self._given(self._invoke("ConnectAttach", *connect_arguments(nd, pid, chid, index, flags)))
 
     def ConnectDetach(self, coid: int) -> int:
-        return self._invoke("ConnectDetach", as_int("coid", coid))
+        return self._invoke("ConnectDetach", self._check_lost(as_int("coid", coid)))
 
     def ConnectServerInfo(self, pid: int, coid: int, info: Optional[MessageInfo] = None) -> int:
         pid = as_int("pid", pid)
@@ -440,10 +442,10 @@ class NativeKernel(Kernel):
             raise
 
     def name_open(self, path: str, flags: int = 0) -> int:
-        return self._invoke("name_open", _encoded_name(path), integer("flags", flags, 0, INT_MAX))
+        return self._given(self._invoke("name_open", _encoded_name(path), integer("flags", flags, 0, INT_MAX)))
 
     def name_close(self, coid: int) -> int:
-        return self._invoke("name_close", as_int("coid", coid))
+        return self._invoke("name_close", self._check_lost(as_int("coid", coid)))
 
     # Paths.
 
@@ -492,19 +494,19 @@ class NativeKernel(Kernel):
     # Descriptors. As everywhere in Python, they are closed when the process becomes another program.
 
     def open(self, path: StrPath, oflag: int, mode: int = 0o666) -> int:
-        return self._invoke("open", *open_arguments(path, oflag, mode))
+        return self._given(self._invoke("open", *open_arguments(path, oflag, mode)))
 
     def close(self, fd: int) -> int:
-        return self._invoke("close", as_int("fd", fd))
+        return self._invoke("close", self._check_lost(as_int("fd", fd)))
 
     def dup(self, fd: int) -> int:
-        copy = self._invoke("dup", as_int("fd", fd))
+        copy = self._given(self._invoke("dup", as_int("fd", fd)))
         self._close_on_exec(copy)
         return copy
 
     def dup2(self, fd: int, fd2: int) -> int:
         fd, fd2 = as_int("fd", fd), as_int("fd2", fd2)
-        copy = self._invoke("dup2", fd, fd2)
+        copy = self._given(self._invoke("dup2", fd, fd2))
         if fd != fd2:
             self._close_on_exec(copy)
         return copy
@@ -542,11 +544,15 @@ class NativeKernel(Kernel):
         arguments = open_arguments(path, oflag, mode)
         if fd & NTO_SIDE_CHANNEL:
             raise failure(EBADF)  # open gives descriptors only.
+        if self.libraries.holds:
+            return self._invoke("ha_reopen", fd, *arguments)
         return self._put_at(fd, lambda: self._invoke("open", *arguments))
 
     def attach_at(self, coid: int, nd: int, pid: int, chid: int, flags: int) -> int:
         coid = as_int("coid", coid)
         nd, pid, chid, index, flags = connect_arguments(nd, pid, chid, coid, flags)
+        if self.libraries.holds:
+            return self._invoke("ha_ReConnectAttach", coid, nd, pid, chid, index, flags)
         if not coid & NTO_SIDE_CHANNEL:
             ahead = self._ahead(lambda: self._invoke("ConnectAttach", nd, pid, chid, NTO_SIDE_CHANNEL, flags))
         else:
@@ -566,7 +572,7 @@ class NativeKernel(Kernel):
         return 0
 
     def _put_at(self, coid: int, make: Callable[[], int], ahead: Optional["_Ahead"] = None) -> int:
-        """End a connection and make another one under its number.
+        """End a connection and make another one under its number, where nothing holds it meanwhile, as on QNX.
 
         The number is free for a moment between the two. (dup2 would not keep it, either: it ends what it puts the copy
         in place of, and then connects at its index, and the new server would be told of a copy.) So what can fail is
@@ -611,15 +617,38 @@ class NativeKernel(Kernel):
                     raise error
                 made = make()
             except BaseException:
-                self._keep_through_exec(self._invoke("ConnectAttach", 0, 0, filler, coid, 0), state)
+                kept = self._invoke("ConnectAttach", 0, 0, filler, coid, 0)
+                if kept == coid:
+                    self._keep_through_exec(kept, state)
+                else:
+                    self._lose(coid, kept)
                 raise
             if made != coid:
-                self._invoke("ConnectDetach", made)
-                raise failure(EBADF)  # Somebody else has the number by now.
+                self._lose(coid, made)
+                raise failure(EBADF)
             self._keep_through_exec(made, state)
             return made
         finally:
             self._invoke("ChannelDestroy", filler)
+
+    def _lose(self, coid: int, made: int) -> None:
+        """Somebody else has the number by now: who has lost it must not close it."""
+        self._lost.add(coid)
+        try:
+            self._invoke("ConnectDetach", made)
+        except OSError:
+            os.close(made)  # A file of the host.
+
+    def _given(self, number: int) -> int:
+        self._lost.discard(number)
+        return number
+
+    def _check_lost(self, number: int) -> int:
+        """Refuse, once, to end what was lost to somebody else."""
+        if number in self._lost:
+            self._lost.discard(number)
+            raise failure(EBADF)
+        return number
 
     def _keep_through_exec(self, coid: int, state: Optional[int]) -> None:
         """Leave a connection open to another program if that before it, with these flags, was left open to it."""

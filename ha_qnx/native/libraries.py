@@ -32,6 +32,9 @@ _NEEDED_OF_LIBC = frozenset(
     function.name for function in FUNCTIONS if function.library == LIBC and not function.name.endswith("_r")
 ) - {_UNDER_IT}
 
+# What puts a connection in place of another one. Those of the library for POSIX hosts recover nothing by themselves.
+_HOLDING = frozenset(("ha_reopen", "ha_ReConnectAttach"))
+
 
 class Libraries:
     """What was loaded: functions as attributes of ``functions``, and what ``ha-qnx doctor`` tells about it."""
@@ -57,9 +60,12 @@ class Libraries:
         libha = self._load(with_libha)
         #: Which declarations apply, and why.
         self.model, self.reason = self._choose_model()
+        is_own = self.version is not None
         for function in FUNCTIONS:
-            if function.library == LIBC or with_libha:
+            if function.library == LIBC or with_libha or (is_own and function.name in _HOLDING):
                 self._declare(function.name, libha)
+        #: Whether a number can be held while it gets another connection: recovery in Python does it so, too, then.
+        self.holds = is_own and self.functions.keys() >= _HOLDING
         #: What libha was expected to export and does not, so that a substitute is used (D11).
         self.missing: Sequence[str] = self._find_missing(with_libha, libha)
 

@@ -1,5 +1,7 @@
 """Recovery in programs with threads: one recovery at a time, and only as many as there are losses."""
 
+import fcntl
+import os
 import sys
 import threading
 from errno import EBADF, ESRCH
@@ -415,3 +417,35 @@ def test_busy_threads_survive_one_server_after_the_other(qnx: Any, start: Start,
         assert {status for status, _reply in replies} <= {server.pid for server in servers}
         assert replies[-1][0] == servers[3].pid
     assert function.count == 3
+
+
+@checks("D6", "D17")
+@open_point("D6")
+def test_the_number_is_nobody_elses_while_it_is_recovered(qnx: Any, start: Start) -> None:
+    """Other threads open and close files all the time: none gets the number, or has its file closed by others."""
+    ended = threading.Event()
+    chids: List[int] = []
+
+    def open_and_close() -> int:
+        for number in range(_QUESTIONS_MAX):
+            if ended.is_set():
+                return number
+            fd = os.open(os.devnull, os.O_RDONLY)
+            fcntl.fcntl(fd, fcntl.F_GETFD)
+            os.close(fd)
+        return _QUESTIONS_MAX
+
+    def reconnect(coid: int) -> Any:
+        chids.append(qnx.ChannelCreate(0))
+        return reconnecting(qnx, 0, chids[-1])(coid)
+
+    coid = lost(qnx, Recovering(reconnect), None, 0)
+    files = [start(open_and_close) for _ in range(3)]
+    for number in range(30):
+        qnx.MsgSendPulse(coid, 10, 1, number)
+        assert start(take, qnx, chids[-1]).result().pulse.value.sival_int == number
+        qnx.ChannelDestroy(chids[-1])
+    ended.set()
+    for task in files:
+        task.result()
+    qnx.ConnectDetach(coid)

@@ -1029,6 +1029,7 @@ def test_a_number_stays_taken_while_its_server_has_not_come_back(run_program: Ca
         """
 hybrid = ha_qnx.backend("hybrid")
 kernel = hybrid._kernel
+kernel.libraries.holds = False  # As on QNX.
 detach, detached = kernel._c["ConnectDetach"], []
 kernel._c["ConnectDetach"] = lambda coid: detached.append(coid) or detach(coid)
 chid, other = hybrid.ChannelCreate(), hybrid.ChannelCreate()
@@ -1048,6 +1049,41 @@ for index in (0, NTO_SIDE_CHANNEL):
     hybrid.ha_ConnectDetach(coid)
     detached.clear()
     chid = hybrid.ChannelCreate()
+"""
+    )
+
+
+@pytest.mark.parametrize("how", ["reopened", "connected again"])
+def test_a_number_that_was_lost_to_a_file_is_not_closed(run_program: Callable[[str], str], how: str) -> None:
+    """Where nothing holds a number while it is recovered, a file may get it: that is not closed with the connection."""
+    run_program(
+        f"""
+hybrid = ha_qnx.backend("hybrid")
+kernel = hybrid._kernel
+kernel.libraries.holds = False
+chid, other = hybrid.ChannelCreate(), hybrid.ChannelCreate()
+coid = hybrid.ha_ConnectAttach(0, 0, chid, 0, 0, print)
+detach, files = kernel._c["ConnectDetach"], []
+def detach_and_open(number):
+    result = detach(number)
+    if number == coid and not files:
+        files.append(os.open(os.devnull, os.O_RDONLY))
+    return result
+kernel._c["ConnectDetach"] = detach_and_open
+hybrid.ChannelDestroy(chid)
+if {how == "reopened"}:
+    error = fails(hybrid.ha_reopen, coid, os.devnull, os.O_RDWR)
+else:
+    error = fails(hybrid.ha_ReConnectAttach, coid, 0, 0, other, 0, 0)
+assert error.errno == EBADF
+assert files == [coid]
+before = os.fstat(coid)
+assert fails(hybrid.ha_close, coid).errno == EBADF
+assert os.path.samestat(os.fstat(coid), before)
+os.close(coid)
+assert hybrid.ConnectAttach(0, 0, other, 0) == coid
+hybrid.MsgSendPulse(coid, 10, 1, 1)
+hybrid.ConnectDetach(coid)
 """
     )
 

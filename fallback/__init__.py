@@ -60,7 +60,7 @@ exchange     client/exchange.c
 channels     server/channel.c server/intake.c server/client.c server/deaths.c
 receivers    server/receivers.c
 queue        server/queue.c
-server_lane  server/server_lane.c server/client.c server/rcvid.c
+server_lane  server/server_lane.c server/client.c server/rcvid.c server/ranges.c
 numbers      number.c
 threads      host/thread.c calls/timeout.c
 runtime      host/runtime.c host/names.c

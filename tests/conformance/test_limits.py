@@ -62,6 +62,23 @@ def test_a_gibibyte_is_no_limit(qnx: Any, start: Start, peer: Peer) -> None:
     assert call.result(60.0) == (7, b"FIRST", b"\0LAST")
 
 
+@checks("D63", "B143")
+@open_point("D63")
+@pytest.mark.parametrize("room", [4000, 100_000])
+def test_a_client_that_is_stopped_is_alive(qnx: Any, start: Start, peer: Peer, room: int) -> None:
+    """However often its server writes for it, and whether it reads that now or later: it gets all of it."""
+    chid = qnx.ChannelCreate(0)
+    client = Client(qnx, start, peer)
+    call = client.send(client.attach(chid), b"message", room)
+    rcvid = qnx.MsgReceive(chid, bytearray(20))
+    peer.stop()
+    for offset in range(0, room, 8):
+        assert qnx.MsgWrite(rcvid, offset.to_bytes(8, "big"), offset) == 8
+    qnx.MsgReply(rcvid, 7)
+    peer.resume()
+    assert call.result() == (7, b"".join(offset.to_bytes(8, "big") for offset in range(0, room, 8)))
+
+
 def send_many_parts(qnx: Any, coid: int, count: int) -> Tuple[int, bytes]:
     """Send a message of parts of two bytes each, and receive the reply in parts of one byte."""
     reply = [bytearray(1) for _ in range(count)]

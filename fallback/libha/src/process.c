@@ -62,6 +62,7 @@ __attribute__((constructor)) static void start(void)
     process = getpid();
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
     thread_on_exit(deaths_of_thread);
+    rcvid_start();
     successor_is_told(connection_inherit);
 }
 

@@ -49,6 +49,13 @@ struct welcome_frame {
     uint8_t zero[20];
 };
 
+struct refused_frame {
+    uint16_t kind;
+    uint16_t version;
+    int32_t reason; /* an errno; 0: another version is spoken */
+    uint8_t zero[24];
+};
+
 struct lane_frame {
     uint16_t kind;
     uint16_t carries;
@@ -94,6 +101,7 @@ struct answer_frame {
 
 _Static_assert(sizeof(struct hello_frame) == TRUNK_FRAME, "layout");
 _Static_assert(sizeof(struct welcome_frame) == TRUNK_FRAME, "layout");
+_Static_assert(sizeof(struct refused_frame) == TRUNK_FRAME, "layout");
 _Static_assert(sizeof(struct lane_frame) == TRUNK_FRAME, "layout");
 _Static_assert(sizeof(struct pulse_frame) == TRUNK_FRAME, "layout");
 _Static_assert(sizeof(struct message_frame) == 32, "layout");

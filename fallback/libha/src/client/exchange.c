@@ -85,10 +85,15 @@ static bool server_is_gone(struct exchange *exchange)
     return atomic_load(&exchange->use->connection->trunk->dead);
 }
 
-static void lose_server(struct exchange *exchange)
+/* The lane has ended: what the message fails with. */
+static int lose_server(struct exchange *exchange, int error)
 {
-    atomic_store(&exchange->use->connection->trunk->dead, true);
+    struct trunk *trunk = exchange->use->connection->trunk;
+    int reason = trunk_refusal(trunk);
     exchange->use->lane->is_spoilt = true;
+    if (!reason)
+        atomic_store(&trunk->dead, true);
+    return reason ? reason : error;
 }
 
 /* Which kind of message the timeout asks for. ETIMEDOUT if it leaves no time to send anything (B213 to B216). */
@@ -138,8 +143,7 @@ static int write_message(struct exchange *exchange, struct message_frame *frame)
     lane->is_spoilt = true;
     if (error != EPIPE)
         return error;
-    lose_server(exchange);
-    return EBADF;
+    return lose_server(exchange, EBADF);
 }
 
 static int post(struct exchange *exchange, enum frame_kind kind)
@@ -219,8 +223,8 @@ static int read_more(struct exchange *exchange)
         lane->have += length;
         return 0;
     }
-    lose_server(exchange);
-    return connection_is_detached(exchange->use->connection) ? EBADF : ESRCH;
+    error = lose_server(exchange, ESRCH);
+    return connection_is_detached(exchange->use->connection) ? EBADF : error;
 }
 
 /* Copies reply data to where the caller wants it. False if it breaks the rules. */

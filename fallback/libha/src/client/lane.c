@@ -62,6 +62,10 @@ int lane_open(struct trunk *trunk, int coid, uint64_t window, int64_t deadline, 
     }
     const int ends[3] = {messages[0], replies[1], file};
     error = trunk_pass(trunk, &frame, ends, window ? 3 : 2, deadline);
+    if (error == EBADF) {
+        int reason = trunk_refusal(trunk);
+        error = reason ? reason : EBADF;
+    }
 out:
     /* What was passed is the server's now: its end must be the only one. */
     descriptor_close(messages[0]);

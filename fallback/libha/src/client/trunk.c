@@ -144,12 +144,19 @@ void trunk_release(struct trunk *trunk)
     free(trunk);
 }
 
-/* Takes note of a frame of the server's. Anything but a welcome at first ends the trunk. */
+/* Takes note of a frame of the server's. Anything but a welcome at first, or that it has no room, ends the trunk. */
 static void understand(struct trunk *trunk)
 {
     struct welcome_frame welcome;
+    struct refused_frame refused;
     memcpy(&welcome, trunk->news, sizeof welcome);
+    memcpy(&refused, trunk->news, sizeof refused);
     trunk->news_length = 0;
+    if (refused.kind == FRAME_REFUSED && refused.version == WIRE_VERSION && refused.reason > 0) {
+        trunk->refusals++;
+        trunk->refusal = refused.reason;
+        return;
+    }
     if (trunk->is_welcome || welcome.kind != FRAME_WELCOME || welcome.version != WIRE_VERSION) {
         atomic_store(&trunk->dead, true);
         return;
@@ -159,10 +166,10 @@ static void understand(struct trunk *trunk)
     trunk->channel_flags = welcome.flags;
 }
 
-/* Under the trunk's lock. */
+/* Under the trunk's lock; also of a server that is found to be gone: it may have said why before. */
 static void read_news(struct trunk *trunk)
 {
-    while (!atomic_load(&trunk->dead)) {
+    for (;;) {
         ssize_t length = recv(trunk->sock, trunk->news + trunk->news_length, TRUNK_FRAME - trunk->news_length,
                               MSG_DONTWAIT);
         if (length < 0 && errno == EINTR)
@@ -185,6 +192,19 @@ bool trunk_is_alive(struct trunk *trunk)
     read_news(trunk);
     pthread_mutex_unlock(&trunk->lock);
     return !atomic_load(&trunk->dead);
+}
+
+int trunk_refusal(struct trunk *trunk)
+{
+    int reason = 0;
+    pthread_mutex_lock(&trunk->lock);
+    read_news(trunk);
+    if (trunk->refusals && (!trunk->is_welcome || !atomic_load(&trunk->dead))) {
+        reason = trunk->refusal;
+        trunk->refusals -= trunk->is_welcome; /* One that was never welcome was refused all that it has asked for. */
+    }
+    pthread_mutex_unlock(&trunk->lock);
+    return reason;
 }
 
 uint32_t trunk_channel_flags(struct trunk *trunk)
@@ -254,22 +274,32 @@ int trunk_pass(struct trunk *trunk, const struct lane_frame *frame, const int *e
     }
 }
 
+static bool has_pulses(struct trunk *trunk)
+{
+    return atomic_load(&trunk->pulses) >= 0 && !atomic_load(&trunk->pulses_refused);
+}
+
 /* Opens the lane that carries this client's pulses, unless there is one. Under the trunk's lock. */
 static int open_pulses(struct trunk *trunk)
 {
     const struct lane_frame frame = {.kind = FRAME_LANE, .carries = LANE_PULSES};
-    int ends[2];
-    if (atomic_load(&trunk->pulses) >= 0)
+    int ends[2], refused = atomic_load(&trunk->pulses);
+    if (has_pulses(trunk))
         return 0;
     if (descriptor_pipe(ends, O_NONBLOCK))
         return errno;
     /* A pulse waits for nobody: EAGAIN if the host takes no more. */
     int error = trunk_pass(trunk, &frame, &ends[0], 1, 0);
     descriptor_close(ends[0]);
-    if (error)
-        descriptor_close(ends[1]);
-    else
+    if (!error && refused < 0) {
         atomic_store(&trunk->pulses, ends[1]);
+        return 0;
+    }
+    if (!error && dup3(ends[1], refused, O_CLOEXEC) < 0) /* Other threads may be about to use it. */
+        error = errno;
+    if (!error)
+        atomic_store(&trunk->pulses_refused, false);
+    descriptor_close(ends[1]);
     return error == ETIMEDOUT ? EAGAIN : error;
 }
 
@@ -283,24 +313,33 @@ static void enlarge(struct trunk *trunk)
     pthread_mutex_unlock(&trunk->lock);
 }
 
+/* What a pulse fails with that nobody reads. */
+static int pulse_lost(struct trunk *trunk)
+{
+    int reason = trunk_refusal(trunk);
+    if (reason)
+        atomic_store(&trunk->pulses_refused, true);
+    else
+        atomic_store(&trunk->dead, true);
+    return reason ? reason : EBADF;
+}
+
 int trunk_pulse(struct trunk *trunk, const struct pulse_frame *pulse)
 {
-    if (atomic_load(&trunk->pulses) < 0) {
+    if (!has_pulses(trunk)) {
         pthread_mutex_lock(&trunk->lock);
         int error = open_pulses(trunk);
         pthread_mutex_unlock(&trunk->lock);
         if (error)
-            return error;
+            return error == EBADF ? pulse_lost(trunk) : error;
     }
     for (bool is_large = false;;) {
         if (atomic_load(&trunk->dead))
             return EBADF;
         if (descriptor_write(atomic_load(&trunk->pulses), pulse, sizeof *pulse) == sizeof *pulse)
             return 0;
-        if (errno == EPIPE) {
-            atomic_store(&trunk->dead, true);
-            return EBADF;
-        }
+        if (errno == EPIPE)
+            return pulse_lost(trunk);
         if (errno != EINTR && (errno != EAGAIN || is_large))
             return errno;
         if (errno == EAGAIN) {

@@ -34,6 +34,9 @@ struct trunk {
     unsigned char news[TRUNK_FRAME];
     size_t news_length;
     bool pulses_enlarged;
+    unsigned refusals; /* of what it has asked for since it was welcome; or before */
+    int refusal;       /* the reason of the last one */
+    atomic_bool pulses_refused;
 };
 
 /*
@@ -49,6 +52,8 @@ void trunk_release(struct trunk *trunk);
 
 /* Reads what the server has said, without waiting; whether it is still there. */
 bool trunk_is_alive(struct trunk *trunk);
+/* The errno with which the server has refused what has just ended; 0 if it has not, or is gone itself. */
+int trunk_refusal(struct trunk *trunk);
 /* The flags of the channel, as far as they are known. */
 uint32_t trunk_channel_flags(struct trunk *trunk);
 /* The server's number for this client; 0 until it is known (D28). */

@@ -25,6 +25,11 @@
 #define RWF_NOSIGNAL 0x100
 #endif
 
+/* More messages than a socket holds, so that reading them comes to an end though somebody may go on writing. */
+#define UNREAD_MAX 1024
+/* Sockets that lie in sockets: so deep does Linux let them. */
+#define NESTING_MAX 5
+
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 static struct registry registry;
 /* A sealed memory file, of which every placeholder is a description of its own; -1 until it is needed. */
@@ -81,20 +86,80 @@ static int keep(int fd)
     return fd;
 }
 
-/* A socket that somebody has passed must not hold up its close. (Anything else refuses this.) */
-static void do_not_linger(int fd)
+/* As many descriptors as Linux passes with one message. */
+union passed {
+    struct cmsghdr header;
+    char room[CMSG_SPACE(253 * sizeof(int))];
+};
+
+/* Takes the descriptors out of a message that came with some: calls a function for each. */
+static void each_passed(struct msghdr *message, void (*function)(int fd, void *argument), void *argument)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+        size_t count = c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS
+                           ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int)
+                           : 0;
+        for (size_t i = 0; i < count; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+            function(fd, argument);
+        }
+    }
+}
+
+static void close_at_once(int fd, int depth);
+
+static void close_passed(int fd, void *depth)
+{
+    close_at_once(fd, *(int *)depth);
+}
+
+/*
+ * Takes out what lies in a socket unread, and what waits at one that listens: descriptors may be among it, and the host
+ * would close them with it in its own way.
+ */
+static void empty(int fd, int depth)
+{
+    int sock;
+    union passed control;
+    char bytes[2048];
+    shutdown(fd, SHUT_RDWR); /* From here on, nothing more can come. */
+    for (int i = 0; i < UNREAD_MAX; i++) {
+        struct iovec part = {bytes, sizeof bytes};
+        struct msghdr message = {
+            .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+        if (recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) <= 0)
+            break;
+        each_passed(&message, close_passed, &depth);
+    }
+    while ((sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC)) >= 0)
+        close_at_once(sock, depth);
+}
+
+/* Closes a descriptor; one that somebody has passed must not hold up its close (SO_LINGER). */
+static void close_at_once(int fd, int depth)
 {
     const struct linger none = {0, 0};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    int domain = AF_UNSPEC;
+    socklen_t size = sizeof domain;
+    bool is_socket = !setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    if (is_socket && depth < NESTING_MAX && !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) && domain == AF_UNIX)
+        empty(fd, depth + 1);
+    close(fd);
 }
 
 static void discard(int fd)
 {
     int error = errno;
     registry_remove(&registry, fd);
-    do_not_linger(fd);
-    close(fd);
+    close_at_once(fd, 0);
     errno = error;
+}
+
+static void fill_reserve(void)
+{
+    if (reserve < 0)
+        reserve = keep(eventfd(0, EFD_CLOEXEC));
 }
 
 static int keep_pair(int ends[2])
@@ -120,10 +185,24 @@ int descriptor_socket(int type)
     return fd;
 }
 
+/* Gives up the reserve, if a call has failed for want of a descriptor. Whether it is worth another try. */
+static bool spend_reserve(void)
+{
+    bool has_one = (errno == EMFILE || errno == ENFILE) && reserve >= 0;
+    if (has_one)
+        discard(reserve);
+    reserve = has_one ? -1 : reserve;
+    return has_one;
+}
+
 int descriptor_accept(int listener)
 {
     enter();
-    int fd = keep(accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    fill_reserve();
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0 && spend_reserve())
+        fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    fd = keep(fd);
     leave();
     return fd;
 }
@@ -190,81 +269,113 @@ int descriptor_socketpair(int ends[2], int type)
     return result;
 }
 
-/*
- * Pipes, files, and sockets that do not lead to a channel: who passes its end of a trunk would otherwise never be seen
- * to leave.
- */
+/* Whether one end of a socket has no name. */
+static bool is_unnamed(int fd, int (*ask)(int, struct sockaddr *, socklen_t *))
+{
+    struct sockaddr_un name;
+    socklen_t size = sizeof name;
+    return !ask(fd, (struct sockaddr *)&name, &size) && name.sun_family == AF_UNIX &&
+           size <= offsetof(struct sockaddr_un, sun_path);
+}
+
+static int ask_peer(int fd, struct sockaddr *name, socklen_t *size)
+{
+    return getpeername(fd, name, size);
+}
+
+static int ask_self(int fd, struct sockaddr *name, socklen_t *size)
+{
+    return getsockname(fd, name, size);
+}
+
+/* Pipes, files, and sockets without names: who passes its end of a trunk would otherwise never be seen to leave. */
 static bool is_acceptable(int fd)
 {
     struct stat status;
-    struct sockaddr_un peer;
-    socklen_t size = sizeof peer;
     if (fstat(fd, &status))
         return false;
     if (S_ISSOCK(status.st_mode))
-        return !getpeername(fd, (struct sockaddr *)&peer, &size) && peer.sun_family == AF_UNIX &&
-               size <= offsetof(struct sockaddr_un, sun_path);
+        return is_unnamed(fd, ask_peer) && is_unnamed(fd, ask_self);
     return S_ISFIFO(status.st_mode) || S_ISREG(status.st_mode);
 }
 
-ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t *count, bool *lost)
+/* Where passed descriptors go. */
+struct sink {
+    int *fds;
+    size_t count, room;
+    bool has_more; /* more than there is room for, or some that are not acceptable */
+};
+
+static void take_passed(int fd, void *argument)
 {
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(8 * sizeof(int))];
-    } control;
+    struct sink *sink = argument;
+    if (sink->count < sink->room && is_acceptable(fd) && (fd = keep(fd)) >= 0) {
+        sink->fds[sink->count++] = fd;
+        return;
+    }
+    sink->has_more = true;
+    if (fd >= 0)
+        close_at_once(fd, 0);
+}
+
+ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t *count, enum lost *lost)
+{
+    union passed control;
     struct iovec part = {bytes, size};
     struct msghdr message = {
         .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    size_t room = *count;
-    *count = 0;
-    *lost = false;
+    struct sink sink = {.fds = fds, .room = *count};
     enter();
     ssize_t length = recvmsg(sock, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-    if (length >= 0) {
-        *lost = message.msg_flags & MSG_CTRUNC;
-        for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
-            if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-                continue;
-            size_t got = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-            for (size_t i = 0; i < got; i++) {
-                int fd;
-                memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-                if (*count == room || !is_acceptable(fd)) {
-                    do_not_linger(fd);
-                    close(fd);
-                    *lost = true;
-                } else if ((fd = keep(fd)) < 0) {
-                    *lost = true;
-                } else {
-                    fds[(*count)++] = fd;
-                }
-            }
-        }
-    }
+    if (length >= 0)
+        each_passed(&message, take_passed, &sink);
     leave();
+    *count = sink.count;
+    *lost = length >= 0 && message.msg_flags & MSG_CTRUNC ? LOST_NO_ROOM : sink.has_more ? LOST_UNWANTED : LOST_NOTHING;
     return length;
+}
+
+ssize_t descriptor_read(int fd, bool is_socket, void *bytes, size_t size)
+{
+    size_t count = 0;
+    enum lost lost;
+    if (!is_socket)
+        return read(fd, bytes, size);
+    ssize_t length = descriptor_receive(fd, bytes, size, NULL, &count, &lost);
+    return length > 0 && lost != LOST_NOTHING ? 0 : length; /* Nobody passes descriptors there. */
+}
+
+ssize_t descriptor_put(int fd, bool is_socket, const struct iovec *parts, int count)
+{
+    const struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)parts, .msg_iovlen = (size_t)count};
+    return is_socket ? sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) : descriptor_writev(fd, parts, count);
+}
+
+int descriptor_floor(void)
+{
+    return floor_number();
 }
 
 void descriptor_fill_reserve(void)
 {
     enter();
-    if (reserve < 0)
-        reserve = keep(eventfd(0, EFD_CLOEXEC));
+    fill_reserve();
     leave();
+}
+
+bool descriptor_has_reserve(void)
+{
+    descriptor_fill_reserve();
+    return reserve >= 0;
 }
 
 int descriptor_open_surely(const char *path, int flags)
 {
-    int fd = descriptor_open(AT_FDCWD, path, flags, 0);
-    if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
-        enter();
-        if (reserve >= 0)
-            discard(reserve);
-        reserve = -1;
-        leave();
-        fd = descriptor_open(AT_FDCWD, path, flags, 0);
-    }
+    enter();
+    int fd = keep(open(path, flags | O_CLOEXEC));
+    if (fd < 0 && spend_reserve())
+        fd = keep(open(path, flags | O_CLOEXEC));
+    leave();
     return fd;
 }
 
@@ -275,6 +386,12 @@ void descriptor_close(int fd)
     enter();
     discard(fd);
     leave();
+}
+
+bool descriptor_is_socket(int fd)
+{
+    struct stat status;
+    return !fstat(fd, &status) && S_ISSOCK(status.st_mode);
 }
 
 bool descriptor_is_stream(int fd, int direction)

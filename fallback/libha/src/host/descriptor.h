@@ -27,14 +27,33 @@ int descriptor_window(uint64_t size);
 int descriptor_pipe(int ends[2], int flags);
 int descriptor_socketpair(int ends[2], int type);
 
+enum lost {
+    LOST_NOTHING,
+    LOST_UNWANTED, /* there were more than wanted, or others */
+    LOST_NO_ROOM   /* the process has no descriptors left for all that came */
+};
+
 /*
  * recvmsg of at most `size` bytes; registers the descriptors that came with them, at most `*count`, and stores their
- * number. *lost tells that there were more.
+ * number. *lost tells whether others were closed.
  */
-ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t *count, bool *lost);
+ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t *count, enum lost *lost);
+
+/*
+ * read and writev on what somebody has passed: he has the same open file, so that non-blocking it may be or not. A pipe was
+ * given one of its own (descriptor_is_stream).
+ */
+ssize_t descriptor_read(int fd, bool is_socket, void *bytes, size_t size);
+ssize_t descriptor_put(int fd, bool is_socket, const struct iovec *parts, int count);
+bool descriptor_is_socket(int fd);
+
+/* The lowest number of a descriptor of the library; those below are used when there is no other left. */
+int descriptor_floor(void);
 
 /* Sees to it that descriptor_open_surely has one to give up. */
 void descriptor_fill_reserve(void);
+/* Whether it has: if not, the process has used up its descriptors. */
+bool descriptor_has_reserve(void);
 /* The same as descriptor_open, also when the process has used up its descriptors. */
 int descriptor_open_surely(const char *path, int flags);
 

@@ -19,10 +19,56 @@
 
 /*
  * Pulses beyond that are left in their pipes until half of them are received, and when the host holds no more, their
- * senders get EAGAIN (B250). They take 4 megabytes.
+ * senders get EAGAIN (B250). They take 4 megabytes. Those that a client has left behind are taken in all the same, up to
+ * twice as many.
  */
 #define PULSES_MAX 65536
 #define PULSES_AT_ONCE 128
+/*
+ * Of the descriptors that are the program's own, which clients get when the library's are all taken, so many are left
+ * alone, or a quarter if that is less.
+ */
+#define SPARE_DESCRIPTORS 32
+
+/* A client that has gone already does not hear it, but what it sent before is still received (B261). */
+static void answer(struct client *client, const void *frame)
+{
+    send(client->sock, frame, TRUNK_FRAME, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void refuse(struct client *client, int reason)
+{
+    const struct refused_frame frame = {.kind = FRAME_REFUSED, .version = WIRE_VERSION, .reason = reason};
+    answer(client, &frame);
+}
+
+/* How many descriptors a process has here. */
+static unsigned descriptors_of(const struct channel *channel, pid_t pid)
+{
+    unsigned count = 0;
+    for (const struct client *client = channel->clients; client; client = client->next)
+        if (client->who.pid == pid)
+            count += client->descriptors;
+    return count;
+}
+
+/*
+ * Whether a client can have these descriptors. Where those of the library are all taken, the program's own serve, but
+ * neither the last of them, nor for a process that has many already.
+ */
+static bool has_room(const struct client *client, const int *fds, size_t count)
+{
+    int floor = descriptor_floor(), highest = -1;
+    for (size_t i = 0; i < count; i++)
+        if (fds[i] < floor && fds[i] > highest)
+            highest = fds[i];
+    if (!descriptor_has_reserve())
+        return false;
+    if (highest < 0)
+        return true;
+    int spare = floor / 4 < SPARE_DESCRIPTORS ? floor / 4 : SPARE_DESCRIPTORS;
+    return highest < floor - spare && descriptors_of(client->channel, client->who.pid) < (unsigned)floor / 2;
+}
 
 void client_add(struct channel *channel, int sock)
 {
@@ -36,7 +82,12 @@ void client_add(struct channel *channel, int sock)
     client->channel = channel;
     client->sock = sock;
     client->who = (struct identity){who.pid, who.uid, who.gid};
+    client->descriptors = 1;
     event.data.ptr = &client->source;
+    if (!has_room(client, &sock, 1)) {
+        refuse(client, EAGAIN);
+        goto refuse;
+    }
     if (epoll_ctl(channel->epoll, EPOLL_CTL_ADD, sock, &event))
         goto refuse;
     client->next = channel->clients;
@@ -66,6 +117,7 @@ static void close_pulse_lane(struct pulse_lane *lane)
         client->channel->paused--;
     epoll_ctl(client->channel->epoll, EPOLL_CTL_DEL, lane->fd, NULL);
     descriptor_close(lane->fd);
+    client->descriptors--;
     free(lane);
 }
 
@@ -130,6 +182,12 @@ static void leave(struct client *client)
         pthread_mutex_unlock(&number->lock);
         channel_add_pulse(channel, _PULSE_CODE_DISCONNECT, 0, scoid, DEFAULT_PRIORITY);
     }
+}
+
+void client_give_up(struct client *client)
+{
+    start_leaving(client);
+    channel_dispatch(client->channel, NULL);
 }
 
 void client_lane_ended(struct client *client)
@@ -208,12 +266,6 @@ void client_end_all(struct channel *channel)
 
 /* What a client says. */
 
-/* A client that has gone already does not hear it, but what it sent before is still received (B261). */
-static void answer(struct client *client, const void *frame)
-{
-    send(client->sock, frame, TRUNK_FRAME, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
 /* Gives the client its number and welcomes it. False ends it. */
 static bool welcome(struct client *client)
 {
@@ -222,8 +274,7 @@ static bool welcome(struct client *client)
     if (hello.kind != FRAME_HELLO || memcmp(hello.magic, WIRE_MAGIC, sizeof hello.magic) || client->fd_count)
         return false;
     if (hello.version != WIRE_VERSION) {
-        const struct hello_frame refused = {.kind = FRAME_REFUSED, .version = WIRE_VERSION};
-        answer(client, &refused);
+        refuse(client, 0);
         return false;
     }
     int slot = slot_take();
@@ -231,6 +282,7 @@ static bool welcome(struct client *client)
     if (!number) {
         if (slot >= 0)
             slot_release(slot);
+        refuse(client, EAGAIN);
         return false;
     }
     client->scoid = slot | _NTO_SIDE_CHANNEL;
@@ -252,12 +304,14 @@ static bool add_pulse_lane(struct client *client)
     lane->source.kind = SOURCE_PULSES;
     lane->client = client;
     lane->fd = client->fds[0];
+    lane->is_socket = descriptor_is_socket(lane->fd);
     event.data.ptr = &lane->source;
     if (epoll_ctl(client->channel->epoll, EPOLL_CTL_ADD, lane->fd, &event)) {
         free(lane);
         return false;
     }
     client->fd_count = 0;
+    client->descriptors++;
     lane->next = client->pulse_lanes;
     client->pulse_lanes = lane;
     return true;
@@ -267,12 +321,15 @@ static bool add_lane(struct client *client)
 {
     struct lane_frame frame;
     memcpy(&frame, client->frame, sizeof frame);
-    if (frame.kind != FRAME_LANE)
+    if (frame.kind != FRAME_LANE || frame.carries > LANE_PULSES)
         return false;
+    if (!has_room(client, client->fds, client->fd_count)) {
+        refuse(client, EAGAIN);
+        close_fds(client);
+        return true;
+    }
     if (frame.carries == LANE_PULSES)
         return add_pulse_lane(client);
-    if (frame.carries != LANE_MESSAGES)
-        return false;
     size_t count = client->fd_count;
     client->fd_count = 0; /* They are the lane's, or closed. */
     return server_lane_add(client, &frame, client->fds, count);
@@ -281,7 +338,7 @@ static bool add_lane(struct client *client)
 void client_read(struct client *client)
 {
     while (!client->is_leaving) {
-        bool lost;
+        enum lost lost;
         size_t room = sizeof client->fds / sizeof *client->fds - client->fd_count;
         ssize_t length = descriptor_receive(client->sock, client->frame + client->frame_length,
                                             TRUNK_FRAME - client->frame_length, client->fds + client->fd_count, &room,
@@ -295,7 +352,9 @@ void client_read(struct client *client)
             client->fd_count += room;
         }
         bool is_split = client->fd_count && client->frame_length < TRUNK_FRAME; /* They come in one piece. */
-        if (length <= 0 || lost || is_split) {
+        if (lost == LOST_NO_ROOM)
+            refuse(client, EAGAIN);
+        if (length <= 0 || lost != LOST_NOTHING || is_split) {
             start_leaving(client);
         } else if (client->frame_length == TRUNK_FRAME) {
             client->frame_length = 0;
@@ -342,7 +401,9 @@ void pulse_lane_read(struct pulse_lane *lane, bool bounded)
             lane->is_paused = true;
             return;
         }
-        ssize_t length = read(lane->fd, frames, sizeof frames);
+        if (channel->pulses.count >= 2 * PULSES_MAX)
+            break;
+        ssize_t length = descriptor_read(lane->fd, lane->is_socket, frames, sizeof frames);
         if (length < 0 && errno == EINTR)
             continue;
         if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))

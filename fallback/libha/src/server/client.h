@@ -18,6 +18,7 @@ struct pulse_lane {
     struct source source;
     struct client *client;
     int fd;
+    bool is_socket;
     bool is_paused;
 };
 
@@ -37,8 +38,9 @@ struct client {
     int sock;
     int scoid; /* 0 until it has said HELLO */
     struct identity who;
-    bool is_leaving; /* its trunk has ended */
-    bool is_ending;  /* a thread is seeing to its lanes */
+    unsigned descriptors; /* that it has here */
+    bool is_leaving;      /* its trunk has ended */
+    bool is_ending;       /* a thread is seeing to its lanes */
     bool has_left;
     struct server_lane *lanes;
     struct pulse_lane *pulse_lanes;
@@ -59,6 +61,8 @@ void client_resume_pulses(struct channel *channel);
 
 /* Without any lock: ends what is left of a client whose trunk has ended. */
 void client_leave(struct client *client);
+/* Under the lock: it does not take what it has asked for, so its trunk is to be ended. */
+void client_give_up(struct client *client);
 /* Under the lock: a lane of the client's has ended. */
 void client_lane_ended(struct client *client);
 /* Under the lock, which it lets go of in between: ends all clients and their lanes when the channel is destroyed. */

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "host/descriptor.h"
 #include "server/server_lane.h"
 
 /* The table is in shards, so that threads that receive and answer do not wait for each other. */
@@ -120,8 +121,16 @@ struct server_lane *rcvid_take(int rcvid)
     return look_up(rcvid, true);
 }
 
+void rcvid_start(void)
+{
+    unsigned first;
+    random_bytes(&first, sizeof first);
+    atomic_store(&last, first);
+}
+
 void rcvid_after_fork_in_child(void)
 {
+    rcvid_start();
     for (int i = 0; i < SHARDS; i++) {
         pthread_mutex_init(&shards[i].lock, NULL);
         shards[i].entries = NULL; /* Threads of the parent may have been changing them. */

@@ -11,6 +11,8 @@ struct server_lane *rcvid_find(int rcvid);
 /* The same, and it is forgotten: what held the lane goes to the caller. */
 struct server_lane *rcvid_take(int rcvid);
 
+/* At the start of the process: they begin anywhere, so that nobody else can guess them. */
+void rcvid_start(void);
 void rcvid_after_fork_in_child(void);
 
 #endif

@@ -22,6 +22,8 @@
 #include "server/server_lane.h"
 
 #define PARKED_LOOK (2 * CLOCK_MILLISECOND)
+/* How long a server that has no descriptor left does not look whether somebody wants to connect. */
+#define ACCEPT_PAUSE (50 * CLOCK_MILLISECOND)
 
 static void append(struct receivers *list, struct receiver *receiver)
 {
@@ -270,12 +272,14 @@ static int wait_in(struct channel *channel, struct receiver *receiver, const str
             continue; /* Lanes that break the rules, as it turned out. */
         if (timeout->immediate)
             return ETIMEDOUT;
-        int error = wait_once(channel, receiver, timeout->deadline, cancellable);
+        int64_t soon = channel->must_accept ? clock_now() + ACCEPT_PAUSE : CLOCK_NEVER;
+        bool looks_soon = soon < timeout->deadline;
+        int error = wait_once(channel, receiver, looks_soon ? soon : timeout->deadline, cancellable);
         is_called = receiver->is_called;
         if (is_called)
             channel->called--;
         receiver->is_called = false;
-        if (error && !is_called)
+        if (error && !is_called && !(error == ETIMEDOUT && looks_soon))
             return channel->destroyed ? ESRCH : error;
         must_take_in = is_called || channel->leader == receiver;
     }

@@ -20,8 +20,10 @@
 #include "server/client.h"
 #include "server/rcvid.h"
 
-/* How long an answer in several frames waits for a client that is stopped and has a small pipe. */
+/* How long an answer waits for a client that does not read, and whose pipe cannot be made larger. */
 #define ANSWER_LIMIT 1000
+/* A pipe of this size holds the pieces of any reply that goes through no window. */
+#define ANSWER_PIPE (1 << 20)
 /* An answer in more parts than that is put together before it is written. */
 #define PARTS 16
 
@@ -43,6 +45,7 @@ void server_lane_drop(struct server_lane *lane)
         return;
     pthread_mutex_destroy(&lane->lock);
     free(lane->written);
+    ranges_clear(&lane->placed);
     free(lane);
 }
 
@@ -94,6 +97,9 @@ bool server_lane_add(struct client *client, const struct lane_frame *frame, cons
     atomic_init(&lane->references, 1);
     atomic_init(&lane->state, LANE_IDLE);
     pthread_mutex_init(&lane->lock, NULL);
+    lane->in_is_socket = descriptor_is_socket(lane->in);
+    lane->out_is_socket = descriptor_is_socket(lane->out);
+    client->descriptors += lane->window_fd >= 0 ? 3 : 2;
     lane->next = client->lanes;
     client->lanes = lane;
     return true;
@@ -240,27 +246,44 @@ void server_lane_event(struct server_lane *lane, uint32_t events)
 
 /* Answering, all under the lane's lock. */
 
+/* Makes room for an answer that a client does not read, as one that is stopped. */
+static bool enlarge(const struct server_lane *lane)
+{
+    return fcntl(lane->out, F_GETPIPE_SZ) < ANSWER_PIPE && fcntl(lane->out, F_SETPIPE_SZ, ANSWER_PIPE) >= ANSWER_PIPE;
+}
+
+/* Waits for room. One that does not read costs a thread this time once, and then loses its trunk. */
+static bool wait_for_room(const struct server_lane *lane)
+{
+    struct pollfd entry = {.fd = lane->out, .events = POLLOUT};
+    if (enlarge(lane) || poll(&entry, 1, ANSWER_LIMIT) > 0)
+        return true;
+    channel_lock(lane->channel);
+    client_give_up(lane->client);
+    channel_unlock(lane->channel);
+    return false;
+}
+
 /*
  * Writes one frame. 0; ESRCH if the client has gone. A client that follows the rules has room for the first frame of an
- * answer; if it has none for another one, it is stopped or breaks them.
+ * answer.
  */
 static int put(struct server_lane *lane, const struct iovec *parts, int count)
 {
     size_t size = 0;
-    struct pollfd entry = {.fd = lane->out, .events = POLLOUT};
     for (int i = 0; i < count; i++)
         size += parts[i].iov_len;
     if (lane->client_gone)
         return 0;
     for (;;) {
-        ssize_t length = descriptor_writev(lane->out, parts, count);
+        ssize_t length = descriptor_put(lane->out, lane->out_is_socket, parts, count);
         if (length == (ssize_t)size)
             return 0;
         if (length < 0 && errno == EINTR)
             continue;
         if (length < 0 && errno == EFAULT)
             return ESRVRFAULT;
-        if (length >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK) || poll(&entry, 1, ANSWER_LIMIT) <= 0)
+        if (length >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK) || !wait_for_room(lane))
             return ESRCH;
     }
 }
@@ -286,11 +309,29 @@ static int put_pieces(struct server_lane *lane, size_t offset, const struct vect
     return error;
 }
 
+/* Tells of what lies in the window. */
+static int put_placed(struct server_lane *lane, uint64_t covered)
+{
+    int error = 0;
+    for (size_t i = 0; i < lane->placed.count && !error; i++) {
+        const struct range *range = &lane->placed.list[i];
+        uint64_t start = range->start < covered ? covered : range->start;
+        struct answer_frame frame = {.kind = FRAME_WRITE, .status = (int64_t)start, .length = range->end - start};
+        struct iovec part = {&frame, sizeof frame};
+        if (start < range->end)
+            error = put(lane, &part, 1);
+    }
+    ranges_clear(&lane->placed);
+    return error;
+}
+
 /* Sends what was written by MsgWrite, but for the first bytes, which the reply itself covers (B148). */
 static int put_written(struct server_lane *lane, size_t covered)
 {
     struct written *written = lane->written;
     int error = 0;
+    if (lane->placed.count)
+        return put_placed(lane, covered);
     if (!written || written->is_empty)
         return 0;
     for (size_t start = covered, end; start < lane->message.room && !error; start = end) {
@@ -307,16 +348,15 @@ static int put_written(struct server_lane *lane, size_t covered)
     return error;
 }
 
-static int put_data(struct server_lane *lane, enum frame_kind kind, int64_t status, const struct vector *data,
-                    size_t length)
+static int put_reply(struct server_lane *lane, int64_t status, const struct vector *data, size_t length)
 {
-    struct answer_frame frame = {.kind = (uint16_t)kind, .status = status, .length = length};
+    struct answer_frame frame = {.kind = FRAME_REPLY, .status = status, .length = length};
     struct iovec parts[PARTS];
     char whole[FRAME_MAX];
     int count = 0;
     if (!lane->window_size && length > INLINE_PIECE) {
-        int error = put_pieces(lane, kind == FRAME_WRITE ? (size_t)status : 0, data, length);
-        if (error || kind == FRAME_WRITE)
+        int error = put_pieces(lane, 0, data, length);
+        if (error)
             return error;
         frame.length = length = 0;
     }
@@ -380,6 +420,7 @@ static void close_lane(struct server_lane *lane)
     while (*link != lane)
         link = &(*link)->next;
     *link = lane->next;
+    client->descriptors -= lane->window_fd >= 0 ? 3 : 2;
     client_lane_ended(client);
     channel_unlock(channel);
     descriptor_close(in);
@@ -419,7 +460,7 @@ int server_lane_reply(struct server_lane *lane, int64_t status, const struct vec
         return finish(lane, ESRCH);
     int error = put_written(lane, length);
     if (!error)
-        error = put_data(lane, FRAME_REPLY, status, data, length);
+        error = put_reply(lane, status, data, length);
     if (error == ESRVRFAULT) /* Both sides hear of it (B107). */
         put_frame(lane, FRAME_ERROR, ESRVRFAULT);
     return finish(lane, error);
@@ -467,7 +508,7 @@ static void read_news(struct server_lane *lane)
 {
     while (atomic_load(&lane->state) == LANE_RECEIVED && !lane->client_gone) {
         struct unblock_frame frame;
-        ssize_t length = read(lane->in, &frame, sizeof frame);
+        ssize_t length = descriptor_read(lane->in, lane->in_is_socket, &frame, sizeof frame);
         if (length < 0 && errno == EINTR)
             continue;
         if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -511,7 +552,7 @@ static int take_message(struct server_lane *lane, int *withdrawn)
     ssize_t length;
     *withdrawn = 0;
     do
-        length = read(lane->in, lane->buffer, sizeof lane->buffer);
+        length = descriptor_read(lane->in, lane->in_is_socket, lane->buffer, sizeof lane->buffer);
     while (length < 0 && errno == EINTR);
     if (length < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
@@ -635,7 +676,7 @@ static void see_to_idle(struct server_lane *lane)
         struct unblock_frame frame;
         /* Another thread may have taken it out with a message, which was answered meanwhile. */
         if (look(lane, &frame, sizeof frame) == sizeof frame && frame.kind == FRAME_UNBLOCK)
-            is_broken = read(lane->in, &frame, sizeof frame) != sizeof frame;
+            is_broken = descriptor_read(lane->in, lane->in_is_socket, &frame, sizeof frame) != sizeof frame;
     }
     if (!is_broken && !is_withdrawn) {
         add_fresh(lane); /* It was answered meanwhile, and this may be the next message. */
@@ -718,5 +759,5 @@ int server_lane_write(struct server_lane *lane, const struct vector *data, size_
     }
     if (!fill_window(lane, offset, data, length))
         return ESRCH;
-    return put_data(lane, FRAME_WRITE, (int64_t)offset, data, length);
+    return ranges_add(&lane->placed, offset, offset + length) ? 0 : ENOMEM;
 }

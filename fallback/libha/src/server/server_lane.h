@@ -11,6 +11,7 @@
 #include "ha_posix.h"
 #include "host/vector.h"
 #include "server/queue.h"
+#include "server/ranges.h"
 #include "server/source.h"
 #include "wire.h"
 
@@ -53,6 +54,8 @@ struct server_lane {
     pthread_mutex_t lock;
     int in; /* changes under both locks, like `out`: the channel looks at it, too */
     int out;
+    bool in_is_socket;
+    bool out_is_socket;
     unsigned char *window; /* NULL: it is not mapped */
     int window_fd;         /* -1: there is none, or it is mapped */
     uint64_t window_size;
@@ -62,6 +65,7 @@ struct server_lane {
     int unblock_reason;      /* 0: the client has not asked to be freed */
     bool client_gone;        /* the answer goes nowhere */
     struct written *written; /* by MsgWrite, without a window; NULL if there was never any */
+    struct ranges placed;    /* by MsgWrite, in the window */
     size_t data;             /* where the message lies in the buffer */
     unsigned char buffer[LANE_BUFFER];
 };

@@ -169,7 +169,7 @@ MUTANTS = (
         "EBADF for ESRCH when the server dies with the message",
         "lost errors",
         EXCHANGE,
-        "return connection_is_detached(exchange->use->connection) ? EBADF : ESRCH;",
+        "return connection_is_detached(exchange->use->connection) ? EBADF : error;",
         "return EBADF;",
     ),
     Mutant(

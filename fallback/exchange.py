@@ -5,7 +5,6 @@ one frame or in the window that is mapped already, and answered in one frame. Ev
 of a lane, parts, timeouts, signals, a server that writes pieces of its reply, asks for the message again, or dies.
 """
 
-import contextlib
 import ctypes
 import time
 from errno import EBADF, EINTR, ESRCH, ETIMEDOUT
@@ -221,7 +220,7 @@ class Exchange:
 
     def _give_up(self, reason: int, timeout: Optional[Timeout]) -> bool:
         """Leave the call for a signal or a timeout; whether it ends now, rather than when the server says so."""
-        if self._unblock_reason:
+        if self._lane.is_wanted_back:  # What lies unread is no message then.
             return False
         is_back = host.take_back(self._lane.write_fd)
         if not is_back:
@@ -231,8 +230,7 @@ class Exchange:
             flags = self._connection.trunk.channel_flags()
             if flags is not None and flags & NTO_CHF_UNBLOCK:
                 self._unblock_reason = reason
-                with contextlib.suppress(OSError):
-                    self._lane.post(wire.unblock.pack(wire.UNBLOCK, 0, reason))
+                self._lane.ask_back(reason)
                 return False
         self._connection.discard(self._lane)
         return True

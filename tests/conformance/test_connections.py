@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from errno import EBADF, EINVAL, EMFILE, EPERM, ESRCH
 from pathlib import Path
 from typing import Any, Callable, List, Set, Tuple
@@ -19,6 +20,7 @@ from ha_qnx import (
     NTO_COF_DEAD,
     NTO_COF_NOSHARE,
     NTO_SIDE_CHANNEL,
+    NTO_TIMEOUT_REPLY,
     PULSE_CODE_DISCONNECT,
     PULSE_CODE_UNBLOCK,
     SYSMGR_COID,
@@ -27,12 +29,13 @@ from ha_qnx import (
     Pulse,
 )
 
-from .clients import Client, Start, detach, expect_nothing_waits
+from .clients import Client, Start, detach, expect_nothing_waits, transact
 from .cradle import Born
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
 from .servers import free_numbers, is_descriptor, take_descriptors
+from .waiting import eventually
 
 # A descriptor number far from those that the test runner uses.
 HIGH = 200
@@ -498,6 +501,35 @@ def test_detaching_asks_a_server_with_unblock_to_free_the_thread(qnx: Any, clien
     call.wait_until_blocked()
     assert client.attach(chid) == coid
     qnx.MsgReply(rcvid, 7, b"reply")
+    assert call.result() == (7, b"reply" + b"." * (room - 5))
+
+
+def transact_for(qnx: Any, nanoseconds: int, coid: int, message: bytes, room: int) -> Tuple[int, bytes]:
+    """The same as transact, with a timeout for the answer."""
+    qnx.TimerTimeout(NTO_TIMEOUT_REPLY, nanoseconds)
+    return transact(qnx, coid, message, room)
+
+
+@checks("B58", "B183", "B185")
+@pytest.mark.parametrize("first", ["timeout", "detach"])
+@pytest.mark.parametrize("room", [5, 100_000], ids=["small", "large"])
+def test_an_answer_that_comes_after_timeout_and_detach_is_received(
+    qnx: Any, client: Client, room: int, first: str
+) -> None:
+    """A client that has two reasons to leave waits for a server that has not heard of either, and gets its answer."""
+    chid = qnx.ChannelCreate(NTO_CHF_UNBLOCK)
+    coid = client.attach(chid)
+    call = client.start(transact_for, 200_000_000, coid, b"message", room)
+    rcvid = qnx.MsgReceive(chid, bytearray(100))
+    end = time.monotonic() + 0.25
+    if first == "detach":
+        client.detach(coid)
+    eventually(lambda: time.monotonic() > end, "the end of the timeout")
+    call.wait_until_blocked()
+    if first == "timeout":
+        client.detach(coid)
+    call.wait_until_blocked()
+    assert qnx.MsgReply(rcvid, 7, b"reply") == 0
     assert call.result() == (7, b"reply" + b"." * (room - 5))
 
 

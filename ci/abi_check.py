@@ -69,8 +69,16 @@ RECORDED_AS = {
     "client": "_client_info",
     "name": "name_attach_t",
     "sigval": "sigval",
+    "event64": "sigevent",
+    "event32": "sigevent",
+    "itimer": "_itimer",
+    "timer64": "_timer_info",
+    "timer32": "_timer_info",
 }
-POINTED_AT = {"iov*": "iov_t", "client*": "_client_info", "name*": "name_attach_t", "event*": "sigevent"}
+POINTED_AT = {
+    "iov*": "iov_t", "client*": "_client_info", "name*": "name_attach_t", "event*": "sigevent", "itimer*": "_itimer",
+    "timer*": "_timer_info",
+}  # fmt: skip
 # What is only passed on: the record has it as an address.
 OPAQUE = {
     "dispatch*": "dispatch_t *", "attr*": "resmgr_attr_t *", "connects*": "resmgr_connect_funcs_t *",
@@ -88,8 +96,10 @@ FAILURES = {
 }
 # Constants of ours that are numbers of the host, or that the record does not have.
 OURS = frozenset(
-    ("TIMER_ABSTIME", "FTYPE_ANY", "FTYPE_NAME", "ERESTART", "ENOREMOTE", "ENONDP", "EBADFSYS", "ESRVRFAULT", "EOK")
-)
+    ("TIMER_ABSTIME", "FTYPE_ANY", "FTYPE_NAME", "ERESTART", "ENOREMOTE", "ENONDP", "EBADFSYS", "ESRVRFAULT", "EOK",
+     "CLOCK_REALTIME", "CLOCK_MONOTONIC", "CLOCK_SOFTTIME", "SIGEV_NONE", "SIGEV_SIGNAL", "SIGEV_PULSE",
+     "SIGEV_UNBLOCK", "SIGEV_INTR")
+)  # fmt: skip
 
 
 def check() -> List[str]:
@@ -112,7 +122,7 @@ def layouts_of_compiler(model: abi.Model) -> List[str]:
     wanted: Dict[str, int] = {}
     source = ["#include <stddef.h>", "#include <stdint.h>"]
     for name in (*abi.UNIONS, *abi.RECORDS):
-        if name.startswith("info") and name != model.info:
+        if is_of_another_size(name, model):
             continue
         try:
             made = abi.record(name, model)
@@ -139,6 +149,11 @@ def layouts_of_compiler(model: abi.Model) -> List[str]:
         for key, value in wanted.items()
         if found.get(key) != value
     ]
+
+
+def is_of_another_size(name: str, model: abi.Model) -> bool:
+    """Whether a structure has a layout for each size of words, and this is not that of the model."""
+    return name.endswith(("32", "64")) and name[-2:] != model.info[-2:]
 
 
 def members_in_c(name: str, narrow: bool) -> Iterator[str]:
@@ -262,7 +277,7 @@ def layouts_of_record(model: abi.Model, structs: Dict[str, Any]) -> List[str]:
     differences = []
     for name in (*abi.UNIONS, *abi.RECORDS):
         recorded = structs[RECORDED_AS[name]][column]
-        if recorded is None or (name.startswith("info") and name != model.info):
+        if recorded is None or is_of_another_size(name, model):
             continue
         made = abi.record(name, model)
         ours = [[member, getattr(made, member).offset] for member, _type in abi.fields(name, model)]
@@ -319,7 +334,8 @@ def header_type(word: str) -> str:
     special = {
         "ssize": "ssize_t", "count": "ssize_t", "mode": "mode_t", "recovery": "RFp", "iov*": "iov_t *",
         "info*": "struct _msg_info64 *", "client*": "struct _client_info *", "name*": "name_attach_t *",
-        "event*": "struct ha_posix_sigevent *", "u64*": "uint64_t *", "ftype": "enum _file_type", **OPAQUE,
+        "event*": "struct ha_posix_sigevent *", "itimer*": "struct _itimer *", "timer*": "struct _timer_info *",
+        "u64*": "uint64_t *", "ftype": "enum _file_type", **OPAQUE,
     }  # fmt: skip
     return special.get(word) or " ".join(IN_C[word][0].replace("*", " * ").split())
 

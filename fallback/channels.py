@@ -23,7 +23,7 @@ import socket
 import threading
 import time
 from errno import EFAULT, EINVAL, ESRCH, ETIMEDOUT
-from typing import Any, Dict, List, Optional, Sequence, Set, cast
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, cast
 
 from ha_qnx import abi
 from ha_qnx.buffers import Buffers
@@ -40,6 +40,7 @@ from ha_qnx.structures import MessageInfo
 
 from . import host, limits, wire
 from .connections import Trunk
+from .homes import Due, Home
 from .numbers import Numbers
 from .queue import Pulse, Queue
 from .receivers import Receivers
@@ -95,6 +96,8 @@ class Channel:
         self._poller = host.open_poller()
         self._wait_for_ever, self._wait_interruptibly = self._poller.wait_for_ever, self._poller.wait_interruptibly
         self.peek = None if host.PORTABLE else host.Peek()
+        # The timers whose pulses come here, once there are any.
+        self.home: Optional[Home] = None
         self._receivers = Receivers(threads)
         self._parked, self._bell = self._receivers.parked, self._receivers.bell
         self._poller.register(self._bell.fd)
@@ -345,6 +348,8 @@ class Channel:
             return True
         if fd in self._pulse_fds:
             self._read_pulses(fd, event)
+        elif self.home is not None and fd in self.home.fds:
+            self._take_due_pulses(self.home)
         elif fd == self._bell.fd:
             if not self.destroyed:
                 self._bell.stop()
@@ -502,6 +507,37 @@ class Channel:
             self._queue_pulse(Pulse(code, value, -1, DEFAULT_PRIORITY))
             self.leave_queue()
 
+    # Timers.
+
+    def make_home(self, take_due: Callable[[Home, int], List[Due]]) -> Home:
+        """Where the timers are whose pulses come here."""
+        if self.home is None:
+            self.home = Home(lambda fd: self._poller.register(fd, once=True), self.queue_due_pulses, take_due)
+        return self.home
+
+    def queue_due_pulses(self) -> None:
+        """Queue the pulses of timers that are due by now, and wake a thread for them."""
+        # As in hear_end: where a signal handler has come in the middle of what this thread does here, they are left.
+        if not cast(Any, self.lock)._is_owned():
+            with self.lock:
+                if self.home is not None and not self.destroyed:
+                    self._take_due_pulses(self.home)
+                    self.leave_queue()
+
+    def _take_due_pulses(self, home: Home) -> None:
+        for at, timer, trunk in home.take_due(max(0, limits.QUEUED_PULSES - len(self.queue.pulses))):
+            client = trunk.far_end if trunk is not None else None
+            if client is not None and not client.scoid:
+                self._read_client(client)  # It has said HELLO, and we have not heard it yet.
+            scoid = client.scoid if client is not None else -1
+            event = timer.event
+            pulse = Pulse(event.sigev_code, event.sigev_value.sival_int, scoid, timer.priority)
+            self.queue.add_pulse(pulse, at)
+        if home.is_due():  # There is no more room: they are due as long as that.
+            for fd in home.fds:
+                self._poller.mute(fd)
+                self._muted.add(fd)
+
     def leave_queue(self) -> None:
         """Note whether something is left in the queue, and wake a thread that waits for it."""
         for fd in self._fresh:
@@ -587,6 +623,10 @@ class Channel:
             if self._listener is not None:
                 self._poller.unregister(self._listener.fileno())
                 self._listener.close()
+            if self.home is not None:
+                for fd in self.home.fds:
+                    self._muted.discard(fd)
+                    self._poller.unregister(fd)
             self._close_lanes()
             for client in list(self._clients.values()):
                 client.pulse_fds, doomed = set(), client.pulse_fds
@@ -652,6 +692,8 @@ class Channel:
 
     def close_in_child(self) -> None:
         """Close what a forked child has inherited, and touch nothing that is shared with the parent."""
+        if self.home is not None:
+            self.home.close()
         if self._listener is not None:
             self._listener.close()
         for client in self._clients.values():

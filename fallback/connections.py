@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from errno import EAGAIN, EBADF, EINTR, ETIMEDOUT
-from typing import Callable, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Set, Tuple
 
 from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_COF_CLOEXEC
 from ha_qnx.errors import failure
@@ -50,6 +50,8 @@ class Trunk:
         # If the channel is one of this process: what tells whether a thread receives, and what tells it of our end.
         self.is_waited_on: Optional[Callable[[], bool]] = None
         self.has_closed: Optional[Callable[[], None]] = None
+        # What the server has made of it, if that is this process (Client).
+        self.far_end: Any = None
         self.retire = retire
         self.scoid = 0
         self.connections: Set[Connection] = set()

@@ -5,7 +5,6 @@ The contract of each call is written down once, in ``ha_qnx.kernel.Kernel``; wha
 
 import contextlib
 import ctypes
-import functools
 import itertools
 import os
 import socket
@@ -23,7 +22,7 @@ from errno import (
     ESRCH,
     ETIMEDOUT,
 )  # fmt: skip
-from typing import Any, Callable, Dict, Iterator, Optional, TypeVar, cast
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from ha_qnx import iomessages
 from ha_qnx.buffers import (
@@ -42,6 +41,8 @@ from ha_qnx.buffers import (
     writable_parts,
 )
 from ha_qnx.constants import (
+    CLOCK_MONOTONIC,
+    CLOCK_REALTIME,
     ENOREMOTE,
     ERESTART,
     FTYPE_ANY,
@@ -78,6 +79,7 @@ from ha_qnx.errors import failure
 from ha_qnx.kernel import BytesLike, Kernel, Name, StrPath, Vector
 from ha_qnx.paths import refuse_names
 from ha_qnx.structures import ClientInfo, MessageInfo
+from ha_qnx.timing import timeout_arguments
 
 from . import host, wire
 from .channels import Channel
@@ -89,7 +91,9 @@ from .paths import attach as attach_path
 from .runtime import ChannelAddress, Claim, Runtime, leads_upwards, plain_name, wire_directory
 from .server_lane import IN_WINDOW, Client, Rcvids, ServerLane
 from .table import ConnectionTable, is_host_descriptor
-from .threads import Threads, Timeout
+from .threads import Threads, Timeout, ends_timeout
+from .timer_calls import TimerCalls, check_own_pid
+from .timers import Timers
 
 _KNOWN_CHANNEL_FLAGS = (
     NTO_CHF_FIXED_PRIORITY | NTO_CHF_UNBLOCK | NTO_CHF_THREAD_DEATH | NTO_CHF_DISCONNECT | NTO_CHF_SENDER_LEN
@@ -114,24 +118,7 @@ _c_read, _FRAME_SIZE = host.c_read, ctypes.c_size_t.from_param(wire.FRAME_MAX)
 _getsignal, _SIGPIPE, _IGNORED = host.getsignal, host.SIGPIPE, host.IGNORED
 
 
-_Call = TypeVar("_Call", bound=Callable[..., Any])
-
-
-def _ends_timeout(call: _Call) -> _Call:
-    """A call that does not block: one that succeeds keeps the timeout that is armed, one that fails ends it (B212)."""
-
-    @functools.wraps(call)
-    def checked(self: "SocketKernel", *args: Any, **options: Any) -> Any:
-        try:
-            return call(self, *args, **options)
-        except OSError:
-            self._threads.take_timeout()
-            raise
-
-    return cast(_Call, checked)
-
-
-class SocketKernel(Kernel):
+class SocketKernel(TimerCalls, Kernel):
     """The kernel calls of one process."""
 
     def __init__(self) -> None:
@@ -154,6 +141,8 @@ class SocketKernel(Kernel):
         self._connections = self._table.entries
         self._claims: Dict[Name, Claim] = {}
         self._attached: Dict[int, Claim] = {}
+        self._timers = Timers(self._table)
+        self._table.before_change = self._timers.before_change
         self._opener = Opener(self._table, self._paths, self._send)
 
     def _runtime(self) -> Runtime:
@@ -169,7 +158,7 @@ class SocketKernel(Kernel):
 
     # Channels.
 
-    @_ends_timeout
+    @ends_timeout
     def ChannelCreate(self, flags: int = 0) -> int:
         flags = as_uint("flags", flags)
         if flags & NTO_CHF_NET_MSG:
@@ -210,7 +199,7 @@ class SocketKernel(Kernel):
                 self._runtime().remove_channel(address)
             raise
 
-    @_ends_timeout
+    @ends_timeout
     def ChannelDestroy(self, chid: int) -> int:
         chid = as_int("chid", chid)
         with self._table.lock:
@@ -222,6 +211,8 @@ class SocketKernel(Kernel):
             if channel.flags & NTO_CHF_PRIVATE == 0:
                 self._runtime().remove_channel(channel.address)
             channel.destroy()
+            if channel.home is not None:
+                self._timers.leave(channel.home)
             self._channels.release(chid)
         return 0
 
@@ -232,7 +223,7 @@ class SocketKernel(Kernel):
 
     # Connections.
 
-    @_ends_timeout
+    @ends_timeout
     def ConnectAttach(self, nd: int, pid: int, chid: int, index: int = NTO_SIDE_CHANNEL, flags: int = 0) -> int:
         address = self._address(nd, pid, chid)
         index = integer("index", index, INT_MIN, UINT_MAX)
@@ -259,7 +250,7 @@ class SocketKernel(Kernel):
             raise failure(EINVAL)
         return flags
 
-    @_ends_timeout
+    @ends_timeout
     def ConnectDetach(self, coid: int) -> int:
         coid = as_int("coid", coid)
         if coid == SYSMGR_COID:
@@ -275,11 +266,11 @@ class SocketKernel(Kernel):
             raise failure(EINVAL if error.errno == EBADF else error.errno or EINVAL) from None
         return 0
 
-    @_ends_timeout
+    @ends_timeout
     def ConnectServerInfo(self, pid: int, coid: int, info: Optional[MessageInfo] = None) -> int:
         coid = as_int("coid", coid)
         _check_info(info)
-        self._check_own_pid(pid)
+        check_own_pid(pid)
         connection = self._table.at_or_after(coid, with_dead=info is not None)
         if info is not None:
             alive = connection.is_alive()
@@ -288,12 +279,12 @@ class SocketKernel(Kernel):
             ctypes.pointer(info)[0] = found
         return connection.coid
 
-    @_ends_timeout
+    @ends_timeout
     def ConnectFlags(self, pid: int, coid: int, mask: int, bits: int) -> int:
         coid = as_int("coid", coid)
         mask = as_uint("mask", mask)
         bits = as_uint("bits", bits)
-        self._check_own_pid(pid)
+        check_own_pid(pid)
         with self._table.lock:
             connection = self._table.get(coid)
             mask &= NTO_COF_CLOEXEC  # Only that changes; what else there is, is ignored (B71).
@@ -304,20 +295,7 @@ class SocketKernel(Kernel):
                 self._table.leave_word()
             return before
 
-    @staticmethod
-    def _check_own_pid(pid: int) -> None:
-        """Only a process itself knows its connections here; QNX's kernel knows everybody's (B69)."""
-        pid = as_int("pid", pid)
-        if pid not in (0, os.getpid()):
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                raise failure(ESRCH) from None
-            except OSError:
-                pass
-            raise failure(EPERM)
-
-    @_ends_timeout
+    @ends_timeout
     def ConnectClientInfo(self, scoid: int, ngroups: int = 0) -> ClientInfo:
         scoid = as_int("scoid", scoid)
         ngroups = integer("ngroups", ngroups, 0, INT_MAX)
@@ -476,7 +454,7 @@ class SocketKernel(Kernel):
     MsgSendsvnc = MsgSendsv
     MsgSendvsnc = MsgSendvs
 
-    @_ends_timeout
+    @ends_timeout
     def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
         coid = as_int("coid", coid)
         priority = as_int("priority", priority)
@@ -491,8 +469,12 @@ class SocketKernel(Kernel):
         connection.trunk.pulse(wire.pulse.pack(wire.PULSE, priority, code, value, coid, _now()))
         return 0
 
-    @_ends_timeout
-    def TimerTimeout(self, flags: int, ntime: Optional[int]) -> int:
+    @ends_timeout
+    def TimerTimeout(self, flags: int, ntime: Optional[int], *c_form: Any) -> int:
+        if c_form:
+            clock, flags, ntime = timeout_arguments(flags, ntime, c_form)
+            if clock != CLOCK_MONOTONIC and ntime and as_uint("flags", flags) & TIMER_ABSTIME:
+                ntime = max(1, ntime - time.clock_gettime_ns(CLOCK_REALTIME) + time.monotonic_ns())
         flags = as_uint("flags", flags)
         if ntime is not None:
             ntime = integer("ntime", ntime, 0, (1 << 64) - 1)
@@ -848,10 +830,12 @@ class SocketKernel(Kernel):
         self._table.prepare_fork()
         for channel in self._channels.entries.values():
             channel.lock.acquire()
+        self._timers.lock.acquire()
         forks_wait.acquire()
 
     def _after_fork_in_parent(self) -> None:
         forks_wait.release()
+        self._timers.lock.release()
         for channel in self._channels.entries.values():
             channel.lock.release()
         self._table.lock.release()
@@ -863,6 +847,7 @@ class SocketKernel(Kernel):
             claim.forget()
         for channel in self._channels.entries.values():
             channel.close_in_child()
+        self._timers.close_in_child()
         self._start()
         self._table.inherit(inherited)
 

@@ -90,6 +90,13 @@ def _left_by_exec() -> Dict[int, Inherited]:
     return found
 
 
+class Way(NamedTuple):
+    """The way that a pulse goes: by a trunk, to a channel of this process or (None) of another."""
+
+    trunk: Trunk
+    channel: Optional[Channel]
+
+
 class ConnectionTable:
     """The connections of this process, and the trunks they share.
 
@@ -109,6 +116,8 @@ class ConnectionTable:
         self.entries: Dict[int, Connection] = {}
         # The channel that wants to hear of servers that go (NTO_CHF_COID_DISCONNECT).
         self.death_channel: Optional[Channel] = None
+        # Called with the number of a connection that is about to begin or to end.
+        self.before_change: Optional[Callable[[int], None]] = None
         self._inherited = _left_by_exec()
         self._trunks: Set[Trunk] = set()
         self._slots = slots
@@ -153,6 +162,19 @@ class ConnectionTable:
                     return connection
         raise failure(EINVAL)
 
+    def way_of_pulses(self, coid: int) -> Optional[Way]:
+        """Where a pulse of a timer goes; None if there is no such connection, or its channel is no more."""
+        connection = self.entries.get(coid)
+        if connection is None or connection.detached:
+            return None
+        if connection.cookie and not _is_marked(coid, connection.cookie):
+            return None
+        trunk = connection.trunk
+        if trunk.address.pid != os.getpid():
+            return Way(trunk, None)
+        channel = self._channels.get(trunk.address.chid)
+        return Way(trunk, channel) if channel is not None and channel.address == trunk.address else None
+
     def is_ours(self, number: int) -> bool:
         """Whether a number is in this table, which does not yet mean that it still has its descriptor."""
         return number in self.entries or number in self._inherited
@@ -195,6 +217,7 @@ class ConnectionTable:
         with self.lock:
             old = self.entries.get(coid)
             if old is not None:
+                self._announce_change(coid)
                 old.detach()
 
     def copy(self, original: Connection, index: int, exactly: bool = False) -> Connection:
@@ -248,6 +271,7 @@ class ConnectionTable:
             if exactly and coid != index:
                 os.close(coid)
                 raise failure(EBADF)
+        self._announce_change(coid)
         self._inherited.pop(coid, None)
         stale = self.entries.pop(coid, None)
         if stale is not None:
@@ -263,6 +287,7 @@ class ConnectionTable:
             connection.coid, connection.cookie = coid, old.cookie
             # It lies under the descriptor that is there, which keeps its close-on-exec flag.
             connection.flags = connection.flags & ~NTO_COF_CLOEXEC | old.flags & NTO_COF_CLOEXEC
+            self._announce_change(coid)
             self._inherited.pop(coid, None)
             self.entries[coid] = connection
             if not connection.flags & NTO_COF_CLOEXEC:
@@ -293,6 +318,7 @@ class ConnectionTable:
             trunk = Trunk(host.socket_out_of_the_way(near), channel.address, is_shared, self._retire)
             client = channel.adopt(host.socket_out_of_the_way(far))
             trunk.is_waited_on, trunk.has_closed = channel.is_waited_on, lambda: channel.hear_end(client)
+            trunk.far_end = client
             return trunk
         sock, found = self._reach(address)
         try:
@@ -311,7 +337,7 @@ class ConnectionTable:
                 sock.connect(runtime.socket_path(candidate))
                 # A process that is killed, or in exit, may listen for a moment more (B40).
                 if not is_ending(candidate.pid):
-                    return host.socket_out_of_the_way(sock), candidate
+                    return host.socket_out_of_the_way(sock), candidate, None
                 sock.close()
             except (ConnectionRefusedError, FileNotFoundError):
                 sock.close()
@@ -379,12 +405,17 @@ class ConnectionTable:
             self._forget(connection)
             connection.detach()
 
+    def _announce_change(self, coid: int) -> None:
+        if self.before_change is not None:
+            self.before_change(coid)
+
     def _forget(self, connection: Connection) -> None:
         """Take a connection out of the table.
 
         Raises:
             OSError: EBADF, a signal handler has done so in the meantime.
         """
+        self._announce_change(connection.coid)
         entry = self.entries.pop(connection.coid, None)
         if entry is not connection:
             if entry is not None:

@@ -1,9 +1,10 @@
 """What the kernel knows about a thread: its number, its priority, the timeout it has armed."""
 
+import functools
 import os
 import threading
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional, Protocol
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, TypeVar, cast
 
 from ha_qnx.buffers import INT_MAX
 from ha_qnx.constants import TIMER_ABSTIME
@@ -147,3 +148,26 @@ class Threads:
     def take_timeout(self) -> Optional[Timeout]:
         """The timeout that the calling thread has armed; from now on it is armed no more (B212)."""
         return self.timeouts.pop(get_ident(), None) if self.timeouts else None
+
+
+_Call = TypeVar("_Call", bound=Callable[..., Any])
+
+
+class HasThreads(Protocol):
+    """A kernel, as far as its threads go."""
+
+    _threads: Threads
+
+
+def ends_timeout(call: _Call) -> _Call:
+    """A call that does not block: one that succeeds keeps the timeout that is armed, one that fails ends it (B212)."""
+
+    @functools.wraps(call)
+    def checked(self: "HasThreads", *args: Any, **options: Any) -> Any:
+        try:
+            return call(self, *args, **options)
+        except OSError:
+            self._threads.take_timeout()  # it is the kernel that the call is of
+            raise
+
+    return cast(_Call, checked)

@@ -87,6 +87,11 @@ FUNCTIONS: Tuple[Prototype, ...] = (
     *_function(LIBC, "status", "MsgSendv", _SENDV, r=NEGATIVE),
     *_function(LIBC, "status", "MsgSendvnc", _SENDV, r=NEGATIVE),
     *_function(LIBC, "int", "MsgSendPulse", "coid:int priority:int code:int value:int", r=POSITIVE),
+    # Timers. timer_create() and its kind are made of these.
+    *_function(LIBC, "int", "TimerCreate", "id:int notify:event*"),
+    *_function(LIBC, "int", "TimerDestroy", "id:int"),
+    *_function(LIBC, "int", "TimerSettime", "id:int flags:int itime:itimer* oitime:itimer*"),
+    *_function(LIBC, "int", "TimerInfo", "pid:pid id:int flags:int info:timer*"),
     *_function(LIBC, "int", "TimerTimeout", "id:int flags:int notify:event* ntime:u64* otime:u64*", r=NEGATIVE),
     # Receiving and answering.
     *_function(LIBC, "rcvid", "MsgReceive", "chid:int msg:pointer bytes:length info:info*", r=NEGATIVE),
@@ -207,9 +212,24 @@ RECORDS: Dict[str, str] = {
     "cred": "ruid:i32 euid:i32 suid:i32 rgid:i32 egid:i32 sgid:i32 ngroups:u32 grouplist:i32*8",
     "client": "nd:u32 pid:i32 sid:i32 flags:u32 cred:cred",
     "name": "dpp:pointer chid:int mntid:int zero:int*2",
+    # A member of a union stands for all of it: the coid also for a signal number, code and priority for what else is
+    # there. On 64 bits, "zero" is what the alignment of the addresses in those unions leaves.
+    # (In timer32 it is there where numbers of 64 bits are aligned to 8, and room to spare elsewhere.)
+    "event64": "sigev_notify:int zero1:int sigev_coid:int zero2:int sigev_value:sigval sigev_code:i16 "
+    "sigev_priority:i16 zero3:int",
+    "event32": "sigev_notify:int sigev_coid:int sigev_value:sigval sigev_code:i16 sigev_priority:i16",
+    "itimer": "nsec:u64 interval_nsec:u64",
+    "timer64": "itime:itimer otime:itimer flags:u32 tid:i32 notify:i32 clockid:int overruns:u32 event:event64",
+    "timer32": "itime:itimer otime:itimer flags:u32 tid:i32 notify:i32 clockid:int overruns:u32 event:event32 zero:u32",
 }
 # The one union: a number or an address.
 UNIONS = {"sigval": "sival_int:int sival_ptr:pointer"}
+
+
+def layout(name: str, model: Model) -> str:
+    """The key in RECORDS of a structure that has one for each size of words: info, event, timer."""
+    return name + model.info[-2:]
+
 
 _Fields = List[Tuple[str, Any]]
 

@@ -9,6 +9,7 @@ from typing import IO, Any, Callable, Optional, Protocol
 
 from .derived import Vocabulary
 from .kernel import BytesLike, Kernel, StrPath, Vector
+from .structures import Itimerspec, SigEvent
 from .watching import Counts
 
 __all__ = ["CALLS", "Backend", "RecoveryFunction"]
@@ -441,6 +442,46 @@ class Backend(Kernel, Vocabulary, Protocol):
 
         Follows ha_fclose(), B376.
         """
+
+    # Timers by the names that POSIX gives them.
+
+    def timer_create(self, clockid: int, evp: Optional[SigEvent] = None) -> int:
+        """Create a timer: the same as TimerCreate (B441)."""
+
+    def timer_settime(self, timerid: int, flags: int, value: Itimerspec, ovalue: Optional[Itimerspec] = None) -> int:
+        """Set a timer, or stop it: as TimerSettime, but in seconds and nanoseconds.
+
+        Args:
+            timerid: the timer.
+            flags: TIMER_ABSTIME, ``value.it_value`` is a point of the timer's clock.
+            value: when it expires first, 0 to stop it, and at what intervals then.
+            ovalue: filled in with what was set before, as timer_gettime tells it.
+
+        Returns:
+            0.
+
+        Raises:
+            OSError: EINVAL, there is no such timer, or a time that is negative or has a second or more of nanoseconds.
+
+        Follows timer_settime(), B447, B448.
+        """
+
+    def timer_gettime(self, timerid: int) -> Itimerspec:
+        """Tell what is left until a timer expires, 0 if it is stopped, and its interval (B449).
+
+        Raises:
+            OSError: EINVAL, there is no such timer.
+        """
+
+    def timer_getoverrun(self, timerid: int) -> int:
+        """Tell how many expiries were left out: 0, since each is queued (B445).
+
+        Raises:
+            OSError: EINVAL, there is no such timer.
+        """
+
+    def timer_delete(self, timerid: int) -> int:
+        """Destroy a timer: the same as TimerDestroy (B450)."""
 
     # The forms that return errors.
 

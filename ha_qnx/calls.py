@@ -44,6 +44,10 @@ __all__ = [
     "MsgSendvsnc_r",
     "MsgWrite",
     "MsgWritev",
+    "TimerCreate",
+    "TimerDestroy",
+    "TimerInfo",
+    "TimerSettime",
     "TimerTimeout",
     "close",
     "dup",
@@ -76,6 +80,11 @@ __all__ = [
     "readinto",
     "resmgr_attach",
     "resmgr_detach",
+    "timer_create",
+    "timer_delete",
+    "timer_getoverrun",
+    "timer_gettime",
+    "timer_settime",
     "write",
 ]
 
@@ -97,6 +106,10 @@ if TYPE_CHECKING:
     MsgSendsvnc = _default.MsgSendsvnc
     MsgSendvsnc = _default.MsgSendvsnc
     MsgSendPulse = _default.MsgSendPulse
+    TimerCreate = _default.TimerCreate
+    TimerSettime = _default.TimerSettime
+    TimerInfo = _default.TimerInfo
+    TimerDestroy = _default.TimerDestroy
     TimerTimeout = _default.TimerTimeout
     MsgReceive = _default.MsgReceive
     MsgReceivev = _default.MsgReceivev
@@ -141,6 +154,11 @@ if TYPE_CHECKING:
     fstat = _default.fstat
     ha_fopen = _default.ha_fopen
     ha_fclose = _default.ha_fclose
+    timer_create = _default.timer_create
+    timer_settime = _default.timer_settime
+    timer_gettime = _default.timer_gettime
+    timer_getoverrun = _default.timer_getoverrun
+    timer_delete = _default.timer_delete
     MsgSend_r = _default.MsgSend_r
     MsgSendv_r = _default.MsgSendv_r
     MsgSendsv_r = _default.MsgSendsv_r

@@ -5,7 +5,12 @@ same here as everywhere else in Python; those that only QNX knows keep QNX's num
 """
 
 import errno as _errno
+import os as _os
+import struct as _struct
+import time as _time
 from typing import Final
+
+from .platforms import is_qnx as _is_qnx
 
 # Channels (ChannelCreate) and the flags of a connection (ConnectAttach, ConnectFlags).
 NTO_CHF_FIXED_PRIORITY: Final = 0x0001
@@ -48,6 +53,26 @@ NTO_TIMEOUT_SEND: Final = 0x0010
 NTO_TIMEOUT_RECEIVE: Final = 0x0020
 NTO_TIMEOUT_REPLY: Final = 0x0040
 TIMER_ABSTIME: Final = 0x8000_0000
+
+# Timers. Clocks are the host's, like the numbers of errors; CLOCK_SOFTTIME, which only QNX has, goes like
+# CLOCK_REALTIME elsewhere (decision D77).
+CLOCK_REALTIME: Final[int] = _time.CLOCK_REALTIME
+CLOCK_MONOTONIC: Final[int] = _time.CLOCK_MONOTONIC
+CLOCK_SOFTTIME: Final[int] = 1 if _is_qnx() else _time.CLOCK_REALTIME
+NTO_TI_ACTIVE: Final = 0x0001
+NTO_TI_ABSOLUTE: Final = 0x0002
+NTO_TI_EXPIRED: Final = 0x0004
+NTO_TI_TOD_BASED: Final = 0x0008
+
+# What an event does (SigEvent). On 64 bits, 7.x marks each of them, and so do we on hosts, which have its layouts.
+_marked = 0x80 if _struct.calcsize("P") == 8 and not (_is_qnx() and _os.uname().release.startswith("8")) else 0
+SIGEV_NONE: Final = 0
+SIGEV_SIGNAL: Final[int] = 1 | _marked
+SIGEV_PULSE: Final[int] = 4 | _marked
+SIGEV_UNBLOCK: Final[int] = 5 | _marked
+SIGEV_INTR: Final[int] = 6 | _marked
+SIGEV_FLAG_CRITICAL: Final = 0x0100
+SIGEV_PULSE_PRIO_INHERIT: Final = -1
 
 # Names.
 NAME_FLAG_ATTACH_GLOBAL: Final = 0x0002
@@ -94,6 +119,9 @@ EBADFSYS: Final[int] = getattr(_errno, "EBADFSYS", 302)
 ESRVRFAULT: Final[int] = getattr(_errno, "ESRVRFAULT", 312)
 
 __all__ = [
+    "CLOCK_MONOTONIC",
+    "CLOCK_REALTIME",
+    "CLOCK_SOFTTIME",
     "EBADFSYS",
     "ENONDP",
     "ENOREMOTE",
@@ -141,6 +169,10 @@ __all__ = [
     "NTO_TIMEOUT_RECEIVE",
     "NTO_TIMEOUT_REPLY",
     "NTO_TIMEOUT_SEND",
+    "NTO_TI_ABSOLUTE",
+    "NTO_TI_ACTIVE",
+    "NTO_TI_EXPIRED",
+    "NTO_TI_TOD_BASED",
     "PULSE_CODE_COIDDEATH",
     "PULSE_CODE_DISCONNECT",
     "PULSE_CODE_MAXAVAIL",
@@ -156,6 +188,13 @@ __all__ = [
     "RESMGR_FLAG_FTYPEONLY",
     "RESMGR_FLAG_OPAQUE",
     "RESMGR_FLAG_SELF",
+    "SIGEV_FLAG_CRITICAL",
+    "SIGEV_INTR",
+    "SIGEV_NONE",
+    "SIGEV_PULSE",
+    "SIGEV_PULSE_PRIO_INHERIT",
+    "SIGEV_SIGNAL",
+    "SIGEV_UNBLOCK",
     "SYSMGR_CHID",
     "SYSMGR_COID",
     "SYSMGR_PID",

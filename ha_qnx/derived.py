@@ -14,6 +14,9 @@ __all__ = ["PlainCalls", "Vocabulary"]
 class Vocabulary(Protocol):
     """QNX's constants, and the structures that messages and pulses are read with, as attributes of a backend."""
 
+    CLOCK_MONOTONIC: ClassVar[int] = constants.CLOCK_MONOTONIC
+    CLOCK_REALTIME: ClassVar[int] = constants.CLOCK_REALTIME
+    CLOCK_SOFTTIME: ClassVar[int] = constants.CLOCK_SOFTTIME
     EBADFSYS: ClassVar[int] = constants.EBADFSYS
     ENONDP: ClassVar[int] = constants.ENONDP
     ENOREMOTE: ClassVar[int] = constants.ENOREMOTE
@@ -61,6 +64,10 @@ class Vocabulary(Protocol):
     NTO_TIMEOUT_RECEIVE: ClassVar[int] = constants.NTO_TIMEOUT_RECEIVE
     NTO_TIMEOUT_REPLY: ClassVar[int] = constants.NTO_TIMEOUT_REPLY
     NTO_TIMEOUT_SEND: ClassVar[int] = constants.NTO_TIMEOUT_SEND
+    NTO_TI_ABSOLUTE: ClassVar[int] = constants.NTO_TI_ABSOLUTE
+    NTO_TI_ACTIVE: ClassVar[int] = constants.NTO_TI_ACTIVE
+    NTO_TI_EXPIRED: ClassVar[int] = constants.NTO_TI_EXPIRED
+    NTO_TI_TOD_BASED: ClassVar[int] = constants.NTO_TI_TOD_BASED
     PULSE_CODE_COIDDEATH: ClassVar[int] = constants.PULSE_CODE_COIDDEATH
     PULSE_CODE_DISCONNECT: ClassVar[int] = constants.PULSE_CODE_DISCONNECT
     PULSE_CODE_MAXAVAIL: ClassVar[int] = constants.PULSE_CODE_MAXAVAIL
@@ -76,15 +83,27 @@ class Vocabulary(Protocol):
     RESMGR_FLAG_FTYPEONLY: ClassVar[int] = constants.RESMGR_FLAG_FTYPEONLY
     RESMGR_FLAG_OPAQUE: ClassVar[int] = constants.RESMGR_FLAG_OPAQUE
     RESMGR_FLAG_SELF: ClassVar[int] = constants.RESMGR_FLAG_SELF
+    SIGEV_FLAG_CRITICAL: ClassVar[int] = constants.SIGEV_FLAG_CRITICAL
+    SIGEV_INTR: ClassVar[int] = constants.SIGEV_INTR
+    SIGEV_NONE: ClassVar[int] = constants.SIGEV_NONE
+    SIGEV_PULSE: ClassVar[int] = constants.SIGEV_PULSE
+    SIGEV_PULSE_PRIO_INHERIT: ClassVar[int] = constants.SIGEV_PULSE_PRIO_INHERIT
+    SIGEV_SIGNAL: ClassVar[int] = constants.SIGEV_SIGNAL
+    SIGEV_UNBLOCK: ClassVar[int] = constants.SIGEV_UNBLOCK
     SYSMGR_CHID: ClassVar[int] = constants.SYSMGR_CHID
     SYSMGR_COID: ClassVar[int] = constants.SYSMGR_COID
     SYSMGR_PID: ClassVar[int] = constants.SYSMGR_PID
     TIMER_ABSTIME: ClassVar[int] = constants.TIMER_ABSTIME
     ClientInfo: ClassVar[Type[structures.ClientInfo]] = structures.ClientInfo
     Credentials: ClassVar[Type[structures.Credentials]] = structures.Credentials
+    Itimer: ClassVar[Type[structures.Itimer]] = structures.Itimer
+    Itimerspec: ClassVar[Type[structures.Itimerspec]] = structures.Itimerspec
     MessageInfo: ClassVar[Type[structures.MessageInfo]] = structures.MessageInfo
     Pulse: ClassVar[Type[structures.Pulse]] = structures.Pulse
+    SigEvent: ClassVar[Type[structures.SigEvent]] = structures.SigEvent
     SigVal: ClassVar[Type[structures.SigVal]] = structures.SigVal
+    TimerStatus: ClassVar[Type[structures.TimerStatus]] = structures.TimerStatus
+    Timespec: ClassVar[Type[structures.Timespec]] = structures.Timespec
     Name: ClassVar[Type[kernel.Name]] = kernel.Name
 
 
@@ -97,6 +116,10 @@ class PlainCalls:
         self.ConnectServerInfo = kernel.ConnectServerInfo
         self.ConnectFlags = kernel.ConnectFlags
         self.ConnectClientInfo = kernel.ConnectClientInfo
+        self.TimerCreate = kernel.TimerCreate
+        self.TimerSettime = kernel.TimerSettime
+        self.TimerInfo = kernel.TimerInfo
+        self.TimerDestroy = kernel.TimerDestroy
         self.TimerTimeout = kernel.TimerTimeout
         self.MsgReceive = kernel.MsgReceive
         self.MsgReceivev = kernel.MsgReceivev

@@ -20,7 +20,7 @@ import os
 from typing import Any, Optional, Protocol, Sequence, Union
 
 from .constants import FTYPE_ANY, NTO_SIDE_CHANNEL
-from .structures import ClientInfo, MessageInfo
+from .structures import ClientInfo, Itimer, MessageInfo, SigEvent, TimerStatus
 
 __all__ = ["BytesLike", "Kernel", "Name", "StrPath", "Vector"]
 
@@ -243,19 +243,94 @@ class Kernel(Protocol):
         Follows MsgSendPulse(), B233 to B261.
         """
 
-    def TimerTimeout(self, flags: int, ntime: Optional[int]) -> int:
+    # Timers.
+
+    def TimerCreate(self, id: int, notify: Optional[SigEvent] = None) -> int:
+        """Create a timer, which does nothing until it is set. A child of this process does not have it.
+
+        Args:
+            id: the clock: CLOCK_MONOTONIC, CLOCK_REALTIME or CLOCK_SOFTTIME.
+            notify: what happens when it expires, as SIGEV_PULSE_INIT or SIGEV_SIGNAL_INIT make it; None for SIGALRM.
+                The pulses of a timer are queued at the moment of each expiry, whether somebody receives or not. If the
+                connection is detached or the channel destroyed, nothing happens, and nobody is told.
+
+        Returns:
+            The number of the timer.
+
+        Raises:
+            OSError: EINVAL, another clock, or an event that no timer can have; EBADF, the event's connection does not
+                exist; EAGAIN, EMFILE, ENOMEM, the host has no room.
+
+        Follows TimerCreate(), B441 to B446, D77 to D79.
+        """
+
+    def TimerSettime(self, id: int, flags: int, itime: Itimer, oitime: Optional[Itimer] = None) -> int:
+        """Set a timer, or stop it.
+
+        Args:
+            id: the timer.
+            flags: TIMER_ABSTIME, ``itime.nsec`` is a point of the timer's clock: time.monotonic_ns() or
+                time.time_ns(). One that has passed lets it expire at once. Else it counts from now.
+            itime: when it expires first, 0 to stop it, and at what intervals then, 0 for never.
+            oitime: filled in with what was left of the time that was set before, and with the interval.
+
+        Returns:
+            0.
+
+        Raises:
+            OSError: EINVAL, there is no such timer.
+
+        Follows TimerSettime(), B447 to B449.
+        """
+
+    def TimerInfo(self, pid: int, id: int, flags: int = 0) -> TimerStatus:
+        """Tell what is known about a timer.
+
+        Args:
+            pid: 0 for this process.
+            id: the timer.
+            flags: 0.
+
+        Returns:
+            ``otime`` is what is left until it expires, ``itime`` what it was set to.
+
+        Raises:
+            OSError: EINVAL, there is no such timer; ESRCH, no such process; EPERM, the host cannot look into another
+                process.
+
+        Follows TimerInfo(), B449.
+        """
+
+    def TimerDestroy(self, id: int) -> int:
+        """Destroy a timer. Pulses of it that wait on their channel stay there.
+
+        Returns:
+            0.
+
+        Raises:
+            OSError: EINVAL, there is no such timer.
+
+        Follows TimerDestroy(), B450.
+        """
+
+    def TimerTimeout(self, flags: int, ntime: Optional[int], *c_form: Any) -> int:
         """Limit the next call of this thread that can block.
+
+        C's form is taken, too: ``TimerTimeout(clock, flags, notify, ntime, otime)``, whose ``notify`` is None or an
+        event with SIGEV_UNBLOCK, and whose ``otime`` is None.
 
         Args:
             flags: the states to limit: NTO_TIMEOUT_SEND, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_RECEIVE; with TIMER_ABSTIME,
                 ``ntime`` is a point of time.monotonic_ns(). 0 takes a timeout back.
             ntime: nanoseconds; None or 0 lets the call fail at once if it has to block.
+            c_form: the last three arguments of C's form.
 
         Returns:
             The flags of the timeout that was set before. Test for failure only (B223).
 
         Raises:
-            OSError: EINVAL, an unknown flag.
+            TypeError: neither two arguments nor five.
+            OSError: EINVAL, an unknown flag or clock; ENOTSUP, another event.
 
         Follows TimerTimeout(), B208 to B227, D20.
         """

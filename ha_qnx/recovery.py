@@ -21,13 +21,14 @@ from .kernel import BytesLike, Kernel, StrPath, Vector
 from .lifetimes import Lifetimes
 from .returning import ReturningErrors, returning_errors
 from .rules import LOST, Attachment, Attachments, attachment_flags, limit_of
+from .timing import PosixTimers
 from .watching import Counts
 
 T = TypeVar("T")
 
 
 @documented_by(Backend)
-class Recovery(ReturningErrors, Files, Lifetimes, PlainCalls, Vocabulary):
+class Recovery(ReturningErrors, Files, Lifetimes, PosixTimers, PlainCalls, Vocabulary):
     """A backend: a kernel whose calls recover, and libha's functions."""
 
     def __init__(self, name: str, kernel: Kernel) -> None:

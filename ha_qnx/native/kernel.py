@@ -38,7 +38,8 @@ from ..constants import FTYPE_ANY, NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_COF_DEA
 from ..errors import failure
 from ..kernel import BytesLike, Kernel, Name, StrPath, Vector
 from ..paths import refuse_names
-from ..structures import ClientInfo, MessageInfo
+from ..structures import ClientInfo, Itimer, MessageInfo, SigEvent, TimerStatus
+from ..timing import structure, timeout_arguments
 from .libraries import Libraries
 
 # Looked up once, for the paths that every message takes.
@@ -314,12 +315,40 @@ class NativeKernel(Kernel):
     def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
         return self._invoke("MsgSendPulse", *pulse_arguments(coid, priority, code, value))
 
-    def TimerTimeout(self, flags: int, ntime: Optional[int]) -> int:
+    # Timers.
+
+    def TimerCreate(self, id: int, notify: Optional[SigEvent] = None) -> int:
+        event = None if notify is None else _byref(structure("notify", notify, SigEvent))
+        return self._invoke("TimerCreate", as_int("id", id), event)
+
+    def TimerSettime(self, id: int, flags: int, itime: Itimer, oitime: Optional[Itimer] = None) -> int:
+        id = as_int("id", id)
+        flags = ctypes.c_int(integer("flags", flags, INT_MIN, UINT_MAX)).value
+        new = _byref(structure("itime", itime, Itimer))
+        old = None if oitime is None else _byref(structure("oitime", oitime, Itimer))
+        self._invoke("TimerSettime", id, flags, new, old)
+        return 0
+
+    def TimerInfo(self, pid: int, id: int, flags: int = 0) -> TimerStatus:
+        info = TimerStatus()
+        pid, id = as_int("pid", pid), as_int("id", id)
+        flags = ctypes.c_int(integer("flags", flags, INT_MIN, UINT_MAX)).value
+        self._invoke("TimerInfo", pid, id, flags, _byref(info))
+        return info
+
+    def TimerDestroy(self, id: int) -> int:
+        self._invoke("TimerDestroy", as_int("id", id))
+        return 0
+
+    def TimerTimeout(self, flags: int, ntime: Optional[int], *c_form: Any) -> int:
+        clock = time.CLOCK_MONOTONIC
+        if c_form:
+            clock, flags, ntime = timeout_arguments(flags, ntime, c_form)
         flags = as_uint("flags", flags)
         limit = None if ntime is None else ctypes.c_uint64(integer("ntime", ntime, 0, (1 << 64) - 1))
         signed = ctypes.c_int(flags).value
         ntime_address = None if limit is None else _byref(limit)
-        before = self._invoke("TimerTimeout", time.CLOCK_MONOTONIC, signed, None, ntime_address, None)
+        before = self._invoke("TimerTimeout", clock, signed, None, ntime_address, None)
         self._timed.add(threading.get_ident())
         return before
 

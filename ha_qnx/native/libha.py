@@ -34,6 +34,7 @@ from ..kernel import StrPath
 from ..lifetimes import Lifetimes
 from ..returning import ReturningErrors, returning_errors
 from ..rules import LOST, attachment_flags, limit_of
+from ..timing import PosixTimers
 from ..watching import Counts
 from .kernel import NativeKernel, connect_arguments, open_arguments, pulse_arguments
 from .libraries import Libraries
@@ -64,7 +65,7 @@ class _InThread(threading.local):
 
 
 @documented_by(Backend)
-class Native(ReturningErrors, Files, Lifetimes, NativeKernel, Vocabulary):
+class Native(ReturningErrors, Files, Lifetimes, PosixTimers, NativeKernel, Vocabulary):
     """A backend: libha, and the kernel calls beside it."""
 
     def __init__(self, libraries: Libraries) -> None:

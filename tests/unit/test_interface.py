@@ -84,7 +84,7 @@ def test_constants_and_structures_are_attributes(package: Package) -> None:
     """A new one is written, and one that is gone leaves nothing that would not even be imported."""
     package.change("constants.py", '    "EOK",\n', '    "EPIGEON",\n')
     package.change("constants.py", "EOK: Final = 0", "EPIGEON: Final = 5")
-    package.change("structures.py", '"Pulse", ', '"Pigeon", "Pulse", ')
+    package.change("structures.py", '    "Pulse",\n', '    "Pigeon",\n    "Pulse",\n')
     package.run()
     text = package.text("derived.py")
     assert "    EPIGEON: ClassVar[int] = constants.EPIGEON\n" in text

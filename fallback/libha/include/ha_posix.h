@@ -103,10 +103,45 @@ struct ha_posix_sigevent {
     int sigev_coid;
     int sigev_zero2;
     union sigval sigev_value;
-    size_t sigev_memory;
+    int16_t sigev_code;
+    int16_t sigev_priority;
+    int sigev_zero3;
 };
+#define HA_POSIX_SIGEV_NONE 0
+#define HA_POSIX_SIGEV_SIGNAL 129
+#define HA_POSIX_SIGEV_PULSE 132
 #define HA_POSIX_SIGEV_UNBLOCK 133
+#define HA_POSIX_SIGEV_INTR 134
+#define SIGEV_PULSE_PRIO_INHERIT (-1)
+#define HA_POSIX_SIGEV_PULSE_INIT(_event, _coid, _priority, _code, _value)                     \
+    ((_event)->sigev_notify = HA_POSIX_SIGEV_PULSE, (_event)->sigev_coid = (_coid),            \
+     (_event)->sigev_priority = (int16_t)(_priority), (_event)->sigev_code = (int16_t)(_code), \
+     (_event)->sigev_value.sival_ptr = NULL, (_event)->sigev_value.sival_int = (int)(_value))
+#define HA_POSIX_SIGEV_SIGNAL_INIT(_event, _signo) \
+    ((_event)->sigev_notify = HA_POSIX_SIGEV_SIGNAL, (_event)->sigev_coid = (_signo))
 #define HA_POSIX_SIGEV_UNBLOCK_INIT(_event) ((_event)->sigev_notify = HA_POSIX_SIGEV_UNBLOCK)
+
+/* When a timer expires: the first time, and at what intervals then. */
+struct _itimer {
+    uint64_t nsec;
+    uint64_t interval_nsec;
+};
+
+/* What is known about a timer. */
+struct _timer_info {
+    struct _itimer itime;
+    struct _itimer otime;
+    uint32_t flags;
+    int32_t tid;
+    int32_t notify;
+    int clockid;
+    uint32_t overruns;
+    struct ha_posix_sigevent event;
+};
+#define _NTO_TI_ACTIVE 0x0001
+#define _NTO_TI_ABSOLUTE 0x0002
+#define _NTO_TI_EXPIRED 0x0004
+#define _NTO_TI_TOD_BASED 0x0008
 
 /* Numbers. */
 
@@ -273,6 +308,26 @@ ssize_t MsgWritev(int rcvid, const iov_t *iov, size_t parts, size_t offset);
 ssize_t MsgWritev_r(int rcvid, const iov_t *iov, size_t parts, size_t offset);
 int MsgInfo(int rcvid, struct _msg_info64 *info);
 int MsgInfo_r(int rcvid, struct _msg_info64 *info); /* positive */
+
+/*
+ * Timers. A pulse of one is queued at each expiry, whether somebody receives or not. Under the host's names of POSIX are
+ * the host's own timers: those of QNX's layout are ha_posix_timer_create() and so on, whose absolute times are asked for
+ * by the host's TIMER_ABSTIME or by HA_POSIX_TIMER_ABSTIME.
+ */
+struct itimerspec;
+int TimerCreate(clockid_t id, const struct ha_posix_sigevent *notify);
+int TimerCreate_r(clockid_t id, const struct ha_posix_sigevent *notify);
+int TimerSettime(int id, int flags, const struct _itimer *itime, struct _itimer *oitime);
+int TimerSettime_r(int id, int flags, const struct _itimer *itime, struct _itimer *oitime); /* positive */
+int TimerInfo(int32_t pid, int id, int flags, struct _timer_info *info);
+int TimerInfo_r(int32_t pid, int id, int flags, struct _timer_info *info);
+int TimerDestroy(int id);
+int TimerDestroy_r(int id); /* positive */
+int ha_posix_timer_create(clockid_t clock, const struct ha_posix_sigevent *event, int *id);
+int ha_posix_timer_settime(int id, int flags, const struct itimerspec *value, struct itimerspec *before);
+int ha_posix_timer_gettime(int id, struct itimerspec *value);
+int ha_posix_timer_getoverrun(int id);
+int ha_posix_timer_delete(int id);
 
 /* Timeouts. */
 int TimerTimeout(clockid_t id, int flags, const struct ha_posix_sigevent *notify, const uint64_t *ntime,

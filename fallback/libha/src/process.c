@@ -16,6 +16,7 @@
 #include "server/channel.h"
 #include "server/deaths.h"
 #include "server/rcvid.h"
+#include "timers.h"
 
 static pid_t process;
 
@@ -48,6 +49,7 @@ static void after_fork_in_child(void)
     signals_after_fork_in_child();
     number_after_fork_in_child();
     rcvid_after_fork_in_child();
+    timers_after_fork_in_child();
     recovery_after_fork_in_child();
     connection_after_fork_in_child(parent);
     deaths_after_fork_in_child();
@@ -63,6 +65,7 @@ __attribute__((constructor)) static void start(void)
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
     thread_on_exit(deaths_of_thread);
     rcvid_start();
+    timers_start();
     successor_is_told(connection_inherit);
 }
 

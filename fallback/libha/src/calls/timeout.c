@@ -22,8 +22,8 @@ static int arm(clockid_t id, int flags, const struct ha_posix_sigevent *notify, 
         return EINVAL;
     if (states & ~KNOWN_STATES)
         return EINVAL;
-    if (notify && notify->sigev_notify != HA_POSIX_SIGEV_UNBLOCK && notify->sigev_notify != 5)
-        return ENOTSUP; /* 5 is SIGEV_UNBLOCK of 6.x and 8.0. Other events would not end the call (B220). */
+    if (notify && (notify->sigev_notify & 0x7f) != (HA_POSIX_SIGEV_UNBLOCK & 0x7f))
+        return ENOTSUP; /* 6.x and 8.0 have the number without its mark. Other events would not end the call (B220). */
     *before = thread->armed_flags;
     thread->armed_flags = states;
     thread->armed_nanoseconds = ntime ? *ntime : 0;

@@ -8,6 +8,7 @@
 #include "client/lane.h"
 #include "client/trunk.h"
 #include "ha_posix.h"
+#include "host/clock.h"
 #include "host/descriptor.h"
 #include "number.h"
 #include "wire.h"
@@ -28,6 +29,7 @@ struct connection *connection_new(struct trunk *trunk, const struct address *add
         connection->trunk = trunk;
         connection->address = *address;
         connection->flags = flags;
+        connection->since = (uint64_t)clock_now();
     }
     return connection;
 }
@@ -265,4 +267,18 @@ bool connection_is_detached(struct connection *connection)
     bool detached = connection->detached;
     pthread_mutex_unlock(&connection->number->lock);
     return detached;
+}
+
+bool connection_way(int coid, struct way *way)
+{
+    struct number *number = number_find(coid);
+    if (!number)
+        return false;
+    pthread_mutex_lock(&number->lock);
+    struct connection *connection = number->connection;
+    bool found = connection && !connection->detached && connection_has_its_number(connection);
+    if (found)
+        *way = (struct way){connection->trunk->address, trunk_scoid(connection->trunk), connection->since};
+    pthread_mutex_unlock(&number->lock);
+    return found;
 }

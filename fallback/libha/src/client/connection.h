@@ -25,6 +25,7 @@ struct connection {
     int coid;
     unsigned flags; /* _NTO_COF_... */
     off_t cookie;   /* the position of the placeholder; 0 for a side channel */
+    uint64_t since; /* when it was made */
     unsigned users;
     bool in_table;
     bool detached; /* for good; a number may still lead here, for then it stays taken (D6) */
@@ -65,6 +66,17 @@ int connection_add_lane(struct use *use, uint64_t window, int64_t deadline);
 /* Closes the lane of the use: it does not go back to the connection. */
 void connection_drop_lane(struct use *use);
 void connection_end(struct use *use);
+
+/* Where pulses on a connection go. */
+struct way {
+    struct address address;
+    int scoid; /* this client's, 0 until it is known */
+    uint64_t since;
+};
+/* False if there is no such connection, or none any more. */
+bool connection_way(int coid, struct way *way);
+/* At the start of a program: what is called, without any lock, before a connection ends that is detached. */
+void connection_before_detach(void (*function)(int coid));
 
 /* Whether another thread has detached the connection. */
 bool connection_is_detached(struct connection *connection);

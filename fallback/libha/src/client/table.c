@@ -206,11 +206,19 @@ int connection_copy(int coid, int index, bool exactly, int *copy)
 
 /* Ending connections. */
 
+static void (*before_detach)(int coid);
+
+void connection_before_detach(void (*function)(int coid))
+{
+    before_detach = function;
+}
+
 int connection_detach(int coid)
 {
     struct number *number = number_find(coid);
     if (!number)
         return EBADF;
+    before_detach(coid);
     table_lock();
     pthread_mutex_lock(&number->lock);
     struct connection *connection = number->connection;

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -211,6 +212,14 @@ int descriptor_eventfd(void)
 {
     enter();
     int fd = keep(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    leave();
+    return fd;
+}
+
+int descriptor_timerfd(clockid_t clock)
+{
+    enter();
+    int fd = keep(timerfd_create(clock, TFD_CLOEXEC | TFD_NONBLOCK));
     leave();
     return fd;
 }

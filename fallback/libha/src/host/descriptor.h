@@ -13,12 +13,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 
 /* Each returns a descriptor, or -1 with errno set. */
 int descriptor_socket(int type);
 int descriptor_accept(int listener);
 int descriptor_eventfd(void);
 int descriptor_epoll(void);
+int descriptor_timerfd(clockid_t clock);
 int descriptor_open(int directory, const char *path, int flags, mode_t mode);
 /* A sealed memory file that cannot shrink. */
 int descriptor_window(uint64_t size);

@@ -42,20 +42,31 @@ struct channel *channel_enter(int chid)
 
 /* Pulses. */
 
-void channel_add_pulse(struct channel *channel, int code, int value, int scoid, int priority)
+static void add_pulse(struct channel *channel, int code, int value, int scoid, int priority, int rank, uint64_t time)
 {
     struct pulse *pulse = channel->destroyed ? NULL : calloc(1, sizeof *pulse);
     if (!pulse)
         return;
-    pulse->queued.priority = code == _PULSE_CODE_DISCONNECT ? BEFORE_EVERYTHING : priority;
+    pulse->queued.priority = rank;
     pulse->priority = priority;
-    pulse->queued.time = (uint64_t)clock_now();
+    pulse->queued.time = time;
     pulse->queued.arrival = channel->arrivals++;
     pulse->code = (int8_t)code;
     pulse->value = value;
     pulse->scoid = scoid;
     if (!queue_add(&channel->pulses, &pulse->queued))
         free(pulse);
+}
+
+void channel_add_pulse_of(struct channel *channel, int code, int value, int scoid, int priority, uint64_t time)
+{
+    add_pulse(channel, code, value, scoid, priority, priority, time);
+}
+
+void channel_add_pulse(struct channel *channel, int code, int value, int scoid, int priority)
+{
+    int rank = code == _PULSE_CODE_DISCONNECT ? BEFORE_EVERYTHING : priority;
+    add_pulse(channel, code, value, scoid, priority, rank, (uint64_t)clock_now());
 }
 
 void channel_send_pulse(struct channel *channel, int code, int value, int scoid, int priority)
@@ -181,6 +192,8 @@ int channel_destroy(int chid)
     client_end_all(channel);
     channel_dispatch(channel, NULL);
     client_release_all(channel);
+    if (channel->end_home)
+        channel->end_home(channel);
     channel_leave(channel);
     slot_release(chid);
     return 0;
@@ -198,6 +211,12 @@ bool channel_address(int chid, struct address *address)
         *address = channel->address;
     channel_unlock(channel);
     return same;
+}
+
+bool channel_is_there(const struct address *address)
+{
+    struct number *number = number_find(address->chid | _NTO_SIDE_CHANNEL);
+    return number && number->channel;
 }
 
 bool channel_adopt(const struct address *address, int sock)

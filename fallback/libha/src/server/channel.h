@@ -11,6 +11,9 @@
 #include "server/queue.h"
 #include "server/source.h"
 
+/* So many pulses are queued; the others wait where they come from. */
+#define PULSES_MAX 65536
+
 struct client;
 struct number;
 struct server_lane;
@@ -68,6 +71,11 @@ struct channel {
     bool has_deaths;
     void (*report_deaths)(void); /* set before it can have any */
 
+    /* Timers whose pulses come here; set before it can have any. */
+    bool has_due;
+    void (*queue_due)(struct channel *channel); /* queues the pulses that are due */
+    void (*end_home)(struct channel *channel);
+
     struct receiver *leader;  /* waits in poll for something to arrive */
     struct receiver *watcher; /* in MsgReceivePulse, see receivers.c */
     bool was_left;            /* a thread has left MsgReceive since the watcher has looked */
@@ -81,6 +89,11 @@ struct channel *channel_enter(int chid);
 void channel_lock(struct channel *channel);
 void channel_unlock(struct channel *channel);
 
+/* Whether there is this channel in this process, as far as can be told without its lock. */
+bool channel_is_there(const struct address *address);
+
+/* Under the lock: queues a pulse of somebody's, who has sent it at a time. */
+void channel_add_pulse_of(struct channel *channel, int code, int value, int scoid, int priority, uint64_t time);
 /* Queues a pulse of the library's own, under the lock. */
 void channel_add_pulse(struct channel *channel, int code, int value, int scoid, int priority);
 /* The same without it. */

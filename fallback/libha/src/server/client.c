@@ -22,7 +22,6 @@
  * senders get EAGAIN (B250). They take 4 megabytes. Those that a client has left behind are taken in all the same, up to
  * twice as many.
  */
-#define PULSES_MAX 65536
 #define PULSES_AT_ONCE 128
 /*
  * Of the descriptors that are the program's own, which clients get when the library's are all taken, so many are left

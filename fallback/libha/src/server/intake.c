@@ -48,6 +48,9 @@ static bool take_note(struct channel *channel, struct source *source, uint32_t e
         epoll_ctl(channel->epoll, EPOLL_CTL_DEL, watch->sock, NULL);
         watch->has_ended = channel->has_deaths = true;
         return false;
+    case SOURCE_ALARM:
+        channel->has_due = true;
+        return false;
     }
     return false;
 }
@@ -63,5 +66,9 @@ void channel_take_in(struct channel *channel)
         has_more = count == EVENTS;
         for (int i = 0; i < count; i++)
             has_more |= take_note(channel, events[i].data.ptr, events[i].events);
+    }
+    if (channel->has_due) {
+        channel->has_due = false;
+        channel->queue_due(channel); /* Now this process is known as its own client. */
     }
 }

@@ -11,7 +11,8 @@ enum source_kind {
     SOURCE_CLIENT,   /* the trunk of a client */
     SOURCE_LANE,     /* a lane that carries messages */
     SOURCE_PULSES,   /* a lane that carries pulses */
-    SOURCE_WATCH     /* a socket of this process, whose end the channel wants to hear of */
+    SOURCE_WATCH,    /* a socket of this process, whose end the channel wants to hear of */
+    SOURCE_ALARM     /* a timer is due */
 };
 
 struct source {

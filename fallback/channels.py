@@ -533,7 +533,7 @@ class Channel:
             event = timer.event
             pulse = Pulse(event.sigev_code, event.sigev_value.sival_int, scoid, timer.priority)
             self.queue.add_pulse(pulse, at)
-        if home.is_due():  # There is no more room: they are due as long as that.
+        if len(self.queue.pulses) >= limits.QUEUED_PULSES and home.is_due():  # Until there is room again.
             for fd in home.fds:
                 self._poller.mute(fd)
                 self._muted.add(fd)

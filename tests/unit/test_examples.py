@@ -21,7 +21,7 @@ from ha_qnx import watching
 pytestmark = pytest.mark.slow
 
 DIRECTORY = pathlib.Path(importlib.util.find_spec("ha_qnx.examples").origin or "").parent  # type: ignore[union-attr]  # it is there
-PROGRAMS = ["reopen", "reconnect", "position", "session", "two_servers", "standby"]
+PROGRAMS = ["reopen", "reconnect", "position", "session", "two_servers", "standby", "sampler"]
 
 
 def run(name: str) -> List[str]:
@@ -67,6 +67,14 @@ def test_session_goes_on_in_every_server() -> None:
     assert [number for number, _pid in servers] == ["1", "2", "3"]
     assert len({pid for _number, pid in servers}) == 3
     assert lines.count("  login: welcome") == 3
+
+
+def test_sampler_leaves_no_sample_out() -> None:
+    """Ten of each of two servers, and one recovery."""
+    lines = run("sampler")
+    servers = [line.rpartition(" ")[2] for line in lines if line.startswith("sample")]
+    assert servers == [servers[0]] * 10 + [servers[-1]] * 10
+    assert (len(set(servers)), lines[-1]) == (2, "1 recovery")
 
 
 def test_two_servers_take_turns() -> None:

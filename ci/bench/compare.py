@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import random
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -333,6 +332,17 @@ def machine() -> Dict[str, Any]:
     }
 
 
+def _command(options: argparse.Namespace, seed: int) -> str:
+    """What measures the same once more: the options without those that say where things go."""
+    words = ["sh", "ci/bench/run"]
+    if options.quick:
+        words.append("--quick")
+    words += [f"--only={group}" for group in options.only or ()]
+    if options.rounds:
+        words.append(f"--rounds={options.rounds}")
+    return " ".join([*words, f"--seed={seed}"])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="ci/bench/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -345,7 +355,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="which shapes the group random chooses; told at the end")
     parser.add_argument("--rounds", type=int, help="more or fewer than usual")
     parser.add_argument("--pictures", metavar="DIRECTORY", help="draw latency.svg and throughput.svg there")
+    parser.add_argument("--page", metavar="FILE", help="write RESULTS.md there")
+    parser.add_argument("--before", metavar="FILE", help="the JSON of an earlier run, for that page")
     options = parser.parse_args()
+    page, pictures = (path and os.path.abspath(path) for path in (options.page, options.pictures))
+    before = None
+    if options.before:
+        with open(options.before, encoding="utf-8") as file:
+            before = json.load(file)
+    os.chdir(sys.prefix)  # In the checkout, what is started here would import that, and not what is installed.
     groups = options.only or list(GROUPS)
     seed = random.SystemRandom().randrange(1 << 16) if options.seed is None else options.seed
     plan = QUICK if options.quick else FULL
@@ -363,7 +381,7 @@ def main() -> int:
     print("\r" + " " * 90 + "\r", end="", file=sys.stderr)
     results: Dict[str, Any] = {
         "machine": machine(),
-        "command": shlex.join(["sh", "ci/bench/run", *sys.argv[1:]]),
+        "command": _command(options, seed),
         "seed": seed,
         "seconds": round(time.monotonic() - began, 1),
         "plan": plan._asdict(),
@@ -374,8 +392,11 @@ def main() -> int:
         "rounds": run.found,
         "goals": report.goals(run.found),
     }
-    if options.pictures:
-        report.draw(run.found, options.pictures)
+    if pictures:
+        report.draw(run.found, pictures)
+    if page:
+        with open(page, "w", encoding="utf-8") as file:
+            file.write(report.page(results, before))
     print(json.dumps(results) if options.json else report.text(results))
     return 0
 

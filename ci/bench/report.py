@@ -170,6 +170,35 @@ def _cell(value: Optional[float], width: int) -> str:
     return f"{value:>{width}.2f}" if value is not None else " " * width
 
 
+def page(results: Mapping[str, Any], before: Optional[Mapping[str, Any]] = None) -> str:
+    """RESULTS.md: the goals, before a change and after it if there is a run of before, and all of the run."""
+    machine = results["machine"]
+    lines = [
+        "# What messages cost",
+        "",
+        f"From one run of `{results['command']}`, {results['plan']['rounds']} rounds, on",
+        f"{machine['python']}, {machine['kernel']}, {machine['processor']}, {machine['cpus']} CPUs.",
+        f"When it ended, {machine['load']} processes wanted them (the load average of a minute, the benchmark's own",
+        "included). What is compared was measured in turn, so that ratios hold on a busy machine, too; p99, and what",
+        "needs a CPU of its own, do not.",
+        "",
+    ]
+    if before is not None:
+        load = before["machine"]["load"]
+        lines += [f"*Before* is the same, run on the sources before the change; the load was {load} then.", ""]
+    earlier = {} if before is None else {goal["what"]: goal["found"] for goal in before["goals"]}
+    lines += ["| what | goal | before | now | | the worst of them |", "|---|---|---|---|---|---|"]
+    for goal in results["goals"]:
+        cells = [goal["what"], goal["goal"], _shown(earlier.get(goal["what"])), _shown(goal["found"]), goal["verdict"]]
+        lines.append("| " + " | ".join([*cells, goal["of"] or ""]) + " |")
+    lines += ["", "![Latency by size](latency.svg)", "", "![Throughput by clients](throughput.svg)", ""]
+    return "\n".join([*lines, "```", text(results), "```", ""])
+
+
+def _shown(value: Optional[float]) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
 # Pictures.
 
 

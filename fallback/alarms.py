@@ -29,7 +29,7 @@ class TimerfdAlarm:
     def __init__(self, clock: int) -> None:
         fd = _libc.timerfd_create(clock, _TIMERFD_FLAGS)
         if fd < 0:
-            number = host.get_errno()
+            number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         self.fd = host.out_of_the_way(fd)
 

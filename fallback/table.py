@@ -337,7 +337,7 @@ class ConnectionTable:
                 sock.connect(runtime.socket_path(candidate))
                 # A process that is killed, or in exit, may listen for a moment more (B40).
                 if not is_ending(candidate.pid):
-                    return host.socket_out_of_the_way(sock), candidate, None
+                    return host.socket_out_of_the_way(sock), candidate
                 sock.close()
             except (ConnectionRefusedError, FileNotFoundError):
                 sock.close()

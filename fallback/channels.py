@@ -210,13 +210,14 @@ class Channel:
         """MsgReceivev: the rcvid, or 0 for a pulse."""
         thread = thread or self._local.thread
         deadline = _receive_deadline(self._threads.take_timeout()) if self._timeouts else None
+        late = 0
         while True:
             item: Pulse | ServerLane | None = None
             try:
                 # It counts as waiting until it has something: a pulse that comes meanwhile is for it (B259).
                 thread.receives_on = self._receivers
                 with self.lock:
-                    self._take_in(news)
+                    more = self._take_in(news)
                     item = self.queue.take()
                     rcvid = item.receive(thread) if isinstance(item, ServerLane) else 0
                     if isinstance(item, Pulse) or rcvid:
@@ -235,21 +236,32 @@ class Channel:
                 self._put_back(item)
                 raise
             if item is None and not news:
-                self._stop_if_over(deadline, thread)
+                late += self._stop_if_over(deadline, thread, more and late < limits.LATE_TURNS)
 
     def _is_over(self, deadline: Optional[float]) -> bool:
         return self.destroyed or (deadline is not None and time.monotonic() >= deadline)
 
-    def _stop_if_over(self, deadline: Optional[float], thread: Thread) -> None:
+    def _stop_if_over(self, deadline: Optional[float], thread: Thread, more: bool) -> bool:
         """End the wait of a thread for which there was nothing.
+
+        Args:
+            deadline: when it ends.
+            thread: the thread.
+            more: whether there may be something that has come in time and is not taken in yet.
+
+        Returns:
+            Whether it is late, and looks at that first.
 
         Raises:
             OSError: ESRCH, the channel is destroyed; ETIMEDOUT.
         """
-        if self._is_over(deadline):
-            thread.receives_on = None
-            self._receivers.unpark()
-            raise failure(ESRCH if self.destroyed else ETIMEDOUT)
+        if not self._is_over(deadline):
+            return False
+        if more and not self.destroyed:
+            return True
+        thread.receives_on = None
+        self._receivers.unpark()
+        raise failure(ESRCH if self.destroyed else ETIMEDOUT)
 
     def _deliver_pulse(self, pulse: Pulse, thread: Thread, sinks: Buffers) -> int:
         self._receivers.unpark()
@@ -272,11 +284,12 @@ class Channel:
         thread = self._local.thread
         deadline = _receive_deadline(self._threads.take_timeout())
         news: host.News = ()
+        late = 0
         while True:
             pulse = None
             try:
                 with self.lock:
-                    self._take_in(news)
+                    more = self._take_in(news)
                     # A thread in MsgReceive is served first (B259).
                     pulse = None if self._receivers.has_receiver() else self.queue.take_pulse()
                     self.leave_queue()
@@ -293,7 +306,7 @@ class Channel:
                 self._put_back(pulse)
                 raise
             if not news:
-                self._stop_if_over(deadline, thread)
+                late += self._stop_if_over(deadline, thread, more and late < limits.LATE_TURNS)
 
     def _wait_for_pulses(self, deadline: Optional[float], thread: Thread) -> host.News:
         waiters = self._receivers.pulse_waiters
@@ -307,8 +320,9 @@ class Channel:
 
     # Taking in what has arrived.
 
-    def _take_in(self, news: host.News) -> None:
-        """Take note of all that has arrived: connections, lanes, pulses, messages, ends."""
+    def _take_in(self, news: host.News) -> bool:
+        """Take note of what has arrived: connections, lanes, pulses, messages, ends; whether there may be more."""
+        heard = False
         if self._unsettled:
             self._unsettled = False
             self._poller.tell_again()
@@ -319,7 +333,9 @@ class Channel:
         for _round in range(limits.ROUNDS):
             again = False
             fresh: Sequence[int] = list(self._fresh) if self._fresh else ()
-            for fd, event in news or self._poller.news():
+            news = news or self._poller.news()
+            heard = bool(news or fresh)
+            for fd, event in news:
                 ready = self._lanes.get(fd)
                 if ready is not None and event == _READABLE and not ready.rcvid:
                     ready.look()  # As _hear does, and what it does most.
@@ -328,8 +344,9 @@ class Channel:
             for fd, event in host.news_of(fresh) if fresh else ():
                 again |= fd in self._fresh and self._hear(fd, event)
             if not again and len(self._fresh) == len(fresh):
-                return
+                break
             news = ()
+        return heard
 
     def _hear(self, fd: int, event: int) -> bool:
         """Deal with the news of one descriptor; whether there may be more because of it."""

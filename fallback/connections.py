@@ -408,6 +408,12 @@ class Connection:
             return
         idle.append(lane)
 
+    def trim(self, most: int) -> None:
+        """Close idle lanes, until there are no more than so many: those first that have been idle for long."""
+        while len(self.idle) > most:
+            with contextlib.suppress(IndexError):  # Another thread has just taken the last one.
+                self.discard(self.idle.pop(0))
+
     def discard(self, lane: Lane) -> None:
         """Close a lane, whatever it was doing: the server sees its message withdrawn, or its client gone."""
         with self._lock:

@@ -9,6 +9,7 @@ import itertools
 import os
 import socket
 import struct
+import sys
 import time
 import weakref
 from errno import (
@@ -217,6 +218,10 @@ class SocketKernel(TimerCalls, Kernel):
         return 0
 
     def _thread_ended(self, tid: int) -> None:
+        if not sys.is_finalizing():
+            most = max(1, len(self._threads.known()))
+            for connection in list(self._connections.values()):
+                connection.trim(most)
         for channel in list(self._channels.entries.values()):
             if channel.flags & NTO_CHF_THREAD_DEATH:
                 channel.queue_pulse(PULSE_CODE_THREADDEATH, tid)

@@ -28,7 +28,8 @@ WINDOW_KEPT: Final = 1 << 26
 # Of those that are larger than this, one connection keeps one. libha: client/lane.h.
 WINDOW_LARGE: Final = 1 << 24
 # So many windows are kept for one connection, the largest of them, which holds at most 112 MiB when it is not in use:
-# what its messages have written to. Lanes without a window cost little, and are all kept. libha: client/connection.c.
+# what its messages have written to. Lanes without a window cost little: when a thread has ended, as many are kept as
+# there are others. libha: client/connection.c.
 WINDOWS_KEPT: Final = 4
 # How long a new client waits for room in the backlog of a server that does not accept. libha: client/trunk.c.
 BACKLOG_WAIT: Final = 5.0
@@ -82,3 +83,6 @@ PULSES_READ: Final = 1024
 LAST_PULSE_READS: Final = 64
 # Rounds of looking for news: a new client, its trunk with a lane, the lane with a message, and nothing more.
 ROUNDS: Final = 4
+# Turns of a receiver whose time is up: what came in time may lie behind thousands of clients that came and went. A
+# flood of new ones does not keep it for ever: so many turns are four times what Linux holds for a server.
+LATE_TURNS: Final = 64

@@ -262,6 +262,23 @@ def test_what_arrives_in_time_is_received(qnx: Any, start: Start, client: Client
     assert task.result() == 0
 
 
+def send_pulse_behind_others(qnx: Any, pid: int, chid: int) -> None:
+    """Be a thousand clients that come and go, and then one that sends a pulse."""
+    for _client in range(1000):
+        qnx.ConnectDetach(qnx.ConnectAttach(0, pid, chid))
+    send_pulse(qnx, pid, chid)
+
+
+@checks("B211", "B218")
+@pytest.mark.parametrize("call", RECEIVES)
+@pytest.mark.parametrize("limit", [None, 1000], ids=["immediate", "short"])
+def test_what_lies_behind_many_clients_is_received(qnx: Any, other: Peer, call: str, limit: Optional[int]) -> None:
+    """A pulse that waits is received, whatever the timeout, though there are clients to be noticed first."""
+    chid = qnx.ChannelCreate(0)
+    other.run(send_pulse_behind_others, os.getpid(), chid)
+    assert limited(qnx, NTO_TIMEOUT_RECEIVE, limit, receive, qnx, call, chid) == 0
+
+
 @checks("B208", "B211")
 def test_a_timeout_limits_only_the_states_it_names(qnx: Any, start: Start) -> None:
     """A timeout for receiving does not end a send, nor does one for sending end a receive."""

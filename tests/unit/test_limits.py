@@ -13,7 +13,7 @@ from ha_qnx.fallback.kernel import SocketKernel
 from ha_qnx.fallback.numbers import Slots
 from ha_qnx.fallback.threads import Thread
 
-from ha_qnx.constants import NTO_SIDE_CHANNEL, NTO_TIMEOUT_RECEIVE
+from ha_qnx.constants import NTO_COF_NOSHARE, NTO_SIDE_CHANNEL, NTO_TIMEOUT_RECEIVE
 from ha_qnx.structures import Pulse
 
 Served = Tuple[SocketKernel, int, int]
@@ -245,3 +245,42 @@ def test_pulses_beyond_the_limit_stay_with_the_host(served: Served, monkeypatch:
     assert not channel._muted
     send(kernel, coid, range(3))
     assert [receive(kernel, chid) for _ in range(3)] == [0, 1, 2]
+
+
+# Descriptors.
+
+
+def descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_connections_to_oneself_that_come_and_go_leave_nothing(served: Served) -> None:
+    """Though nobody receives, and so nobody looks who has come and gone."""
+    kernel, chid, coid = served
+    kernel.ConnectDetach(coid)
+    before = descriptors()
+    for flags in (0, NTO_COF_NOSHARE):
+        for _time in range(20):
+            kernel.ConnectDetach(kernel.ConnectAttach(0, 0, chid, NTO_SIDE_CHANNEL, flags))
+    assert descriptors() == before
+    assert kernel.ConnectAttach(0, 0, chid) == coid
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_a_crowd_of_threads_leaves_no_lanes(served: Served) -> None:
+    """A connection keeps as many lanes as there are threads that may want them."""
+    kernel, chid, coid = served
+    senders = [Task(kernel.MsgSend, coid, b"message", bytearray(5)) for _thread in range(40)]
+    rcvids = [kernel.MsgReceive(chid, bytearray(20)) for _sender in senders]
+    crowded = descriptors()
+    for rcvid in rcvids:
+        kernel.MsgReply(rcvid, 7)
+    assert [sender.result() for sender in senders] == [7] * len(senders)
+    for sender in senders:
+        sender.join()
+    assert len(kernel._table.get(coid).idle) == 1
+    assert descriptors() <= crowded - 2 * (len(senders) - 1)
+    sender = Task(kernel.MsgSend, coid, b"another", bytearray(5))
+    kernel.MsgReply(kernel.MsgReceive(chid, bytearray(20)), 8)
+    assert sender.result() == 8

@@ -401,13 +401,15 @@ class Channel:
             self._poller.register(client.fd, once=True)
         return client
 
-    def hear_end(self, client: Client) -> None:
-        """Take note that this process has left its own channel, whether or not anybody receives from it."""
-        # A signal handler may have left it, in the middle of what this thread does here: the next receiver hears of it.
+    def hear_ends(self, client: Client) -> None:
+        """Take note of what has ended of a client that is this process, whether or not anybody receives."""
+        # A signal handler may have ended it in the middle of what this thread does here: the next receiver hears of it.
         if not cast(Any, self.lock)._is_owned():
             with self.lock:
                 if not self.destroyed:
                     self._read_client(client)
+                    for fd, event in host.news_of([lane.read_fd for lane in client.lanes if not lane.gone]):
+                        self._hear(fd, event)
                     self.leave_queue()
 
     def _read_client(self, client: Client) -> None:

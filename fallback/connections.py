@@ -47,9 +47,10 @@ class Trunk:
         self.inode = os.fstat(self.fd).st_ino
         self.address = address
         self.shared = shared
-        # If the channel is one of this process: what tells whether a thread receives, and what tells it of our end.
+        # If the channel is one of this process: what tells whether a thread receives, and what lets it hear of what has
+        # ended here.
         self.is_waited_on: Optional[Callable[[], bool]] = None
-        self.has_closed: Optional[Callable[[], None]] = None
+        self.tell_channel: Optional[Callable[[], None]] = None
         # What the server has made of it, if that is this process (Client).
         self.far_end: Any = None
         self.retire = retire
@@ -410,9 +411,13 @@ class Connection:
 
     def trim(self, most: int) -> None:
         """Close idle lanes, until there are no more than so many: those first that have been idle for long."""
+        if len(self.idle) <= most:
+            return
         while len(self.idle) > most:
             with contextlib.suppress(IndexError):  # Another thread has just taken the last one.
                 self.discard(self.idle.pop(0))
+        if self.trunk.tell_channel is not None:
+            self.trunk.tell_channel()
 
     def discard(self, lane: Lane) -> None:
         """Close a lane, whatever it was doing: the server sees its message withdrawn, or its client gone."""

@@ -317,7 +317,7 @@ class ConnectionTable:
             near, far = socket.socketpair()
             trunk = Trunk(host.socket_out_of_the_way(near), channel.address, is_shared, self._retire)
             client = channel.adopt(host.socket_out_of_the_way(far))
-            trunk.is_waited_on, trunk.has_closed = channel.is_waited_on, lambda: channel.hear_end(client)
+            trunk.is_waited_on, trunk.tell_channel = channel.is_waited_on, lambda: channel.hear_ends(client)
             trunk.far_end = client
             return trunk
         sock, found = self._reach(address)
@@ -436,8 +436,8 @@ class ConnectionTable:
             if self.death_channel is not None:
                 self.death_channel.forget_own_trunk(trunk)
             trunk.close()
-            if trunk.has_closed is not None:
-                trunk.has_closed()
+            if trunk.tell_channel is not None:
+                trunk.tell_channel()
 
     # Servers that go.
 

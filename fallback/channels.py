@@ -536,7 +536,7 @@ class Channel:
 
     def queue_due_pulses(self) -> None:
         """Queue the pulses of timers that are due by now, and wake a thread for them."""
-        # As in hear_end: where a signal handler has come in the middle of what this thread does here, they are left.
+        # As in hear_ends: where a signal handler has come in the middle of what this thread does here, they are left.
         if not cast(Any, self.lock)._is_owned():
             with self.lock:
                 if self.home is not None and not self.destroyed:

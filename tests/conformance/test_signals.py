@@ -222,7 +222,7 @@ def when_meddled_with(qnx: Any, meddler: str, call: Callable[..., int], *args: A
     return list(handled)
 
 
-@checks("B180", "B228", "D19")
+@checks("B180", "B228", "D19", "D60")
 @pytest.mark.parametrize("meddler", MEDDLERS)
 @blocked_as(
     "bytes-sent", "second-sent", "second-received", "parts-received", "large-received",
@@ -738,7 +738,7 @@ def make_here_and_in_a_handler(qnx: Any, outer: str, inner: str) -> Tuple[int, i
     return turns[0], turns[1]
 
 
-@checks("B12", "B14", "D19")
+@checks("B12", "B14", "D19", "D60")
 @pytest.mark.parametrize(
     ("outer", "inner"),
     [("connections", "connections"), ("connections", "channels"), ("channels", "connections"), ("pulses", "pulses")],

@@ -505,6 +505,108 @@ static void rcvids_begin_anywhere(void)
     CHECK(abs(first_rcvid() - first_rcvid()) > 16 || abs(first_rcvid() - first_rcvid()) > 16);
 }
 
+/* What is left behind. */
+
+static int count_descriptors(void)
+{
+    int count = 0;
+    for (int fd = 0; fd < 4096; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* Nobody receives on the channel, and all the same nothing is left of who came and went. */
+static void attaching_leaves_nothing(void)
+{
+    int chid = ChannelCreate(0), low = dup(0), before = 0;
+    CHECK(low >= 0 && !close(low));
+    for (int i = 0; i < 100; i++) {
+        int coid = ConnectAttach(0, 0, chid, 0, 0);
+        CHECK(coid == low && !ConnectDetach(coid)); /* B34: what the library needs lies elsewhere. */
+        if (i == 10)
+            before = count_descriptors();
+    }
+    CHECK(count_descriptors() == before);
+}
+
+static int coid_of_all;
+
+static void *ask_much(void *argument)
+{
+    (void)argument;
+    for (int i = 0; i < 20; i++)
+        ask(coid_of_all, i);
+    return NULL;
+}
+
+static int ask_and_count(void)
+{
+    ask(coid_of_all, 1);
+    return count_descriptors();
+}
+
+/* After many threads have sent at once, a connection does not keep for good what they needed. */
+static void many_threads_leave_little(void)
+{
+    struct server server = start_server(serve, 0);
+    pthread_t threads[60];
+    coid_of_all = ConnectAttach(0, server.pid, server.chid, 0, 0);
+    ask(coid_of_all, 1);
+    int before = count_descriptors();
+    for (int i = 0; i < 60; i++)
+        threads[i] = start_thread(ask_much, NULL);
+    for (int i = 0; i < 60; i++)
+        pthread_join(threads[i], NULL);
+    CHECK_EVENTUALLY(ask_and_count() <= before + 10);
+    ask(coid_of_all, 2);
+}
+
+/* Somebody removes a name's file: who had it does not take away the one of its successor. */
+static void a_name_that_was_removed(void)
+{
+    char path[512];
+    name_attach_t *first = name_attach(NULL, NAME, 0);
+    CHECK(first && !unlink(entry(path, "names", NAME)));
+    struct server successor = start_named_server(NAME, serve);
+    CHECK(!name_detach(first, 0));
+    int coid = name_open(NAME, 0);
+    CHECK(coid >= 0 && ask_pid(coid) == successor.pid);
+}
+
+/* A process that ends in good order takes its names with it. */
+static void a_name_of_a_process_that_ends(void)
+{
+    char path[512];
+    int status;
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (!child) {
+        CHECK(name_attach(NULL, NAME, 0));
+        exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && !WEXITSTATUS(status));
+    CHECK(access(entry(path, "names", NAME), F_OK) < 0 && errno == ENOENT);
+}
+
+/* A room that others may write to is refused, like the runtime directory itself. */
+static void a_room_of_others(void)
+{
+    char path[512];
+    const char *rooms[] = {"names", "channels"};
+    int chid = ChannelCreate(0);
+    name_attach_t *attached = name_attach(NULL, NAME, 0);
+    CHECK(attached);
+    for (int i = 0; i < 2; i++) {
+        entry(path, rooms[i], "");
+        CHECK(!chmod(path, 0777));
+        CHECK(i ? ChannelCreate(0) < 0 : !name_attach(NULL, "other", 0));
+        CHECK(errno == EPERM);
+        CHECK(i || (name_open(NAME, 0) < 0 && errno == EPERM));
+        CHECK(!chmod(path, 0700));
+    }
+    CHECK(!name_detach(attached, 0) && !ChannelDestroy(chid));
+}
+
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
@@ -516,6 +618,11 @@ int main(int argc, char **argv)
         {"a_table_that_empties", a_table_that_empties},
         {"many_writes_to_a_stopped_client", many_writes_to_a_stopped_client},
         {"rcvids_begin_anywhere", rcvids_begin_anywhere},
+        {"attaching_leaves_nothing", attaching_leaves_nothing},
+        {"many_threads_leave_little", many_threads_leave_little},
+        {"a_name_that_was_removed", a_name_that_was_removed},
+        {"a_name_of_a_process_that_ends", a_name_of_a_process_that_ends},
+        {"a_room_of_others", a_room_of_others},
     };
     return RUN_CASES(cases, argc, argv);
 }

@@ -178,7 +178,7 @@ void name_at_exit(void)
     if (pthread_mutex_trylock(&lock))
         return;
     for (struct claim *claim = claims; claim; claim = claim->next)
-        names_release(claim->name, -1);
+        names_release(claim->name, claim->fd);
     pthread_mutex_unlock(&lock);
 }
 

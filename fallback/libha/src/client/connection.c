@@ -20,6 +20,10 @@
  */
 #define WINDOWS_KEPT 4
 
+/* Lanes that have been idle so long are closed, but for a few. */
+#define LANES_KEPT 4
+#define IDLE_LIMIT CLOCK_SECOND
+
 static atomic_uint count;
 
 struct connection *connection_new(struct trunk *trunk, const struct address *address, unsigned flags)
@@ -81,7 +85,30 @@ static struct lane *take_idle(struct connection *connection, uint64_t window)
         *link = lane->next_idle;
         if (window)
             connection->idle_window_count--;
+        else if (--connection->idle_count < connection->idle_least)
+            connection->idle_least = connection->idle_count;
     }
+    return lane;
+}
+
+/* A lane that was not needed for some time, as after many threads have sent at once; NULL if there is none. */
+static struct lane *take_surplus(struct connection *connection)
+{
+    int64_t now = clock_now();
+    struct lane **link = &connection->idle;
+    if (now - connection->idle_counted > IDLE_LIMIT) {
+        connection->idle_surplus = connection->idle_least > LANES_KEPT ? connection->idle_least - LANES_KEPT : 0;
+        connection->idle_least = connection->idle_count;
+        connection->idle_counted = now;
+    }
+    if (!connection->idle_surplus)
+        return NULL;
+    connection->idle_surplus--;
+    connection->idle_count--;
+    while ((*link)->next_idle)
+        link = &(*link)->next_idle;
+    struct lane *lane = *link;
+    *link = NULL;
     return lane;
 }
 
@@ -119,7 +146,7 @@ static struct lane *give_back(struct connection *connection, struct lane *lane)
         return keep_window(connection, lane);
     lane->next_idle = connection->idle;
     connection->idle = lane;
-    return NULL;
+    return ++connection->idle_count > LANES_KEPT ? take_surplus(connection) : NULL;
 }
 
 static void unlink_lane(struct connection *connection, struct lane *lane)

@@ -30,7 +30,11 @@ struct connection {
     bool in_table;
     bool detached; /* for good; a number may still lead here, for then it stays taken (D6) */
     struct lane *lanes;
-    struct lane *idle;
+    struct lane *idle; /* the last one that was used first */
+    unsigned idle_count;
+    unsigned idle_least; /* so many have been idle all the time since they were counted */
+    unsigned idle_surplus;
+    int64_t idle_counted;
     struct lane *idle_windows;
     unsigned idle_window_count;
 };

@@ -140,6 +140,8 @@ void trunk_release(struct trunk *trunk)
         return;
     descriptor_close(atomic_load(&trunk->pulses));
     descriptor_close(trunk->sock);
+    if (trunk->address.pid == getpid())
+        channel_hear(&trunk->address); /* Perhaps nobody receives there, to notice it. */
     pthread_mutex_destroy(&trunk->lock);
     free(trunk);
 }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "host/descriptor.h"
@@ -69,7 +70,10 @@ int names_claim(const char *name, const struct address *address, int *claim)
 void names_release(const char *name, int claim)
 {
     char path[PATH_MAX];
-    if (!find_file(path, name))
+    struct stat own, there;
+    /* It may have been removed, and be another server's by now. */
+    if (!find_file(path, name) && !fstat(claim, &own) && !lstat(path, &there) && own.st_ino == there.st_ino &&
+        own.st_dev == there.st_dev)
         unlink(path);
     descriptor_close(claim);
 }

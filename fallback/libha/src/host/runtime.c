@@ -67,7 +67,8 @@ static int make_directory(char *path)
     return mkdir(path, 0700) && errno != EEXIST ? errno : 0;
 }
 
-static int check_root(const char *path)
+/* Whether nobody else can change what is in a directory. */
+static int check_directory(const char *path)
 {
     struct stat status;
     if (lstat(path, &status))
@@ -86,29 +87,37 @@ static int find_checked_root(bool make)
     if (!error && make)
         error = make_directory(root);
     if (!error)
-        error = check_root(root);
+        error = check_directory(root);
     if (error)
         *root = '\0';
     return error;
 }
 
-/* Makes a room of the runtime directory. Under the lock. */
-static int make_room(const char *room)
+/* Sees to a directory in the runtime directory. Under the lock. */
+static int find_directory(const char *path, bool make)
+{
+    if (make && mkdir(path, 0700) && errno != EEXIST)
+        return errno;
+    int error = check_directory(path);
+    return error == ENOENT && !make ? 0 : error;
+}
+
+/* The same for a room, and what it lies in. */
+static int find_room(const char *room, bool make)
 {
     char path[PATH_MAX + 32];
     snprintf(path, sizeof path, "%s/" VERSION_ROOM, root);
-    if (mkdir(path, 0700) && errno != EEXIST)
-        return errno;
+    int error = find_directory(path, make);
     snprintf(path, sizeof path, "%s/" VERSION_ROOM "/%s", root, room);
-    return mkdir(path, 0700) && errno != EEXIST ? errno : 0;
+    return error ? error : find_directory(path, make);
 }
 
 int runtime_entry(char path[PATH_MAX], const char *room, const char *entry, bool make)
 {
     pthread_mutex_lock(&lock);
     int error = find_checked_root(make);
-    if (!error && make)
-        error = make_room(room);
+    if (!error)
+        error = find_room(room, make);
     if (!error && snprintf(path, PATH_MAX, "%s/" VERSION_ROOM "/%s/%s", root, room, entry) >= PATH_MAX)
         error = ENAMETOOLONG;
     pthread_mutex_unlock(&lock);
@@ -316,11 +325,17 @@ static int each_channel(bool (*function)(struct address *address, void *argument
     return error ? error : runtime_each(path, with_address, &each);
 }
 
+/* Removes the socket of a process that is gone; one of another PID namespace has no number here, but listens. */
 static bool sweep_one(struct address *address, void *argument)
 {
+    struct address listening = *address;
+    int sock;
     (void)argument;
-    if (process_is_gone(address->pid))
+    if (!process_is_gone(address->pid))
+        return true;
+    if (runtime_connect(&listening, &sock) == ESRCH)
         runtime_remove_channel(address);
+    descriptor_close(sock);
     return true;
 }
 

@@ -132,6 +132,8 @@ int channel_destroy(int chid);
 bool channel_address(int chid, struct address *address);
 /* Whether a thread of this process waits for a message on the channel; false if it is none of this process. */
 bool channel_is_waited_on(const struct address *address);
+/* Takes in what has arrived at a channel of this process, if it is one. Without any lock. */
+void channel_hear(const struct address *address);
 /* Hands a trunk over inside the process; false if the channel is gone, and the socket is closed. */
 bool channel_adopt(const struct address *address, int sock);
 

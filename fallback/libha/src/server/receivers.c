@@ -233,6 +233,21 @@ static bool has_rest(const struct channel *channel)
     return !channel->destroyed && (channel->touched || channel->leaving || channel->has_deaths);
 }
 
+void channel_hear(const struct address *address)
+{
+    struct channel *channel = channel_enter(address->chid);
+    if (!channel)
+        return;
+    channel->users++;
+    if (address_equal(&channel->address, address)) {
+        channel_take_in(channel);
+        while (has_rest(channel))
+            see_to_rest(channel);
+        channel_dispatch(channel, NULL);
+    }
+    channel_leave(channel);
+}
+
 static bool has_anything(const struct channel *channel)
 {
     return channel->messages.count || channel->fresh_count || channel->pulses.count || has_rest(channel);

@@ -63,6 +63,7 @@ class Connection(int):
 
     _qnx: Optional[Backend] = None  # None: not open, no longer, or not yet.
     _counts: Counts
+    _number: int  # An ordinary int, which takes a call less.
     _is_ours = True  # Whether it is this object's to close.
     target: Optional[str] = None
 
@@ -76,6 +77,7 @@ class Connection(int):
                 to the server, as one of ConnectAttach does; any other by _IO_CLOSE, if it is no side channel.
         """
         connection = super().__new__(cls, operator.index(coid))
+        connection._number = int(connection)
         qnx = backends.backend() if backend is None else backend
         connection._counts = qnx.counts
         connection._qnx = qnx
@@ -127,7 +129,7 @@ class Connection(int):
         """
         qnx = self._qnx
         if timeout is None and qnx is not None:
-            return ask(qnx, self, message, room)
+            return ask(qnx, self._number, message, room)
         return within(self.backend, timeout, ask, self.backend, self.coid, message, room)
 
     def send(self, message: BytesLike, size: int = 0, *, timeout: Optional[float] = None) -> Tuple[int, bytes]:
@@ -145,14 +147,14 @@ class Connection(int):
         """
         qnx = self._qnx
         if timeout is None and qnx is not None:
-            return send(qnx, self, message, size)
+            return send(qnx, self._number, message, size)
         return within(self.backend, timeout, send, self.backend, self.coid, message, size)
 
     def send_into(self, message: BytesLike, reply: Optional[BytesLike], *, timeout: Optional[float] = None) -> int:
         """Send a message and receive the reply into a buffer; the status. The rest is as in ``send``."""
         qnx = self._qnx
         if timeout is None and qnx is not None:
-            return qnx.MsgSend(self, message, reply)
+            return qnx.MsgSend(self._number, message, reply)
         return within(self.backend, timeout, self.backend.MsgSend, self.coid, message, reply)
 
     def pulse(self, code: int, value: int = 0, priority: int = -1) -> None:

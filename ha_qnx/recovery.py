@@ -83,6 +83,7 @@ class Recovery(ReturningErrors, Files, Lifetimes, PosixTimers, PlainCalls, Vocab
     def _call_again(
         attachment: Attachment, generation: int, failure: OSError, call: Callable[..., T], coid: int, *args: object
     ) -> T:
+        coid = int(coid)  # Of a Connection nothing is kept but its number, by the counts for instance.
         try:
             while failure.errno in LOST:
                 attachment.recover(coid, generation, failure)

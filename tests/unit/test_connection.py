@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import gc
+import logging
 import os
 import pickle
 import subprocess
@@ -293,6 +294,32 @@ def test_it_survives_the_death_of_its_server(start_program: Callable[..., Any], 
         assert thermostat.ask(b"2") == b"2 by %d" % second.pid
         assert (thermostat.stats.failures, thermostat.stats.recoveries) == (1, 1)
         second.kill()
+
+
+@pytest.mark.parametrize("send", [Connection.ask, ha_qnx.MsgSend], ids=["ask", "MsgSend"])
+def test_a_failure_does_not_hold_a_connection(
+    monkeypatch: pytest.MonkeyPatch, start_program: Callable[..., Any], send: Callable[[Connection, bytes], object]
+) -> None:
+    """The recovery function and the counts know its number alone, so that it is noticed when it is forgotten."""
+    monkeypatch.setattr(logging.getLogger("ha_qnx"), "disabled", True)  # pytest keeps the log, and with it the failure.
+    server = start_program(SERVER, "thermostat")
+    told: List[type] = []
+
+    def recover(coid: int, _handle: Any) -> int:
+        told.append(type(coid))
+        return -1
+
+    thermostat = connect("thermostat", recover=recover, wait=DEADLINE)
+    server.kill()
+    with fails_with(EBADF):
+        send(thermostat, b"1")
+    assert told == [int]
+    gc.collect()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del thermostat
+        gc.collect()
+    assert [warning.category for warning in caught] == [ResourceWarning]
 
 
 def test_an_ordinary_connection_does_not_recover(start_program: Callable[..., Any]) -> None:

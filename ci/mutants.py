@@ -260,7 +260,7 @@ MUTANTS = (
         "EBADF for ESRCH",
         "lost",
         EXCHANGE,
-        "outcome = (EBADF if self._connection.detached else ESRCH, 0)",
+        "outcome = (EBADF if self._connection.detached else self._connection.trunk.refusal() or ESRCH, 0)",
         "outcome = (EBADF, 0)",
     ),
     Mutant(
@@ -303,8 +303,8 @@ MUTANTS = (
         "lets a child keep the lanes of its parent",
         "lost",
         CHANNEL,
-        "        end_now({*self._lanes.values(),",
-        "        list({*self._lanes.values(),",
+        "                functools.partial(end_now, lanes),\n",
+        "",
     ),
     Mutant(
         "tells of the death of servers that it is detached from",
@@ -366,9 +366,9 @@ MUTANTS = (
         "shares lanes with a forked child",
         "fork",
         TABLE,
-        "        for coid, connection in self.entries.items():\n"
-        "            if connection.cookie and not connection.detached:",
-        "        for coid, connection in []:\n            if connection.cookie and not connection.detached:",
+        "            if connection.cookie and connection.detached:\n"
+        "                self.entries[coid] = connection.dead_copy()",
+        "            if connection.cookie:\n                self.entries[coid] = connection",
     ),
     Mutant(
         "says nothing to the server when a descriptor is closed",

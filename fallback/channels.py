@@ -18,11 +18,12 @@ client ends: the receiver looks after that last of all, and who answers learns i
 """
 
 import contextlib
+import functools
 import os
 import socket
 import threading
 import time
-from errno import EFAULT, EINVAL, ESRCH, ETIMEDOUT
+from errno import EAGAIN, EFAULT, EINVAL, EMFILE, ENFILE, ESRCH, ETIMEDOUT
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, cast
 
 from ha_qnx import abi
@@ -40,6 +41,7 @@ from ha_qnx.structures import MessageInfo
 
 from . import host, limits, wire
 from .connections import Trunk
+from .forking import all_of
 from .homes import Due, Home
 from .numbers import Numbers
 from .queue import Pulse, Queue
@@ -93,6 +95,8 @@ class Channel:
         self._look_first = False
         # The numbers of clients that have left, kept until the server releases them (B61, B201).
         self._departed: Set[int] = set()
+        # Whether somebody may want to connect for whom there is not even a descriptor to refuse him by.
+        self._is_deaf = False
         self._poller = host.open_poller()
         self._wait_for_ever, self._wait_interruptibly = self._poller.wait_for_ever, self._poller.wait_interruptibly
         self.peek = None if host.PORTABLE else host.Peek()
@@ -275,9 +279,23 @@ class Channel:
 
     def _wait(self, deadline: Optional[float], thread: Thread) -> host.News:
         # Whoever queues something asks after that who receives; so ask for the queue only now.
-        if self._look_first:
+        if self._look_first and not self._is_only_deaf():
             return ()
-        return self._poller.wait(deadline, thread.is_main)
+        return self._poll(deadline, thread)
+
+    def _is_only_deaf(self) -> bool:
+        return self._is_deaf and not (self.queue.messages or self.queue.pulses or self._unsettled or self.destroyed)
+
+    def _poll(self, deadline: Optional[float], thread: Thread) -> host.News:
+        if not self._is_deaf:
+            return self._poller.wait(deadline, thread.is_main)
+        soon = time.monotonic() + limits.ACCEPT_PAUSE
+        news = self._poller.wait(soon if deadline is None else min(soon, deadline), thread.is_main)
+        with self.lock:
+            self._is_deaf = False
+            if self._listener is not None and not self.destroyed:
+                self._poller.unmute(self._listener.fileno())
+        return news
 
     def receive_pulse(self, sink: memoryview) -> int:
         """MsgReceivePulse: 0."""
@@ -314,7 +332,7 @@ class Channel:
         try:
             if self.queue.pulses or self._unsettled or self.destroyed:
                 return ()
-            return self._poller.wait(deadline, thread.is_main)
+            return self._poll(deadline, thread)
         finally:
             waiters.remove(thread)
 
@@ -385,13 +403,35 @@ class Channel:
     def _accept(self, listener: socket.socket) -> None:
         for _attempt in range(limits.ACCEPTS):
             try:
-                accepted, _address = listener.accept()
-            except OSError:
-                return  # Nobody is left, or there is no descriptor for them: they wait.
+                accepted = host.accept(listener)
+            except OSError as error:
+                if error.errno in (EMFILE, ENFILE):
+                    self._is_deaf = True
+                    self._poller.mute(listener.fileno())
+                return
             with contextlib.suppress(OSError):
-                client = Client(self, socket.socket(fileno=host.out_of_the_way(accepted.detach())))
-                self._clients[client.fd] = client
-                self._fresh.append(client.fd)
+                client = Client(self, host.socket_out_of_the_way(accepted))
+                if self._has_room_for(client, [client.fd]):
+                    self._clients[client.fd] = client
+                    self._fresh.append(client.fd)
+                else:
+                    client.refuse(EAGAIN)
+                    host.close_trunk(client.sock)
+
+    def _has_room_for(self, client: Client, descriptors: Sequence[int]) -> bool:
+        """Whether a client can have these descriptors.
+
+        Where those that we use are all taken, the program's own serve, but neither the last of them, nor for a process
+        that has many already (D67).
+        """
+        base = host.our_descriptors()
+        highest = max((fd for fd in descriptors if fd < base), default=-1)
+        if highest < 0:
+            return True
+        if highest >= base - min(limits.SPARE_DESCRIPTORS, base // 4):
+            return False
+        pid = client.credentials.pid
+        return sum(one.descriptors() for one in self._clients.values() if one.credentials.pid == pid) < base // 2
 
     def adopt(self, sock: socket.socket) -> Client:
         """Make this process a client of its own channel: a connected socket leads to it."""
@@ -423,23 +463,34 @@ class Channel:
 
     def _read_frames(self, client: Client) -> bool:
         """Do what the next frames on a trunk ask; whether there may be more."""
+        passed = client.passed
         try:
-            most = limits.TRUNK_FRAMES
-            data, descriptors = host.receive_with_descriptors(client.sock, most * wire.TRUNK_FRAME, most * 3)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data, descriptors = b"", []
-        client.passed += [host.out_of_the_way(fd) for fd in descriptors]
-        client.pending += data
-        whole = len(client.pending) // wire.TRUNK_FRAME * wire.TRUNK_FRAME
-        frames, client.pending = client.pending[:whole], client.pending[whole:]
-        sound = bool(data)
-        for start in range(0, whole, wire.TRUNK_FRAME):
-            sound = sound and self._obey(client, frames[start : start + wire.TRUNK_FRAME])
-        if not sound:
-            self._client_ended(client)
-        return sound
+            try:
+                size = limits.TRUNK_FRAMES * wire.TRUNK_FRAME
+                data, is_full = host.receive_with_descriptors(client.sock, size, passed)
+            except BlockingIOError:
+                return False
+            except OSError:
+                data, is_full = b"", False
+            for place, fd in enumerate(passed):
+                passed[place] = host.out_of_the_way(fd)
+            client.pending += data
+            whole = len(client.pending) // wire.TRUNK_FRAME * wire.TRUNK_FRAME
+            frames, client.pending = client.pending[:whole], client.pending[whole:]
+            sound = bool(data)
+            if is_full:
+                client.refuse(EAGAIN)
+                sound = False
+            for start in range(0, whole, wire.TRUNK_FRAME):
+                sound = sound and self._obey(client, frames[start : start + wire.TRUNK_FRAME])
+            # They come with a whole frame, which takes them all.
+            if not sound or passed:
+                self._client_ended(client)
+                return False
+        except BaseException:
+            self._client_ended(client)  # Or it would wait for an answer to what nobody knows of any more.
+            raise
+        return True
 
     def _obey(self, client: Client, frame: bytes) -> bool:
         """Do what a frame on a trunk asks; whether it was a frame to be expected."""
@@ -448,13 +499,13 @@ class Channel:
             if kind != wire.HELLO or magic != wire.MAGIC:
                 return False
             if version != wire.VERSION:
-                with contextlib.suppress(OSError):
-                    host.send_with_descriptors(client.sock, wire.refused.pack(wire.REFUSED, wire.VERSION), ())
+                client.refuse(0)
                 return False
             try:
                 client.scoid = self._scoids.add(client)
             except BlockingIOError:
-                return False  # There is no number for it.
+                client.refuse(EAGAIN)  # There is no number for it.
+                return False
             with contextlib.suppress(OSError):
                 welcome = wire.welcome.pack(wire.WELCOME, wire.VERSION, client.scoid, self.flags)
                 host.send_with_descriptors(client.sock, welcome, ())
@@ -462,15 +513,20 @@ class Channel:
         kind, carries, coid, window_size = wire.lane.unpack(frame)
         if kind != wire.LANE:
             return False
-        count = 1 if carries == wire.LANE_PULSES else 3 if window_size else 2
-        fds, client.passed = client.passed[:count], client.passed[count:]
-        try:
-            self._add_lane(client, carries, coid, fds, window_size)
-        except (OSError, ValueError):
-            for fd in fds:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
+        count = 1 if carries == wire.LANE_PULSES else wire.LANE_DESCRIPTORS if window_size else 2
+        fds = client.passed[:count]
+        if len(fds) < count:
             return False
+        if self._has_room_for(client, fds):
+            try:
+                self._add_lane(client, carries, coid, fds, window_size)
+            except (OSError, ValueError):
+                return False
+        else:
+            client.refuse(EAGAIN)
+            for fd in fds:
+                host.close_passed(fd)
+        del client.passed[:count]
         return True
 
     def _add_lane(self, client: Client, carries: int, coid: int, fds: List[int], window_size: int) -> None:
@@ -482,34 +538,35 @@ class Channel:
             (fd,) = fds
             # Told to one thread, the one that has waited least (B263): as long as it lay unread, all would wake.
             self._poller.register(fd, once=True)
-            client.pulse_fds.add(fd)
             self._pulse_fds[fd] = client
+            client.pulse_fds[fd] = host.passed_reader(fd)
             return
         read_fd, write_fd = fds[:2]
         window = host.Window.adopt(fds[2], window_size) if window_size else None
         lane = ServerLane(self, client, coid, (read_fd, write_fd), window)
+        client.lanes.add(lane)
+        lane.owns_descriptors = True
         self._lanes[read_fd] = lane
         self._fresh.append(read_fd)
-        client.lanes.add(lane)
 
     def _read_pulses(self, fd: int, event: int) -> None:
         client = self._pulse_fds[fd]
-        if len(self.queue.pulses) >= limits.QUEUED_PULSES and not event & host.GONE:
+        queued = len(self.queue.pulses)
+        if queued >= limits.QUEUED_PULSES and not event & host.GONE:
             self._poller.mute(fd)
             self._muted.add(fd)
             return
-        most = limits.PULSES_READ * wire.PULSE_FRAME
-        try:
-            data = os.read(fd, most)
-        except BlockingIOError:
+        data = bytearray(limits.PULSES_READ * wire.PULSE_FRAME)
+        count = client.pulse_fds[fd](data)
+        if count is None:
             return
-        if not data:
+        if not count or queued >= 2 * limits.QUEUED_PULSES:
             self._close_pulse_fd(client, fd)
             return
-        if len(data) == most or event & host.GONE:
+        if count == len(data) or event & host.GONE:
             self._poller.unmute(fd)
         for kind, priority, code, value, _coid, sent_at in wire.pulse.iter_unpack(
-            data[: len(data) // wire.PULSE_FRAME * wire.PULSE_FRAME]
+            memoryview(data)[: count // wire.PULSE_FRAME * wire.PULSE_FRAME]
         ):
             if kind != wire.PULSE or not 1 <= priority <= 255:
                 self._close_pulse_fd(client, fd)
@@ -566,7 +623,9 @@ class Channel:
             for fd in self._muted:
                 self._poller.unmute(fd)
             self._muted.clear()
-        self._look_first = bool(self.queue.messages or self.queue.pulses or self._unsettled or self.destroyed)
+        self._look_first = bool(
+            self.queue.messages or self.queue.pulses or self._unsettled or self.destroyed or self._is_deaf
+        )
         self._receivers.nudge(self.queue)
 
     # Ends.
@@ -583,6 +642,11 @@ class Channel:
         else:
             self.bury(lane)
 
+    def give_up(self, client: Client) -> None:
+        """A client does not take what it has asked for: end it."""
+        with self.lock:
+            self._client_ended(client)
+
     def _unwatch(self, fd: int) -> None:
         if fd in self._fresh:
             self._fresh.remove(fd)
@@ -598,9 +662,9 @@ class Channel:
     def _close_pulse_fd(self, client: Client, fd: int) -> None:
         self._poller.unregister(fd)
         self._muted.discard(fd)
-        client.pulse_fds.discard(fd)
+        client.pulse_fds.pop(fd, None)
         del self._pulse_fds[fd]
-        os.close(fd)
+        host.close_passed(fd)
 
     def _client_ended(self, client: Client) -> None:
         """A client process is gone, or has lost the right to its connection. The pulses it has sent remain (B261)."""
@@ -613,12 +677,17 @@ class Channel:
                     self._read_pulses(fd, host.GONE)
             if fd in client.pulse_fds:
                 self._close_pulse_fd(client, fd)
+        for lane in client.lanes:
+            lane.owns_descriptors = True
+        owned = {fd for lane in client.lanes for fd in (lane.read_fd, lane.write_fd)}
+        owned.update(lane.window.fd for lane in client.lanes if lane.window)
         for fd in client.passed:
-            os.close(fd)
+            if fd not in owned and fd not in self._pulse_fds:
+                host.close_passed(fd)
         client.passed.clear()
         self._unwatch(client.fd)
         del self._clients[client.fd]
-        client.sock.close()
+        host.close_trunk(client.sock)
         for lane in list(client.lanes):
             self.lane_ended(lane)
         self._finish_client(client)
@@ -648,7 +717,7 @@ class Channel:
                     self._poller.unregister(fd)
             self._close_lanes()
             for client in list(self._clients.values()):
-                client.pulse_fds, doomed = set(), client.pulse_fds
+                client.pulse_fds, doomed = {}, client.pulse_fds
                 for fd in doomed:
                     self._close_pulse_fd(client, fd)
                 self._client_ended(client)
@@ -711,18 +780,19 @@ class Channel:
 
     def close_in_child(self) -> None:
         """Close what a forked child has inherited, and touch nothing that is shared with the parent."""
-        if self.home is not None:
-            self.home.close()
-        if self._listener is not None:
-            self._listener.close()
-        for client in self._clients.values():
-            client.sock.close()
-            for fd in client.passed:
-                os.close(fd)
-        for fd in self._pulse_fds:
-            os.close(fd)
-        # The lanes are closed by __del__, some day: until then they must not stand in for those of the parent.
-        end_now({*self._lanes.values(), *(lane for lane in self._lane_by_rcvid.values() if lane.channel is self)})
+        lanes = {*self._lanes.values(), *(lane for lane in self._lane_by_rcvid.values() if lane.channel is self)}
+        passed = [fd for client in self._clients.values() for fd in client.passed]
+        all_of(
+            [
+                # The lanes are closed by __del__, some day: until then they must not stand in for those of the parent.
+                functools.partial(end_now, lanes),
+                *(lane.window.close for lane in lanes if lane.window),
+                *([] if self.home is None else [self.home.close]),
+                *([] if self._listener is None else [self._listener.close]),
+                *(client.sock.close for client in self._clients.values()),
+                *(functools.partial(os.close, fd) for fd in (*passed, *self._pulse_fds)),
+            ]
+        )
 
 
 def _signed_byte(code: int) -> int:

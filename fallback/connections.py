@@ -27,12 +27,13 @@ from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
 from . import host, limits, wire
+from .forking import all_of, forks_wait
 from .runtime import ChannelAddress
 from .threads import Thread
 
-# Held while a pipe has ends here that are to be passed on, and before a fork: a child that had them, too, would keep a
-# lane open whose client or server is dead.
-forks_wait = threading.RLock()
+
+class RefusedError(BlockingIOError):
+    """A server has no room for another connection, or for so many threads on one."""
 
 
 class Trunk:
@@ -58,10 +59,15 @@ class Trunk:
         self.connections: Set[Connection] = set()
         self._channel_flags: Optional[int] = None
         self._refused_for: Optional[int] = None
+        # Why the server has refused lanes, or the whole trunk, of which nobody has been told yet.
+        self._refusals: List[int] = []
         self._news = b""
         # The first is used. There is another if a signal handler sent a pulse while the first one was made.
         self._pulse_pipes: List[int] = []
-        host.send_with_descriptors(sock, wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC), ())
+        try:
+            host.send_with_descriptors(sock, wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC), ())
+        except BrokenPipeError:
+            raise self.lost() from None
 
     def read_news(self) -> bool:
         """Take in what the server has said about itself; whether the trunk still stands."""
@@ -85,16 +91,29 @@ class Trunk:
         if kind == wire.WELCOME:
             self.scoid, self._channel_flags = scoid, flags
         elif kind == wire.REFUSED:
-            self._refused_for = version
+            _kind, _version, reason = wire.refused.unpack(frame)
+            if reason:
+                self._refusals.append(reason)
+            else:
+                self._refused_for = version
 
     @property
     def is_refused(self) -> bool:
         """Whether the server has said that it does not speak our version of the wire."""
         return self._refused_for is not None
 
+    def refusal(self) -> int:
+        """The errno with which the server has refused what has just ended; 0 if it did not, or is gone itself (D67)."""
+        stands = self.read_news()
+        if self._refusals and not self.scoid:
+            return self._refusals[0]  # It has refused all of it.
+        return self._refusals.pop() if self._refusals and stands else 0
+
     def lost(self) -> OSError:
-        """EBADF, with the reason if the server has given one."""
-        self.read_news()
+        """EBADF, or the reason if the server has given one."""
+        reason = self.refusal()
+        if reason:
+            return RefusedError(reason, "the server has no room for another connection, or for so many threads on one")
         if self._refused_for is None:
             return failure(EBADF)
         spoken = f"the server speaks version {self._refused_for} of the wire, this is version {wire.VERSION}"
@@ -172,7 +191,9 @@ class Trunk:
     def close(self) -> None:
         """End the trunk: to the server this is the end of the client."""
         while self._pulse_pipes:
-            os.close(self._pulse_pipes.pop())
+            pipe = self._pulse_pipes.pop()
+            with contextlib.suppress(OSError):  # Another thread of the program may be closing everything.
+                os.close(pipe)
         self.sock.detach()
         host.close_ours(self.fd, self.inode)
 
@@ -353,6 +374,8 @@ class Connection:
                     if self._keep(lane):
                         return lane
                     raise failure(EBADF)
+            except RefusedError:
+                raise
             except BlockingIOError:
                 now = time.monotonic()
                 if thread.is_wanted_back:
@@ -496,8 +519,13 @@ class Connection:
 
     def close_in_child(self) -> None:
         """Close what a forked child has inherited; nothing is said to the server, whose client is the parent."""
-        for lane in self._lanes:
-            lane.close()
+        all_of(lane.close for lane in self._lanes)
+
+    def dead_copy(self) -> "Connection":
+        """What a forked child has under the number of a connection that was dead before (D13)."""
+        copy = Connection(self.trunk, self.flags)
+        copy.coid, copy.cookie, copy.detached, copy.idle = self.coid, self.cookie, True, _NoMoreLanes(copy)
+        return copy
 
 
 def _window_size(needed: int) -> int:

@@ -140,8 +140,10 @@ class Exchange:
                 lane.post(frame)
             else:
                 lane.post(b"".join((frame, *sources)))
-        except BaseException:
+        except BaseException as error:
             self._connection.discard(lane)
+            if isinstance(error, OSError) and error.errno == EBADF:
+                raise self._connection.trunk.lost() from None
             raise
 
     def complete(
@@ -199,7 +201,7 @@ class Exchange:
                 self._connection.discard(self._lane)
                 break
             if count == 0:
-                outcome = (EBADF if self._connection.detached else ESRCH, 0)
+                outcome = (EBADF if self._connection.detached else self._connection.trunk.refusal() or ESRCH, 0)
                 self._connection.discard(self._lane)
                 break
             if count == -ETIMEDOUT and time.monotonic() < latest and self._may_be_about_to_receive(timeout):

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import functools
 import io
+import itertools
 import math
 import mmap
 import os
@@ -65,18 +66,20 @@ def address_of(buffer: bytearray) -> object:
     return ctypes.c_void_p.from_param(ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer)))
 
 
+def our_descriptors() -> int:
+    """The number from which on descriptors of ours lie; those below are the program's."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limits.OUR_DESCRIPTORS if soft == resource.RLIM_INFINITY else min(soft // 2, limits.OUR_DESCRIPTORS)
+
+
 def out_of_the_way(fd: int) -> int:
     """Move a descriptor of ours to a high number, close-on-exec, so that low ones stay free for connections.
 
     A program that closes every descriptor it does not know and opens others gets the lowest numbers again, so a high
     one is also unlikely to be taken over by something else.
     """
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    base = limits.OUR_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY:
-        base = min(soft // 2, base)
     try:
-        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, base)
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, our_descriptors())
     except OSError:
         return fd
     os.close(fd)
@@ -122,6 +125,23 @@ class _Reserve:
 
 
 _reserve = _Reserve()
+
+
+def accept(listener: socket.socket) -> socket.socket:
+    """Accept a connection, where need be by the descriptor that is kept for this.
+
+    Raises:
+        BlockingIOError: nobody is left.
+        OSError: EMFILE, ENFILE: not even that one can be had.
+    """
+    _reserve.fill()
+    try:
+        return listener.accept()[0]
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        _reserve.spend()
+        return listener.accept()[0]
 
 
 # Lanes.
@@ -171,6 +191,41 @@ def reader(fd: int) -> Callable[["bytearray | memoryview"], Optional[int]]:
     return read_or_end
 
 
+# For calls on what a client has passed: it has the same open file, and may let it block at any time.
+_AT_ONCE = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
+
+
+def passed_reader(fd: int) -> Callable[["bytearray | memoryview"], Optional[int]]:
+    """As ``reader``, for a descriptor that a client has passed: it never waits, whatever the client does with it."""
+    if is_pipe(fd):
+        return reader(fd)
+
+    def read_at_once(buffer: "bytearray | memoryview") -> Optional[int]:
+        target = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+        count: int = _libc.recv(fd, target, ctypes.c_size_t(len(buffer)), _AT_ONCE)
+        if count >= 0:
+            return count
+        return None if get_errno() in (errno.EAGAIN, errno.EWOULDBLOCK, EINTR) else 0
+
+    return read_at_once
+
+
+def passed_writer(fd: int) -> Callable[[bytes], int]:
+    """What writes to a descriptor that a client has passed as ``quiet_write`` does, and never waits."""
+    if is_pipe(fd):
+        return functools.partial(quiet_write, fd)
+
+    def write_at_once(data: bytes) -> int:
+        count: int = _libc.send(fd, data, ctypes.c_size_t(len(data)), _AT_ONCE)
+        if count >= 0:
+            return count
+        if get_errno() in (errno.EAGAIN, errno.EWOULDBLOCK, EINTR):
+            raise BlockingIOError(get_errno(), os.strerror(get_errno()))
+        raise BrokenPipeError(EPIPE, os.strerror(EPIPE))
+
+    return write_at_once
+
+
 def is_pipe(fd: int) -> bool:
     """Whether a descriptor is an end of a pipe."""
     return stat.S_ISFIFO(os.fstat(fd).st_mode)
@@ -184,8 +239,9 @@ def is_stream(fd: int, mode: int) -> bool:
     if not stat.S_ISSOCK(kind):
         return False
     with socket.socket(fileno=os.dup(fd)) as sock:
-        sock.getpeername()
-        return sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
+        # One that has a name leads to some server: passed to that itself, it would never come to its end.
+        is_unnamed = not sock.getpeername() and not sock.getsockname()
+        return is_unnamed and sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
 
 
 def make_non_blocking(fd: int, mode: int) -> None:
@@ -358,18 +414,64 @@ def send_with_descriptors(sock: socket.socket, data: bytes, descriptors: Sequenc
         raise BrokenPipeError(EPIPE, "the trunk took half a frame")
 
 
-def receive_with_descriptors(sock: socket.socket, size: int, descriptors: int) -> Tuple[bytes, List[int]]:
-    """Receive up to ``size`` bytes and up to ``descriptors`` passed descriptors, all close-on-exec."""
-    space = socket.CMSG_SPACE(4 * descriptors)
-    data, ancillary, _flags, _address = sock.recvmsg(size, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
-    received: List[int] = []
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            received.extend(struct.unpack(f"{len(payload) // 4}i", payload[: len(payload) // 4 * 4]))
+# What Linux passes with one message at most; other hosts pass no more.
+_PASSED_AT_ONCE = 253
+_RECEIVE = _PASSED_AT_ONCE * 4, getattr(socket, "MSG_CMSG_CLOEXEC", 0) | getattr(socket, "MSG_DONTWAIT", 0)
+
+Received = Tuple[bytes, List[Tuple[int, int, bytes]], int, object]
+
+
+def receive_with_descriptors(sock: socket.socket, size: int, passed: List[int]) -> Tuple[bytes, bool]:
+    """Receive up to ``size`` bytes, and what descriptors come with them, all close-on-exec.
+
+    Args:
+        sock: the trunk.
+        size: how many bytes at most.
+        passed: gets the descriptors, also if a signal handler raises meanwhile.
+
+    Returns:
+        The bytes, b"" at the end, and whether the host had no room for a descriptor.
+    """
+    space, flags = socket.CMSG_SPACE(_RECEIVE[0]), _RECEIVE[1]
+    received: List[Received] = []
+    try:
+        # In one step, between whose halves no signal handler can come: what has been received is never lost.
+        received.extend(itertools.starmap(sock.recvmsg, [(size, space, flags)]))
+    finally:
+        for _data, ancillary, _flags, _address in received:
+            for level, kind, payload in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    passed.extend(struct.unpack(f"{len(payload) // 4}i", payload[: len(payload) // 4 * 4]))
     if not hasattr(socket, "MSG_CMSG_CLOEXEC"):
-        for fd in received:
+        for fd in passed:
             os.set_inheritable(fd, False)
-    return data, received
+    data, _ancillary, flags, _address = received[0]
+    return data, bool(flags & socket.MSG_CTRUNC)
+
+
+def close_passed(fd: int) -> None:
+    """Close what a client has passed, and do not wait for that, though SO_LINGER may ask for it."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            off = struct.pack("ii", 0, 0)
+            with socket.socket(fileno=os.dup(fd)) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, off)
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def close_trunk(sock: socket.socket) -> None:
+    """Close a trunk, and what descriptors lie in it unread."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)  # From here on, nothing more can come.
+        for _message in range(limits.LAST_TRUNK_READS):
+            passed: List[int] = []
+            data, _lost = receive_with_descriptors(sock, 1 << 16, passed)
+            for fd in passed:
+                close_passed(fd)
+            if not data:
+                break
+    sock.close()
 
 
 def peer_credentials(sock: socket.socket) -> Credentials:
@@ -475,11 +577,13 @@ class Window:
     def close(self) -> None:
         """Give the memory back; once is enough."""
         if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
             if self._memory is not None and self.view is not None:
-                self.view.release()
-                self._memory.close()
-            os.close(self.fd)
-            self.fd = -1
+                # In a forked child, there may be a view of a thread that it does not have; the memory is left to it.
+                with contextlib.suppress(BufferError):
+                    self.view.release()
+                    self._memory.close()
 
 
 # Waiting.

@@ -84,8 +84,9 @@ from ha_qnx.timing import timeout_arguments
 
 from . import host, wire
 from .channels import Channel
-from .connections import Connection, Lane, forks_wait
+from .connections import Connection, Lane
 from .exchange import Exchange, announce_copy, exchange, exchange_in_window
+from .forking import Held, all_of, forks_wait
 from .numbers import Numbers, Slots
 from .opening import Opener
 from .paths import attach as attach_path
@@ -130,6 +131,7 @@ class SocketKernel(TimerCalls, Kernel):
         self._runtime_directory: Optional[Runtime] = None
         slots = Slots()
         self._pid = os.getpid()
+        self._held = Held()
         self._threads = Threads()
         self._threads.on_exit = self._thread_ended
         self._local, self._timeouts = self._threads.local, self._threads.timeouts
@@ -552,8 +554,8 @@ class SocketKernel(TimerCalls, Kernel):
     def _reply(self, rcvid: int, status: int, sources: Buffers) -> int:
         status = as_long("status", status)
         with self._answering(rcvid) as lane:
-            lane.reply(status, sources)
-        return 0
+            rest = lane.reply(status, sources)
+        return self._complete_answer(lane, rest)
 
     def MsgReplyv(self, rcvid: int, status: int, iov: Optional[Vector]) -> int:
         return self._reply(rcvid, status, readable_parts(iov))
@@ -561,7 +563,13 @@ class SocketKernel(TimerCalls, Kernel):
     def MsgError(self, rcvid: int, error: int) -> int:
         error = as_int("error", error)
         with self._answering(rcvid) as lane:
-            lane.reply_error(error)
+            rest = lane.reply_error(error)
+        return self._complete_answer(lane, rest)
+
+    def _complete_answer(self, lane: ServerLane, rest: bytes) -> int:
+        if rest and not lane.send_rest(rest):
+            self._threads.take_timeout()
+            raise failure(ESRCH)
         return 0
 
     @contextlib.contextmanager
@@ -831,30 +839,27 @@ class SocketKernel(TimerCalls, Kernel):
     # Forking.
 
     def _before_fork(self) -> None:
-        self._table.lock.acquire()
+        self._held.take([self._table.lock])
+        channels = self._channels.entries.values()
+        self._held.take([*(channel.lock for channel in channels), self._timers.lock, forks_wait])
         self._table.prepare_fork()
-        for channel in self._channels.entries.values():
-            channel.lock.acquire()
-        self._timers.lock.acquire()
-        forks_wait.acquire()
 
     def _after_fork_in_parent(self) -> None:
-        forks_wait.release()
-        self._timers.lock.release()
-        for channel in self._channels.entries.values():
-            channel.lock.release()
-        self._table.lock.release()
+        self._held.release()
 
     def _after_fork_in_child(self) -> None:
-        forks_wait.release()
-        inherited = self._table.leave_to_child(self._pid)
-        for claim in (*self._claims.values(), *self._attached.values()):
-            claim.forget()
-        for channel in self._channels.entries.values():
-            channel.close_in_child()
-        self._timers.close_in_child()
-        self._start()
-        self._table.inherit(inherited)
+        parent, table, channels = self._pid, self._table, self._channels.entries.values()
+        all_of(
+            [
+                self._held.release,
+                table.close_in_child,
+                *(claim.forget for claim in (*self._claims.values(), *self._attached.values())),
+                *(channel.close_in_child for channel in channels),
+                self._timers.close_in_child,
+                self._start,
+                lambda: self._table.inherit(parent, table),
+            ]
+        )
 
 
 def _check_info(info: object) -> None:

@@ -54,8 +54,14 @@ PULSE_PIPE: Final = 1 << 20
 
 # As deep as the host allows: it takes what it has for what is asked beyond that. libha: host/runtime.c.
 BACKLOG: Final = 2**31 - 1
+# Clients get descriptors below OUR_DESCRIPTORS when those above are all taken, but not the last ones: so many, or a
+# quarter if that is less (D67).
+SPARE_DESCRIPTORS: Final = 32
+# How long a server whose table is full for everybody does not look whether somebody wants to connect.
+ACCEPT_PAUSE: Final = 0.05
 # Pulses in a channel's queue, a limit of memory: so many take 16 megabytes here, and 4 in libha. Those beyond them are
-# left with the host until half of these are received, and when it holds no more, their clients get EAGAIN (B250).
+# left with the host until half of these are received, and when it holds no more, their clients get EAGAIN (B250). Those
+# that a client has left behind are taken in all the same, up to twice as many (D69).
 # libha: server/client.c.
 QUEUED_PULSES: Final = 1 << 16
 # How long a client may leave a reply of several frames unread, which does not fit into a pipe that somebody has made
@@ -81,6 +87,8 @@ PULSES_READ: Final = 1024
 # Reads of the pulses that a client has left behind: twice as many as a pipe of PULSE_PIPE bytes holds, since somebody
 # else may have its other end, too, and go on writing.
 LAST_PULSE_READS: Final = 64
+# Reads of a trunk that is to be closed, which holds fewer messages than that.
+LAST_TRUNK_READS: Final = 1024
 # Rounds of looking for news: a new client, its trunk with a lane, the lane with a message, and nothing more.
 ROUNDS: Final = 4
 # Turns of a receiver whose time is up: what came in time may lie behind thousands of clients that came and went. A

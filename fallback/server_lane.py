@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from errno import EFAULT, ESRCH, ETIMEDOUT
-from typing import ContextManager, Dict, Iterable, Iterator, List, Optional, Protocol, Sequence, Set, Tuple
+from typing import Callable, ContextManager, Dict, Iterable, Iterator, List, Optional, Protocol, Sequence, Set, Tuple
 
 from ha_qnx import abi
 from ha_qnx.buffers import Buffers
@@ -82,6 +82,9 @@ class LaneChannel(Protocol):
     def lane_ended(self, lane: "ServerLane") -> None:
         """The client has closed its end of a lane, or has lost the right to it."""
 
+    def give_up(self, client: "Client") -> None:
+        """A client does not take what it has asked for: end it."""
+
     def bury(self, lane: "ServerLane") -> None:
         """Nobody will answer the message of a lane that has ended."""
 
@@ -107,9 +110,19 @@ class Client:
         self.scoid = 0
         self.gone = False
         self.lanes: Set[ServerLane] = set()
-        self.pulse_fds: Set[int] = set()
+        # The lanes that carry its pulses, with what reads from each.
+        self.pulse_fds: Dict[int, Callable[[bytearray], Optional[int]]] = {}
         self.pending = b""
         self.passed: List[int] = []
+
+    def descriptors(self) -> int:
+        """How many descriptors it has here."""
+        return 1 + len(self.pulse_fds) + sum(3 if lane.window else 2 for lane in self.lanes)
+
+    def refuse(self, reason: int) -> None:
+        """Tell it that it does not get what it asks for: an errno, or 0 if it speaks another version of the wire."""
+        with contextlib.suppress(OSError):
+            host.send_with_descriptors(self.sock, wire.refused.pack(wire.REFUSED, wire.VERSION, reason), ())
 
 
 class ServerLane:
@@ -128,7 +141,9 @@ class ServerLane:
         "is_pipe",
         "is_plain",
         "lock",
+        "owns_descriptors",
         "priority",
+        "put",
         "queued",
         "rcvid",
         "read_fd",
@@ -157,9 +172,11 @@ class ServerLane:
         self.window = window
         self.buffer = bytearray(wire.FRAME_MAX)
         self.view = memoryview(self.buffer)
-        self.read_into = host.reader(self.read_fd)
+        self.read_into = host.passed_reader(self.read_fd)
+        self.put = host.passed_writer(self.write_fd)
         self.write = io.FileIO(self.write_fd, "w", closefd=False).write
         self.filled = 0
+        self.owns_descriptors = False
         self.queued = False
         self.gone = False
         self.rcvid = 0
@@ -179,10 +196,11 @@ class ServerLane:
     def __del__(self) -> None:
         # The descriptors are closed when nobody uses the lane any more, and not before: a thread may be reading from
         # it, or writing to it, that holds no lock.
-        os.close(self.read_fd)
-        os.close(self.write_fd)
-        if self.window:
-            self.window.close()
+        if self.owns_descriptors:
+            host.close_passed(self.read_fd)
+            host.close_passed(self.write_fd)
+            if self.window:
+                self.window.close()
 
     # Receiving.
 
@@ -349,13 +367,11 @@ class ServerLane:
     def read_request(self) -> None:
         """Read what comes after a message that is not yet answered: its client wants to be freed (B183)."""
         rcvid = self.rcvid
-        try:
-            frame = os.read(self.read_fd, wire.unblock.size)
-        except BlockingIOError:
+        frame = bytearray(wire.unblock.size)
+        count = self.read_into(frame)
+        if count is None:
             return
-        except ConnectionResetError:
-            frame = b""
-        if len(frame) < wire.unblock.size or frame[0] != wire.UNBLOCK:
+        if count < wire.unblock.size or frame[0] != wire.UNBLOCK:
             self.channel.lane_ended(self)
             return
         # First this, then a look at the rcvid: who answers does it the other way round.
@@ -415,8 +431,11 @@ class ServerLane:
         with _client_may_spoil_it():
             self.window.write(wire.reply_area(self.sent) + offset, part)
 
-    def reply(self, status: int, sources: Buffers) -> None:
+    def reply(self, status: int, sources: Buffers) -> bytes:
         """Answer the received message, with as much data as there is room for.
+
+        Returns:
+            What of the answer is left for ``send_rest``.
 
         Raises:
             OSError: ESRCH, the client is gone; EFAULT, it has spoilt its window, and the message is not answered.
@@ -440,7 +459,7 @@ class ServerLane:
             parts, size = [], 0
         frames = self.written.frames() if self.written else b""
         header = wire.plain_reply.pack(wire.REPLY, status, size)
-        self._answer(b"".join((frames, header, *parts)))
+        return self._answer(b"".join((frames, header, *parts)))
 
     def reply_in_window(self, rcvid: int, frame: bytes, data: BytesLike) -> bool:
         """Answer a message in whose answer nothing is unusual but that its data lies in the window.
@@ -471,21 +490,46 @@ class ServerLane:
             return True
         raise failure(ESRCH)
 
-    def reply_error(self, number: int) -> None:
+    def reply_error(self, number: int) -> bytes:
         """Answer the received message with an errno.
+
+        Returns:
+            What of the answer is left for ``send_rest``.
 
         Raises:
             OSError: ESRCH, the client is gone.
         """
         frames = self.written.frames() if self.written else b""  # What MsgWrite has written stays written.
-        self._answer(frames + wire.reply.pack(wire.ERROR, 0, number, 0, 0))
+        return self._answer(frames + wire.reply.pack(wire.ERROR, 0, number, 0, 0))
 
-    def _answer(self, frames: bytes) -> None:
+    def _answer(self, frames: bytes) -> bytes:
         self.forget()
         if self.gone:
             self.channel.bury(self)  # The client was killed; the answer to its unblock pulse goes nowhere (D26).
-        elif not self._send(frames) and not self.client_lost():
+            return b""
+        sent = self._send(frames)
+        if not sent and not self.client_lost():
             raise failure(ESRCH)
+        return frames[sent:] if sent else b""
+
+    def send_rest(self, frames: bytes) -> bool:
+        """Wait for the client to read, and send the rest of an answer; whether it counts as answered.
+
+        The caller holds no lock: a client that does not read keeps nobody up but this thread, and that only once.
+        """
+        limit = time.monotonic() + limits.ANSWER_WAIT
+        poll = select.poll()
+        poll.register(self.write_fd, select.POLLOUT)
+        try:
+            while frames:
+                if not poll.poll(max(0, int((limit - time.monotonic()) * 1000))):
+                    self.channel.give_up(self.client)
+                    return bool(self.channel.flags & NTO_CHF_UNBLOCK)
+                with contextlib.suppress(BlockingIOError):
+                    frames = frames[self.put(frames) :]
+        except BrokenPipeError:
+            return self.client_lost()
+        return True
 
     def forget(self) -> None:
         """The received message is answered, or has no client any more."""
@@ -508,21 +552,12 @@ class ServerLane:
                 self.channel.lane_ended(self)
         return bool(self.channel.flags & NTO_CHF_UNBLOCK)
 
-    def _send(self, frames: bytes) -> bool:
-        """Send frames to the client; whether it is still there. A client that never reads loses its lane."""
+    def _send(self, frames: bytes) -> int:
+        """Send frames to the client; how much of them, 0 if it is gone, or has left no room for any of it."""
         try:
-            sent = host.quiet_write(self.write_fd, frames)
-            limit = time.monotonic() + limits.ANSWER_WAIT
-            while sent < len(frames):
-                poll = select.poll()
-                poll.register(self.write_fd, select.POLLOUT)
-                if not poll.poll(max(0, int((limit - time.monotonic()) * 1000))):
-                    raise BrokenPipeError
-                with contextlib.suppress(BlockingIOError):
-                    sent += host.quiet_write(self.write_fd, frames[sent:])
+            return self.put(frames)
         except (BrokenPipeError, BlockingIOError):
-            return False
-        return True
+            return 0
 
 
 @contextlib.contextmanager

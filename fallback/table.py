@@ -22,8 +22,9 @@ from ha_qnx.structures import MessageInfo
 
 from . import host, limits
 from .channels import Channel
-from .connections import Connection, Trunk
+from .connections import Connection, RefusedError, Trunk
 from .exchange import announce_copy
+from .forking import all_of
 from .numbers import Slots
 from .runtime import ChannelAddress, Runtime, is_ending
 from .threads import Threads
@@ -242,6 +243,8 @@ class ConnectionTable:
             with self.lock:
                 try:
                     connection = self._connect(address, flags)
+                except RefusedError:
+                    raise
                 except BlockingIOError:
                     # So many clients wait for the server to notice them that the host takes no more.
                     if time.monotonic() >= limit:
@@ -323,8 +326,10 @@ class ConnectionTable:
         sock, found = self._reach(address)
         try:
             return Trunk(sock, found, is_shared, self._retire)
-        except BrokenPipeError:
+        except OSError as error:
             sock.close()
+            if error.errno != EBADF:
+                raise
             raise failure(ESRCH) from None
 
     def _reach(self, address: ChannelAddress) -> Tuple[socket.socket, ChannelAddress]:
@@ -469,22 +474,21 @@ class ConnectionTable:
         for trunk in self._trunks:
             trunk.read_news()
 
-    def leave_to_child(self, parent: int) -> Dict[int, Inherited]:
-        """In a forked child: close all that is the parent's; the connections that the child has, too (D13)."""
-        inherited = dict(self._inherited)
-        for coid, connection in self.entries.items():
-            if connection.cookie and not connection.detached:
-                inherited[coid] = Inherited(
+    def close_in_child(self) -> None:
+        """In a forked child: close all that is the parent's."""
+        connections = [connection.close_in_child for connection in self.entries.values()]
+        all_of([*connections, *(trunk.close for trunk in self._trunks)])
+
+    def inherit(self, parent: int, table: "ConnectionTable") -> None:
+        """Take over the connections of the parent (D13). Each is made anew when it is first used, or is dead."""
+        self._inherited = dict(table._inherited)
+        for coid, connection in table.entries.items():
+            if connection.cookie and connection.detached:
+                self.entries[coid] = connection.dead_copy()
+            elif connection.cookie:
+                self._inherited[coid] = Inherited(
                     connection.trunk.address, connection.flags, connection.cookie, connection.describe(parent)
                 )
-            connection.close_in_child()
-        for trunk in self._trunks:
-            trunk.close()
-        return inherited
-
-    def inherit(self, connections: Dict[int, Inherited]) -> None:
-        """Take over the connections of the parent. Each is made anew when it is first used."""
-        self._inherited = connections
 
     def _revive(self, coid: int) -> Connection:
         """Make a connection of the parent anew; the server gets an _IO_DUP, as fork sends it on QNX (B271, B272)."""
@@ -497,6 +501,8 @@ class ConnectionTable:
                 raise failure(EBADF)
             try:
                 connection = self._add(inherited.address, inherited.flags, lambda _connection: None)
+            except RefusedError:
+                raise
             except OSError:
                 raise failure(EBADF) from None
             connection.coid, connection.cookie, connection.flags = coid, inherited.cookie, inherited.flags

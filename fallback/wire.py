@@ -38,9 +38,11 @@ LANE_MESSAGES: Final = 0
 LANE_PULSES: Final = 1
 
 TRUNK_FRAME: Final = 32
+# One frame passes no more descriptors: two ends, and a window.
+LANE_DESCRIPTORS: Final = 3
 hello: Final = Struct("=HH4s24x")  # kind, version, magic
 welcome: Final = Struct("=HHiI20x")  # kind, version, scoid, channel flags
-refused: Final = Struct("=HH28x")  # kind, version spoken here
+refused: Final = Struct("=HHi24x")  # kind, version spoken here, errno of the reason if it is another
 lane: Final = Struct("=HHiQ16x")  # kind, what it carries, coid, size of the window
 
 message: Final = Struct("=HHiQQQ")  # kind, priority, tid, bytes sent, room for the reply, time

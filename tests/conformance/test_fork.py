@@ -373,6 +373,40 @@ def test_a_child_recovers_its_connections_itself(qnx: Any, start: Start, start_p
     assert sending.result() == (2, ["handle"], 3, ["handle"])
 
 
+def recover_what_was_given_up(
+    qnx: Any, old: Tuple[int, int], new: Tuple[int, int]
+) -> Tuple[Optional[int], int, List[str]]:
+    """In another process: a recovery that fails and leaves the old connection dead; then a child sends."""
+    calls: List[str] = []
+
+    def recover(coid: int, _handle: Any) -> int:
+        calls.append("called")
+        result: int = qnx.ha_ReConnectAttach(coid, 0, *(old if len(calls) == 1 else new), 0, 0)
+        return result
+
+    fd = qnx.ha_ConnectAttach(0, *old, 0, 0, recover)
+    qnx.MsgSend(fd, b"first")
+    first = qnx.MsgSend_r(fd, b"lost")
+    return (first, *forked(lambda: (qnx.MsgSend_r(fd, b"child"), calls)))
+
+
+@checks("B403", "D6", "D13", "B276")
+def test_a_child_recovers_a_connection_that_its_parent_has_given_up(
+    qnx: Any, start: Start, start_peer: StartPeer
+) -> None:
+    """A connection that a failed recovery has left dead is so in a child, whose own recovery brings it back."""
+    first, client = Server(start_peer()), start_peer()
+    chid = qnx.ChannelCreate(0)
+    sending = client.begin(recover_what_was_given_up, (first.pid, first.chid), (os.getpid(), chid))
+    assert first.answer().data == b"first"
+    assert first.take().data == b"lost"
+    first.kill()
+    assert step(start, qnx, chid, answer, 2).data == b"child"
+    lost, child, calls = sending.result()
+    assert lost in (-EBADF, -ESRCH)
+    assert (child, calls) == (2, ["called"] * 2)
+
+
 def replace_a_function_in_a_child(qnx: Any, pid: int, chid: int) -> Tuple[int, List[int]]:
     """In another process: two duplicates; in a child, give one a recovery function and lose the server of the other."""
     calls: List[int] = []

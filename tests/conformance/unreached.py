@@ -32,6 +32,11 @@ REASONS: Dict[str, Tuple[str, ...]] = {
     "a process runs out of descriptors long before that": ("B354",),
     "a moment in the death of a server that no test can hit at will; D15 says that it is not imitated": ("B167",),
     "a moment in the death of a server that no test can hit at will": ("B251",),
+    "needs a client that breaks the rules of the wire, which no public call does: tests/faults has some": (
+        "D67",
+        "D68",
+        "D69",
+    ),
     # Lines that promise nothing.
     "abilities are given by QNX's process manager; its manual does not say what happens without this one": ("B28",),
     "advice to servers, which says nothing of what happens to those that do not take it": ("B130",),

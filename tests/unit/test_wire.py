@@ -193,7 +193,7 @@ def test_another_version_is_refused(server: Server, honest: Callable[[], None], 
     """The answer says which version is spoken here."""
     raw.send(wire.hello.pack(wire.HELLO, wire.VERSION + 1, wire.MAGIC))
     honest()
-    assert raw.sock.recv(wire.TRUNK_FRAME) == wire.refused.pack(wire.REFUSED, wire.VERSION)
+    assert raw.sock.recv(wire.TRUNK_FRAME) == wire.refused.pack(wire.REFUSED, wire.VERSION, 0)
     assert raw.is_dropped()
 
 
@@ -503,17 +503,17 @@ def test_a_request_to_be_freed_that_crosses_the_answer_is_no_pulse(
     rcvid = kernel.MsgReceive(chid, bytearray(10))
     (lane,) = kernel._channels.entries[chid]._lanes.values()
     os.write(write, wire.unblock.pack(wire.UNBLOCK, 0, 4))
-    read_anything = os.read
+    read_into = lane.read_into
 
-    def answer_meanwhile(fd: int, size: int) -> bytes:
-        data = read_anything(fd, size)
-        if fd == lane.read_fd and lane.rcvid:
+    def answer_meanwhile(buffer: "bytearray | memoryview") -> Optional[int]:
+        count = read_into(buffer)
+        if lane.rcvid:
             kernel.MsgReply(rcvid, 0, b"")
             os.write(write, message(6) + b"second")
-        return data
+        return count
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "read", answer_meanwhile)
+        patch.setattr(lane, "read_into", answer_meanwhile)
         info = MessageInfo()
         kernel.TimerTimeout(NTO_TIMEOUT_RECEIVE, None)
         assert kernel.MsgReceive(chid, bytearray(10), info) > rcvid
@@ -887,7 +887,7 @@ def test_a_server_that_refuses_the_version_is_no_server(raw_server: RawServer) -
     kernel = SocketKernel()
     coid = kernel.ConnectAttach(0, os.getpid(), 77)
     raw_server.trunk, _ = raw_server.listener.accept()
-    raw_server.trunk.send(wire.refused.pack(wire.REFUSED, wire.VERSION + 1))
+    raw_server.trunk.send(wire.refused.pack(wire.REFUSED, wire.VERSION + 1, 0))
     raw_server.trunk.close()
     with pytest.raises(OSError, match=f"version {wire.VERSION + 1}") as raised:
         kernel.MsgSend(coid, b"message")

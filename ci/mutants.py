@@ -260,8 +260,8 @@ MUTANTS = (
         "EBADF for ESRCH",
         "lost",
         EXCHANGE,
-        "outcome = (EBADF if self._connection.detached else self._connection.trunk.refusal() or ESRCH, 0)",
-        "outcome = (EBADF, 0)",
+        "number = EBADF if self._connection.detached else self._connection.trunk.lost_message(self._comes_late)",
+        "number = EBADF",
     ),
     Mutant(
         "EBADF for EINVAL when what is detached is no connection",

@@ -57,6 +57,7 @@ opening      calls/open.c
 table        client/table.c client/inherited.c client/successor.c
 connections  client/trunk.c client/lane.c client/connection.c
 exchange     client/exchange.c
+forking      process.c
 channels     server/channel.c server/intake.c server/client.c server/deaths.c
 receivers    server/receivers.c
 queue        server/queue.c

@@ -19,7 +19,7 @@ import os
 import socket
 import threading
 import time
-from errno import EAGAIN, EBADF, EINTR, ETIMEDOUT
+from errno import EAGAIN, EBADF, EINTR, ESRCH, ETIMEDOUT
 from typing import Any, Callable, List, Optional, Sequence, Set, Tuple
 
 from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_COF_CLOEXEC
@@ -59,6 +59,8 @@ class Trunk:
         self.connections: Set[Connection] = set()
         self._channel_flags: Optional[int] = None
         self._refused_for: Optional[int] = None
+        # Whether a message was lost on it: what is sent after that does not go out (B168).
+        self.has_lost_message = False
         # Why the server has refused lanes, or the whole trunk, of which nobody has been told yet.
         self._refusals: List[int] = []
         self._news = b""
@@ -108,6 +110,14 @@ class Trunk:
         if self._refusals and not self.scoid:
             return self._refusals[0]  # It has refused all of it.
         return self._refusals.pop() if self._refusals and stands else 0
+
+    def lost_message(self, was_lost: bool) -> int:
+        """The errno of a message whose lane has ended; ``was_lost``: another was lost before this one was sent."""
+        reason = self.refusal()
+        if reason:
+            return reason
+        self.has_lost_message = True
+        return EBADF if was_lost and not self.read_news() else ESRCH
 
     def lost(self) -> OSError:
         """EBADF, or the reason if the server has given one."""

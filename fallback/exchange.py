@@ -119,6 +119,7 @@ class Exchange:
         self._received = False
         self._unblock_reason = 0
         self._lane_is_back = False
+        self._comes_late = connection.trunk.has_lost_message
 
     def post(self, sources: Buffers, kind: int) -> None:
         """Send the message.
@@ -201,7 +202,8 @@ class Exchange:
                 self._connection.discard(self._lane)
                 break
             if count == 0:
-                outcome = (EBADF if self._connection.detached else self._connection.trunk.refusal() or ESRCH, 0)
+                number = EBADF if self._connection.detached else self._connection.trunk.lost_message(self._comes_late)
+                outcome = (number, 0)
                 self._connection.discard(self._lane)
                 break
             if count == -ETIMEDOUT and time.monotonic() < latest and self._may_be_about_to_receive(timeout):

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import signal
+import socket
 import stat
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
@@ -79,6 +80,8 @@ def place_in(room: str, entry: bytes, end: str = "") -> str:
     """The file or directory that stands for a name or a path in its room; ``end`` is put behind its last piece."""
     encoded = "".join(_ENCODED[byte] for byte in entry)
     pieces = [encoded[start : start + _PIECE] for start in range(0, len(encoded), _PIECE)]
+    if pieces[-1] + end == ".":
+        pieces[-1] = "%2E"  # Or it would be the directory itself.
     return os.path.join(room, *(f"{piece}+" for piece in pieces[:-1]), pieces[-1] + end)
 
 
@@ -121,9 +124,10 @@ class Claim:
         self.file = file
 
     def release(self) -> None:
-        """Give it up."""
+        """Give it up, unless its file was removed and is somebody else's by now."""
         with contextlib.suppress(OSError):
-            os.unlink(self.file)
+            if os.path.samestat(os.fstat(self.fd), os.lstat(self.file)):
+                os.unlink(self.file)
         self.forget()
 
     def forget(self) -> None:
@@ -143,6 +147,7 @@ class Runtime:
         self._channels, self._names, self.paths = (os.path.join(own, room) for room in ("channels", "names", "paths"))
         for directory in (own, self._channels, self._names, self.paths):
             os.makedirs(directory, mode=0o700, exist_ok=True)
+            check_directory(directory)
         self._directory_fd = -1
 
     def __del__(self) -> None:
@@ -171,8 +176,20 @@ class Runtime:
     def remove_stale_channels(self) -> None:
         """Remove the sockets of processes that no longer exist."""
         for address in self.channels():
-            if not _process_exists(address.pid):
+            if not _process_exists(address.pid) and not self._is_listening(address):
                 self.remove_channel(address)
+
+    def _is_listening(self, address: ChannelAddress) -> bool:
+        """Whether somebody listens: a process of another PID namespace has no number here."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
+            try:
+                sock.connect(self.socket_path(address))
+            except (ConnectionRefusedError, FileNotFoundError):
+                return False
+            except OSError:
+                pass  # So many wait there, for instance.
+        return True
 
     def remove_channel(self, address: ChannelAddress) -> None:
         """Remove a channel's socket, if it is still there."""

@@ -739,7 +739,7 @@ class Service(service.BaseService):
                         self._leave_for_later(request)
                         return
                     answer = step.answer(result)
-            request.reply(*answer)
+            self._give(request, answer)
         except Exception as error:
             self._refuse(request, error)
         except asyncio.CancelledError:

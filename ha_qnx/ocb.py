@@ -56,10 +56,11 @@ class Ocbs:
             self._links[key] = _Link(pid, ocb)
         return ended
 
-    def leave(self, key: Key) -> List[Ocb]:
-        """A connection is closed; return what ends by it."""
+    def leave(self, key: Key, ocb: Optional[Ocb] = None) -> List[Ocb]:
+        """A connection is closed, if it has this OCB, or whichever; return what ends by it."""
         with self._lock:
-            return self._unlink(key)
+            link = self._links.get(key)
+            return self._unlink(key) if link is not None and ocb in (None, link.ocb) else []
 
     def leave_client(self, scoid: Optional[int] = None) -> List[Ocb]:
         """A client is gone, or all of them; return what ends by it."""

@@ -133,6 +133,8 @@ class Request:
         self.ocb = service.ocb_of(self)
         #: Whether an answer was given.
         self.is_answered = False
+        #: Whether the answer was an error.
+        self.is_refused = False
         #: Whether the client wants to be freed, because of a signal or a timeout. A long handler may look at it.
         self.is_unblocking = False
         #: Whether the handler has left the answer for LATER.
@@ -181,7 +183,9 @@ class Request:
 
         EBADF and ESRCH look to the client as if its server were lost.
         """
-        return self._answer(self._service.backend.MsgError, error)
+        is_answered = self._answer(self._service.backend.MsgError, error)
+        self.is_refused |= is_answered
+        return is_answered
 
     def _answer(self, call: Callable[..., int], *arguments: object) -> bool:
         service = self._service
@@ -624,12 +628,18 @@ class BaseService:
                     if result is LATER:
                         return self._leave_for_later(request)
                     answer = step.answer(result)
-            request.reply(*answer)
+            self._give(request, answer)
         except Exception as error:
             self._refuse(request, error)
         except BaseException:
             request.error(EIO)
             raise
+
+    def _give(self, request: Request, answer: Tuple[int, Optional[BytesLike]]) -> None:
+        """Give an answer; if the client was refused meanwhile, for it has given up, its descriptor never was."""
+        request.reply(*answer)
+        if request.is_refused and request.kind in (IO_CONNECT, IO_DUP):
+            self._close(self._ocbs.leave(self._key(request), request.ocb))
 
     def _refuse(self, request: Request, error: Exception) -> None:
         """Let the client have the errno of an exception."""
@@ -695,12 +705,15 @@ class BaseService:
     # Connections that come and go.
 
     def _enter(self, request: Request) -> Tuple[int, None]:
-        info = request.info
-        self._close(self._ocbs.enter((info.scoid, info.coid), info.pid, request.ocb))
+        self._close(self._ocbs.enter(self._key(request), request.info.pid, request.ocb))
         return EOK, None
 
     def _leave(self, request: Request) -> None:
-        self._close(self._ocbs.leave((request.info.scoid, request.info.coid)))
+        self._close(self._ocbs.leave(self._key(request)))
+
+    @staticmethod
+    def _key(request: Request) -> Tuple[int, int]:
+        return request.info.scoid, request.info.coid
 
     def _original(self, request: Request) -> Optional[Ocb]:
         """The OCB of the descriptor that a new one duplicates: the client's own, or that of its parent."""

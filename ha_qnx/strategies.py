@@ -370,9 +370,12 @@ def circuit_breaker(
 
 
 def _suspend(qnx: Backend, coid: int, seconds: float) -> None:
+    generation = qnx.counts.generation(coid)
+
     def enable() -> None:
         with contextlib.suppress(OSError):  # The connection is closed by now.
-            qnx.ha_connection_ctrl(coid, HA_RECOVERY_ENABLE)
+            if qnx.counts.generation(coid) == generation:  # Or another one has its number, which is none of ours.
+                qnx.ha_connection_ctrl(coid, HA_RECOVERY_ENABLE)
 
     qnx.ha_connection_ctrl(coid, HA_RECOVERY_SUSPEND)
     import logging  # Not above: it takes as long to import as all the rest.

@@ -13,6 +13,7 @@ from typing import Any, Callable, List
 
 import pytest
 from ha_qnx.conformance.waiting import eventually
+from ha_qnx.fallback import wire
 from ha_qnx.fallback.runtime import (
     ChannelAddress,
     Runtime,
@@ -21,6 +22,7 @@ from ha_qnx.fallback.runtime import (
     is_ending,
     is_zombie,
     leads_upwards,
+    names_in,
     plain_name,
     wire_directory,
 )
@@ -214,6 +216,56 @@ def test_the_sockets_of_dead_processes_are_removed() -> None:
         sock.close()
     runtime.remove_stale_channels()
     assert runtime.channels() == [ADDRESS]
+
+
+def test_a_socket_at_which_somebody_listens_stays() -> None:
+    """A process of another PID namespace seems not to exist, and is alive."""
+    runtime = Runtime()
+    address = ChannelAddress(999_999_999, 1, "0" * 16)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(runtime.socket_path(address))
+        listener.listen()
+        runtime.remove_stale_channels()
+        assert runtime.channels() == [address]
+    runtime.remove_stale_channels()
+    assert runtime.channels() == []
+
+
+def test_a_name_whose_file_was_removed_is_not_taken_from_its_successor(runtime_directory: pathlib.Path) -> None:
+    """Who gives a name up removes his own file and no other."""
+    runtime = Runtime()
+    first = runtime.claim_name("name", ChannelAddress(os.getpid(), 1, "a" * 16))
+    (runtime_directory / f"wire-{wire.VERSION}" / "names" / "name").unlink()
+    successor = ChannelAddress(os.getpid(), 2, "b" * 16)
+    second = runtime.claim_name("name", successor)
+    first.release()
+    assert runtime.find_name("name") == successor
+    second.release()
+    with pytest.raises(FileNotFoundError):
+        runtime.find_name("name")
+
+
+@pytest.mark.parametrize("name", ["a" * 200 + ".", "a" * 400 + ".", "a" * 199 + "/."], ids=len)
+def test_a_name_may_end_with_a_dot_anywhere(name: str) -> None:
+    """Cut into pieces, its last one is no directory."""
+    runtime = Runtime()
+    address = ChannelAddress(os.getpid(), 1, "a" * 16)
+    claim = runtime.claim_name(name, address)
+    assert runtime.find_name(name) == address
+    room = os.path.join(runtime.path, f"wire-{wire.VERSION}", "names")
+    assert list(names_in(room)) == [(name, address)]
+    claim.release()
+
+
+@pytest.mark.parametrize("room", ["", "channels", "names", "paths"])
+def test_a_room_that_others_can_write_to_is_refused(runtime_directory: pathlib.Path, room: str) -> None:
+    """Like the directory itself."""
+    Runtime()
+    unsafe = runtime_directory / f"wire-{wire.VERSION}" / room
+    unsafe.chmod(0o777)
+    with pytest.raises(UnsafeDirectoryError, match="others may write") as raised:
+        Runtime()
+    assert pathlib.Path(raised.value.filename) == unsafe
 
 
 def test_a_long_path_is_no_obstacle_where_the_host_can_shorten_it(

@@ -405,6 +405,35 @@ def test_a_wish_to_be_freed_that_came_before_later_is_not_forgotten() -> None:
         timed_send(connection.coid, b"x")
 
 
+@pytest.mark.parametrize("gives_up", [True, False])
+def test_an_open_that_was_given_up_leaves_nothing(gives_up: bool) -> None:
+    """``closed`` is called at once for what ``opened`` has made, though the client stays and has other connections."""
+    service = Recording()
+    opening, closed = threading.Event(), threading.Event()
+
+    def opened(request: Request) -> None:
+        if request.path:
+            opening.set()
+            if gives_up:
+                eventually(lambda: request.is_refused, "the client to give up")
+            request.ocb.data = "made"
+
+    service.opened = opened  # type: ignore[method-assign]
+    service.closed = lambda ocb: ocb.data and closed.set()  # type: ignore[method-assign]
+    service._flags = ha_qnx.RESMGR_FLAG_DIR
+    with service.running(threads=2), connect(PATH, recover=None):
+        if gives_up:
+            ha_qnx.TimerTimeout(ha_qnx.NTO_TIMEOUT_REPLY, 20_000_000)
+            with fails_with(ETIMEDOUT):
+                ha_qnx.open(f"{PATH}/below", os.O_RDWR)
+            assert closed.wait(DEADLINE)
+        else:
+            fd = ha_qnx.open(f"{PATH}/below", os.O_RDWR)
+            assert not closed.is_set()
+            ha_qnx.close(fd)
+            assert closed.wait(DEADLINE)
+
+
 # Opening and closing.
 
 

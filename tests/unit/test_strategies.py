@@ -568,6 +568,43 @@ def test_a_closed_connection_does_not_disturb_a_circuit_breaker() -> None:
     eventually(lambda: not [t for t in threading.enumerate() if isinstance(t, threading.Timer)], "the timer")
 
 
+def test_the_end_of_a_suspension_does_not_concern_another_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has got the number meanwhile is suspended by its owner, and stays so."""
+    ends: List[Callable[[], None]] = []
+
+    class Timer:
+        daemon = False
+
+        def __init__(self, _seconds: float, end: Callable[[], None]) -> None:
+            ends.append(end)
+
+        def start(self) -> None:
+            pass
+
+    monkeypatch.setattr(strategies.threading, "Timer", Timer)
+    monkeypatch.setattr("ha_qnx.connection._FIRST", 300)  # A number that nobody takes meanwhile.
+    with Named("one").running():
+        first = connect("one", recover=strategies.circuit_breaker(strategies.reopen_name("one"), 1, 0.01))
+    with first, fails_with(EBADF):
+        first.send(b"x")
+    calls: List[int] = []
+
+    def recover(coid: int, _handle: Any) -> int:
+        calls.append(coid)
+        return -1
+
+    with Named("one").running():
+        second = connect("one", recover=recover)
+    with second:
+        assert second.coid == first.coid
+        ha_qnx.ha_connection_ctrl(second.coid, ha_qnx.HA_RECOVERY_SUSPEND)
+        (end,) = ends
+        end()
+        with fails_with(EBADF):
+            second.send(b"x")
+    assert calls == []
+
+
 # Other people's decorators.
 
 

@@ -794,6 +794,32 @@ def exchange(raw_server: RawServer, answer: Callable[[int, int], None], room: in
     return outcome[0], reply
 
 
+def test_what_follows_a_lost_message_does_not_go_out(raw_server: RawServer) -> None:
+    """A dying server closes its lanes before its trunk: a message on a new lane was not lost with it (B168)."""
+    kernel = SocketKernel()
+    coid = kernel.ConnectAttach(0, os.getpid(), 77)
+    outcomes: List[Any] = []
+
+    def send() -> None:
+        for _message in range(2):
+            with pytest.raises(OSError) as raised:  # noqa: PT011  # the errno is looked at
+                kernel.MsgSend(coid, b"message")
+            outcomes.append(raised.value.errno)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    lane = raw_server.accept()
+    assert os.read(lane[0], 4096).endswith(b"message")
+    for fd in lane:
+        os.close(fd)
+    eventually(lambda: outcomes, "the message to be lost")
+    host.wait_readable(raw_server.trunk.fileno(), time.monotonic() + DEADLINE, False)
+    raw_server.trunk.close()
+    thread.join(DEADLINE)
+    kernel.ConnectDetach(coid)
+    assert outcomes == [ESRCH, EBADF]
+
+
 def frames(*parts: bytes) -> Callable[[int, int], None]:
     """An answer of these bytes, each written by itself."""
 

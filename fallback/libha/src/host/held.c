@@ -38,7 +38,10 @@ int held_path(char path[PATH_MAX], const char *room, const char *name, size_t le
             file[used++] = *c;
         }
     }
-    strcpy(file + used, end);
+    if (piece == 1 && used > 1 && file[used - 1] == '.' && !*end)
+        strcpy(file + used - 1, "%2E"); /* Or it would be the directory itself. */
+    else
+        strcpy(file + used, end);
     return runtime_entry(path, room, file, make);
 }
 

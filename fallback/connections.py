@@ -534,7 +534,8 @@ class Connection:
     def dead_copy(self) -> "Connection":
         """What a forked child has under the number of a connection that was dead before (D13)."""
         copy = Connection(self.trunk, self.flags)
-        copy.coid, copy.cookie, copy.detached, copy.idle = self.coid, self.cookie, True, _NoMoreLanes(copy)
+        copy.coid, copy.cookie, copy.detached = self.coid, self.cookie, True
+        copy.idle, copy._idle_windows = _NoMoreLanes(copy), _NoMoreLanes(copy)
         return copy
 
 

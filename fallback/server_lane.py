@@ -184,7 +184,7 @@ class ServerLane:
         # Whether its messages can be received without the lock at all, and whether the next one can; how much there is
         # to be done for the answer, and for that of a message of which nothing is known yet.
         self.is_pipe = host.is_pipe(self.read_fd)
-        is_ready = window is None or window.view is not None
+        is_ready = host.is_pipe(self.write_fd) and (window is None or window.view is not None)
         self.is_plain = self.idle = is_ready and self.is_pipe and host.news_goes_to_one()
         # The most room for a reply without a window; there is no such message where there is one.
         self.inline_room = wire.INLINE_ROOM if window is None else -1

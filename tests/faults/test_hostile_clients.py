@@ -85,6 +85,24 @@ def test_a_socket_whose_owner_lets_it_block(start_victim: StartVictim, which: in
     assert victim.serves()
 
 
+def test_a_lane_that_is_half_a_socket(victim: Victim) -> None:
+    """Messages come by a pipe, and the socket for the answers blocks."""
+    with victim.attack() as attacker, pipe() as (server_read, write):
+        attacker.greet()
+        near, far = socket.socketpair()
+        with near, far:
+            attacker.send(lane_frame(), [server_read, far.fileno()])
+            assert victim.serves()
+            far.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    far.send(bytes(4096))
+            far.setblocking(True)
+            os.write(write, message(b"x", room=1))
+            assert victim.serves()
+            assert victim.serves_a_new_client()
+
+
 def test_a_pulse_socket_whose_owner_lets_it_block(victim: Victim) -> None:
     """The same for pulses."""
     with victim.attack() as attacker:
@@ -251,7 +269,12 @@ def test_pulses_of_clients_that_have_left(victim: Victim) -> None:
                     while True:
                         os.write(write, frames)
                 os.close(write)
-    assert victim.serves()
+    with victim.attack() as urgent:  # Or it would be received behind all of them.
+        urgent.greet()
+        lane = urgent.lane()
+        lane.send(message(b"urgent", room=6, priority=200))
+        assert lane.answer().data == b"urgent"
+        lane.close()
     assert victim.memory - before < 80_000_000
 
 

@@ -418,8 +418,12 @@ def test_an_open_that_was_given_up_leaves_nothing(gives_up: bool) -> None:
                 eventually(lambda: request.is_refused, "the client to give up")
             request.ocb.data = "made"
 
+    def note(ocb: Any) -> None:
+        if ocb.data:
+            closed.set()
+
     service.opened = opened  # type: ignore[method-assign]
-    service.closed = lambda ocb: ocb.data and closed.set()  # type: ignore[method-assign]
+    service.closed = note  # type: ignore[method-assign]
     service._flags = ha_qnx.RESMGR_FLAG_DIR
     with service.running(threads=2), connect(PATH, recover=None):
         if gives_up:

@@ -581,7 +581,7 @@ def test_the_end_of_a_suspension_does_not_concern_another_connection(monkeypatch
         def start(self) -> None:
             pass
 
-    monkeypatch.setattr(strategies.threading, "Timer", Timer)
+    monkeypatch.setattr(threading, "Timer", Timer)
     monkeypatch.setattr("ha_qnx.connection._FIRST", 300)  # A number that nobody takes meanwhile.
     with Named("one").running():
         first = connect("one", recover=strategies.circuit_breaker(strategies.reopen_name("one"), 1, 0.01))

@@ -260,7 +260,7 @@ MUTANTS = (
         "EBADF for ESRCH",
         "lost",
         EXCHANGE,
-        "number = EBADF if self._connection.detached else self._connection.trunk.lost_message(self._comes_late)",
+        "number = EBADF if self._connection.detached else self._connection.trunk.lost_message(self.comes_late)",
         "number = EBADF",
     ),
     Mutant(

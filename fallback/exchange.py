@@ -41,8 +41,10 @@ def exchange(
     size, room = sum(map(len, sources)), sum(map(len, sinks))
     window = 0 if size <= wire.INLINE_SEND and room <= wire.INLINE_ROOM else wire.reply_area(size) + room
     kind = _message_kind(timeout)
+    comes_late = connection.trunk.has_lost_message
     lane = connection.lane(window, _lane_deadline(timeout), thread)
     attempt = Exchange(connection, lane, thread, sinks, size)
+    attempt.comes_late = comes_late
     attempt.post(sources, kind)
     thread.sends_on = lane
     try:
@@ -119,7 +121,8 @@ class Exchange:
         self._received = False
         self._unblock_reason = 0
         self._lane_is_back = False
-        self._comes_late = connection.trunk.has_lost_message
+        # Whether another message was lost before this one was sent.
+        self.comes_late = False
 
     def post(self, sources: Buffers, kind: int) -> None:
         """Send the message.
@@ -202,7 +205,7 @@ class Exchange:
                 self._connection.discard(self._lane)
                 break
             if count == 0:
-                number = EBADF if self._connection.detached else self._connection.trunk.lost_message(self._comes_late)
+                number = EBADF if self._connection.detached else self._connection.trunk.lost_message(self.comes_late)
                 outcome = (number, 0)
                 self._connection.discard(self._lane)
                 break

@@ -15,7 +15,8 @@ from ha_qnx import NTO_COF_NOSHARE, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND, backend
 
 from .attacker import DEADLINE, Attacker
 
-#: Answers every message with its own bytes. "free N" has it take descriptors until N are left, until it gets SIGUSR1.
+#: Answers every message with its own bytes, "long" with many, and "info" after a look at it. "free N" has it take
+#: descriptors until N are left, until it gets SIGUSR1.
 SERVER = """
 import os, resource, signal, sys, threading
 import ha_qnx
@@ -39,8 +40,11 @@ def serve():
                 except OSError:
                     for _ in range(int(bytes(buffer[5 : info.msglen]))):
                         os.close(own.pop())
+            if buffer.startswith(b"info"):
+                qnx.MsgInfo(rcvid)
             if rcvid:
-                qnx.MsgReply(rcvid, 0, bytes(buffer[: info.msglen]))
+                answer = bytes(30_000) if buffer.startswith(b"long") else bytes(buffer[: info.msglen])
+                qnx.MsgReply(rcvid, 0, answer)
         except OSError as error:
             if error.errno not in (3, 4):
                 print("MsgReceive:", error, file=sys.stderr, flush=True)

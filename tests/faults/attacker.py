@@ -86,7 +86,8 @@ class Attacker:
 
     def greet(self) -> Tuple[int, int]:
         """Say HELLO; kind and scoid of what is answered. ConnectionError if that is the end of the trunk."""
-        self.send(HELLO)
+        with contextlib.suppress(BrokenPipeError):  # It is refused already, which is to be read.
+            self.send(HELLO)
         return self.welcome()
 
     def welcome(self) -> Tuple[int, int]:

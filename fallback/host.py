@@ -205,7 +205,7 @@ def passed_reader(fd: int) -> Callable[["bytearray | memoryview"], Optional[int]
         count: int = _libc.recv(fd, target, ctypes.c_size_t(len(buffer)), _AT_ONCE)
         if count >= 0:
             return count
-        return None if get_errno() in (errno.EAGAIN, errno.EWOULDBLOCK, EINTR) else 0
+        return 0 if is_gone(fd) else None
 
     return read_at_once
 
@@ -219,9 +219,7 @@ def passed_writer(fd: int) -> Callable[[bytes], int]:
         count: int = _libc.send(fd, data, ctypes.c_size_t(len(data)), _AT_ONCE)
         if count >= 0:
             return count
-        if get_errno() in (errno.EAGAIN, errno.EWOULDBLOCK, EINTR):
-            raise BlockingIOError(get_errno(), os.strerror(get_errno()))
-        raise BrokenPipeError(EPIPE, os.strerror(EPIPE))
+        raise failure(EPIPE if is_gone(fd) else errno.EAGAIN)
 
     return write_at_once
 

@@ -80,6 +80,7 @@ from .errors import failure
 from .iomessages import CONNECT, DUP, POSITION, SEEK, TRANSFER
 from .kernel import BytesLike, Name, StrPath
 from .ocb import Ocb, Ocbs
+from .relief import Relief
 from .strategies import is_path
 from .structures import ClientInfo, MessageInfo, Pulse
 from .supervision import Supervisor
@@ -233,6 +234,7 @@ class _Run:
         #: Whether that pulse came while all threads were busy: the first that is done has to answer it.
         self.owes_sign_of_life = False
         self.is_over = threading.Event()
+        self.relief = Relief()
         # SimpleQueue, because a signal handler may put into it whatever this thread was doing.
         self.stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -428,11 +430,11 @@ class BaseService:
         try:
             self._turn = threading.Lock() if threads == 1 else _NoTurn()
             crew = [
-                threading.Thread(target=self._receive, args=(run, place.chid), name=f"{self.name}-{n}", daemon=True)
+                threading.Thread(target=self._receive, args=(run, place), name=f"{self.name}-{n}", daemon=True)
                 for n in range(1, threads)
             ]
             pulses = threading.Thread(
-                target=self._receive_pulses, args=(run, place.chid), name=f"{self.name}-pulses", daemon=True
+                target=self._relieve, args=(run, place.chid), name=f"{self.name}-pulses", daemon=True
             )
             crew.append(pulses)
             for thread in crew:
@@ -444,7 +446,7 @@ class BaseService:
                 threading.Thread(
                     target=self._live, args=(run, place.own, run.supervisor.interval, self.backend), daemon=True
                 ).start()
-            self._receive(run, place.chid)
+            self._receive(run, place)
             self._finish(crew, time.monotonic() + grace)
         finally:
             run.stop()
@@ -490,6 +492,7 @@ class BaseService:
         """Wait for the end, then give up the name and wake who waits for messages: no work for a signal handler."""
         run.stop_requests.get()
         run.is_over.set()
+        run.relief.stop()
         run.supervisor.stopping()
         place.disappear()
         with contextlib.suppress(BlockingIOError):  # So many pulses wait that nobody sleeps.
@@ -515,8 +518,10 @@ class BaseService:
 
     # Receiving.
 
-    def _receive(self, run: _Run, chid: int) -> None:
+    def _receive(self, run: _Run, place: "_Place") -> None:
         buffer, receive = bytearray(_RECEIVE_ROOM), self.backend.MsgReceive
+        chid, relief = place.chid, run.relief
+        work = relief.join()
         try:
             while not run.is_stopping:
                 info = MessageInfo()
@@ -524,6 +529,9 @@ class BaseService:
                     rcvid = receive(chid, buffer, info)
                 except InterruptedError:
                     continue
+                work[0] += 1
+                if relief.is_asleep:
+                    relief.wake()
                 if rcvid:
                     head = bytes(buffer[: info.msglen])
                     with self._turn:
@@ -532,37 +540,49 @@ class BaseService:
                     self._sort_pulse(run, Pulse.from_buffer_copy(buffer))
                 if run.pulses:
                     self._take_pulses(run)
+                work[0] += 1
+                while relief.is_on:
+                    relief.wait_until_off(lambda code, value: self.backend.MsgSendPulse(place.own, -1, code, value))
+                    work[0] += 1
+                    self._take_pulses(run)
+                    work[0] += 1
                 if run.owes_sign_of_life:
                     run.owes_sign_of_life = False
                     self._tell(run.supervisor.alive)
         except BaseException as error:
-            if not run.is_stopping or not isinstance(error, OSError):  # At the end, the channel is gone.
-                run.failure = run.failure or error
-            run.stop()
+            self._end_receiving(run, error)
 
-    def _receive_pulses(self, run: _Run, chid: int) -> None:
-        """Take pulses while all threads are busy with messages: a thread that receives those comes first (B258)."""
-        pulse = Pulse()
+    def _relieve(self, run: _Run, chid: int) -> None:
+        """Take in pulses while all threads are at work for long: there is nobody else whom they could reach."""
+        relief, pulse = run.relief, Pulse()
         try:
-            while not run.is_stopping:
-                try:
-                    self.backend.MsgReceivePulse(chid, pulse)
-                except InterruptedError:
-                    continue
-                if run.is_sign_of_life(pulse):
-                    run.owes_sign_of_life = True  # It is for who answers messages to give.
-                    continue
-                self._sort_pulse(run, Pulse.from_buffer_copy(pulse))
-                self._take_pulses(run)
+            while relief.wait_until_needed():
+                while not run.is_stopping and not relief.is_called_off:
+                    with contextlib.suppress(InterruptedError):
+                        self.backend.MsgReceivePulse(chid, pulse)
+                        if run.is_sign_of_life(pulse):
+                            run.owes_sign_of_life = True  # It is for who answers messages to give.
+                        else:
+                            self._sort_pulse(run, Pulse.from_buffer_copy(pulse))
+                            self._take_pulses(run)
+                relief.end()
         except BaseException as error:
-            if not run.is_stopping or not isinstance(error, OSError):  # At the end, the channel is gone.
-                run.failure = run.failure or error
-            run.stop()
+            self._end_receiving(run, error)
+        finally:
+            relief.end()
+
+    @staticmethod
+    def _end_receiving(run: _Run, error: BaseException) -> None:
+        if not run.is_stopping or not isinstance(error, OSError):  # At the end, the channel is gone.
+            run.failure = run.failure or error
+        run.stop()
 
     def _sort_pulse(self, run: _Run, pulse: Pulse) -> None:
         """Deal at once with what cannot wait; the rest is for a moment at which handlers may run."""
         if pulse.code == PULSE_CODE_UNBLOCK:
             self._unblock_by(pulse)
+            return
+        if (pulse.code, pulse.value.sival_int) == run.relief.call_off:
             return
         if len(run.pulses) >= _PULSES_MAX:
             with self._turn:  # Let more of them wait where the kernel bounds them.

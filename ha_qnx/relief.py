@@ -18,8 +18,10 @@ _LONG = 0.01
 
 
 class Relief:
-    """Whether the threads that receive are relieved of the pulses. For a message nothing is done here, unless all were
-    idle before, or are relieved."""
+    """Whether the threads that receive are relieved of the pulses.
+
+    For a message nothing is done here, unless all were idle before, or are relieved.
+    """
 
     def __init__(self) -> None:
         #: Code and value of the pulse that ends it; nobody else knows it.

@@ -104,7 +104,7 @@ class Connection(int):
 
     @property
     def stats(self) -> Stats:
-        """Failures, recoveries, retransmissions: see the function ``stats``."""
+        """How often it was lost and recovered: see the function ``stats``."""
         return self._counts.of(self.coid)
 
     def ask(self, message: BytesLike, *, room: int = REPLY_ROOM, timeout: Optional[float] = None) -> bytes:
@@ -269,8 +269,8 @@ def stats(coid: int, backend: Optional[Backend] = None) -> Stats:
 
     Args:
         coid: the connection.
-        backend: whose connection it is, as ``ha_qnx.backend`` gives it. Without it, that of the connection if it is a
-            ``Connection``, else the default one.
+        backend: whose connection it is, as ``ha_qnx.backend`` gives it: each backend has numbers of its own. Without
+            it, that of the connection if this is a ``Connection``; a number alone is one of the default backend.
     """
     if backend is None and isinstance(coid, Connection):
         return coid.stats
@@ -359,6 +359,7 @@ def connect(
     try:
         if recover:
             qnx.ha_attach(connection.coid, recover, handle)
+            qnx.counts.leads_to(connection.coid, target)
             connection.limit(attempts, recoveries)
     except BaseException:
         connection.close()

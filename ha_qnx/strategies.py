@@ -84,7 +84,7 @@ def reopen(
     """Open the path again, for connections of ha_open."""
 
     def recover(coid: int, _handle: Any) -> int:
-        attempted()
+        attempted(path)
         return _use(backend).ha_reopen(coid, path, oflag, mode)
 
     return recover
@@ -98,7 +98,7 @@ def reopen_name(name: str, *, backend: Optional[Backend] = None) -> RecoveryFunc
     """
 
     def recover(coid: int, _handle: Any) -> int:
-        attempted()
+        attempted(name)
         server = find_server(name, backend=backend)
         return _use(backend).ha_ReConnectAttach(coid, server.nd, server.pid, server.chid, coid, NTO_COF_CLOEXEC)
 

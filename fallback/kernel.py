@@ -74,7 +74,7 @@ from ha_qnx.constants import (
     SYSMGR_COID,
     TIMER_ABSTIME,
 )
-from ha_qnx.errors import failure
+from ha_qnx.errors import failure, leads_upwards
 from ha_qnx.kernel import BytesLike, Kernel, Name, StrPath, Vector
 from ha_qnx.paths import refuse_names
 from ha_qnx.structures import ClientInfo, MessageInfo
@@ -86,7 +86,7 @@ from .exchange import Exchange, announce_copy, exchange, exchange_in_window
 from .numbers import Numbers, Slots
 from .opening import Opener
 from .paths import attach as attach_path
-from .runtime import ChannelAddress, Claim, Runtime, leads_upwards, plain_name, wire_directory
+from .runtime import ChannelAddress, Claim, Runtime, plain_name, wire_directory
 from .server_lane import IN_WINDOW, Client, Rcvids, ServerLane
 from .table import ConnectionTable, is_host_descriptor
 from .threads import Threads, Timeout

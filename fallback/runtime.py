@@ -17,6 +17,8 @@ import signal
 import stat
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
+from ha_qnx.errors import no_such_name
+
 from . import wire
 from .host import out_of_the_way
 
@@ -216,8 +218,7 @@ class Runtime:
 
     def no_such_name(self, name: str) -> FileNotFoundError:
         """What to raise about a name that nobody has."""
-        text = f"no server has this name in {self.path} (ha-qnx doctor tells more)"
-        return FileNotFoundError(errno.ENOENT, text, name)
+        return no_such_name(name, self.path)
 
     def still_has_name(self, address: ChannelAddress, name: str) -> bool:
         """Whether the process at an address has a name, though nobody listens there any more.
@@ -350,8 +351,3 @@ def plain_name(path: object) -> str:
     if not path or not parts or path.startswith("/") or "\0" in path:
         raise OSError(errno.EINVAL, "a name must be relative, and not empty", path)
     return "/".join(parts)
-
-
-def leads_upwards(name: str) -> bool:
-    """Whether a component of a plain name is ``..`` or ends so: nobody can have such a name (B290)."""
-    return any(part.endswith("..") for part in name.split("/"))

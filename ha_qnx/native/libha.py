@@ -29,7 +29,7 @@ from ..constants import (
 )
 from ..derived import Vocabulary
 from ..documenting import documented_by
-from ..errors import failure, not_recovered
+from ..errors import failure, naming, not_recovered
 from ..files import Files
 from ..kernel import StrPath
 from ..lifetimes import Lifetimes
@@ -212,7 +212,7 @@ class Native(ReturningErrors, Files, Lifetimes, NativeKernel, Vocabulary):
     ) -> int:
         haflags = attachment_flags(rfn, haflags)
         encoded, oflag, variadic_mode = open_arguments(path, oflag, mode)
-        with self._attaching(rfn, rhdl) as attached:
+        with naming(path), self._attaching(rfn, rhdl) as attached:
             fd = self._invoke(name, encoded, oflag, self._callback, attached.token, haflags, variadic_mode)
             return self._entered(fd, attached, path)
 
@@ -225,7 +225,7 @@ class Native(ReturningErrors, Files, Lifetimes, NativeKernel, Vocabulary):
     def _ha_creat(self, name: str, path: StrPath, mode: int, rfn: RecoveryFunction, rhdl: object, haflags: int) -> int:
         haflags = attachment_flags(rfn, haflags)
         encoded, _oflag, typed_mode = open_arguments(path, 0, mode)
-        with self._attaching(rfn, rhdl) as attached:
+        with naming(path), self._attaching(rfn, rhdl) as attached:
             fd = self._invoke(name, encoded, typed_mode.value, self._callback, attached.token, haflags)
             self._close_on_exec(fd)
             return self._entered(fd, attached, path)

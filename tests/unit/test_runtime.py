@@ -20,10 +20,11 @@ from ha_qnx.fallback.runtime import (
     directory_path,
     is_ending,
     is_zombie,
-    leads_upwards,
     plain_name,
     wire_directory,
 )
+
+from ha_qnx.errors import leads_upwards
 
 ADDRESS = ChannelAddress(os.getpid(), 1, "0123456789abcdef")
 

@@ -8,7 +8,6 @@ import ctypes
 import functools
 import itertools
 import os
-import socket
 import struct
 import time
 import weakref
@@ -83,6 +82,7 @@ from . import host, wire
 from .channels import Channel
 from .connections import Connection, Lane, forks_wait
 from .exchange import Exchange, announce_copy, exchange, exchange_in_window
+from .keeper import Keeper
 from .numbers import Numbers, Slots
 from .opening import Opener
 from .paths import attach as attach_path
@@ -154,6 +154,7 @@ class SocketKernel(Kernel):
         self._connections = self._table.entries
         self._claims: Dict[Name, Claim] = {}
         self._attached: Dict[int, Claim] = {}
+        self._keeper = Keeper()
         self._opener = Opener(self._table, self._paths, self._send)
 
     def _runtime(self) -> Runtime:
@@ -192,18 +193,15 @@ class SocketKernel(Kernel):
 
     def _open_channel(self, chid: int, flags: int) -> Channel:
         address = ChannelAddress(os.getpid(), chid, os.urandom(8).hex())
-        listener = None
+        listener = entry = None
         if not flags & NTO_CHF_PRIVATE:
             runtime = self._runtime()
+            runtime.enter()
             runtime.remove_stale_channels()
-            listener = host.socket_out_of_the_way(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            try:
-                listener.bind(runtime.socket_path(address))
-            except BaseException:
-                listener.close()
-                raise
+            listener, entry = runtime.listen(address)
         try:
-            return Channel(address, flags, listener, self._rcvids, self._scoids, self._threads)
+            look = self._look_after_entries
+            return Channel(address, flags, listener, entry, look, self._rcvids, self._scoids, self._threads)
         except BaseException:
             if listener is not None:
                 listener.close()
@@ -224,6 +222,15 @@ class SocketKernel(Kernel):
             channel.destroy()
             self._channels.release(chid)
         return 0
+
+    def _look_after_entries(self) -> None:
+        """See to it that others find the channels, names and paths of this process."""
+        if self._table.lock.acquire(blocking=False):
+            try:
+                claims = (*self._claims.values(), *self._attached.values())
+                self._keeper.look(self._runtime(), self._channels.entries.values(), claims)
+            finally:
+                self._table.lock.release()
 
     def _thread_ended(self, tid: int) -> None:
         for channel in list(self._channels.entries.values()):
@@ -691,6 +698,7 @@ class SocketKernel(Kernel):
         except ProcessLookupError:
             if runtime.still_has_name(address, plain):
                 raise  # It has destroyed the channel of its name.
+            runtime.remove_dead_name(plain, address)
             raise runtime.no_such_name(path) from None
         if os.environ.get("HA_QNX_GNS") == "1":
             self._opener.introduce(connection)
@@ -730,7 +738,9 @@ class SocketKernel(Kernel):
             if channel is None:
                 raise failure(EINVAL)
             id = next(number for number in itertools.count() if number not in self._attached)
-            paths = self._runtime().paths
+            runtime = self._runtime()
+            runtime.enter()
+            paths = runtime.paths
             self._attached[id] = attach_path(paths, plain.text, id, channel.address, file_type, flags)
             return id
 

@@ -51,6 +51,8 @@ PULSE_PIPE: Final = 1 << 20
 
 # The server's side.
 
+# So often, in seconds, a server that waits looks whether it can still be found in the runtime directory.
+LOOK_AGAIN: Final = 1.0
 # As deep as the host allows: it takes what it has for what is asked beyond that. libha: host/runtime.c.
 BACKLOG: Final = 2**31 - 1
 # Pulses in a channel's queue, a limit of memory: so many take 16 megabytes here, and 4 in libha. Those beyond them are

@@ -136,7 +136,8 @@ def server_of(kernel: Kernel, coid: int) -> Optional[int]:
     info = MessageInfo()
     with contextlib.suppress(OSError):
         if kernel.ConnectServerInfo(0, coid, info) == coid:
-            return info.pid
+            pid: int = info.pid
+            return pid
     return None
 
 

@@ -1,0 +1,41 @@
+"""Keeps what a process has in the runtime directory: somebody who cleans up may remove it under a living server.
+
+A server that waits looks now and then whether its channel, its names and its paths can still be found, and enters again
+what is gone. The host wakes it for that; where it cannot, nobody looks.
+"""
+
+import logging
+from typing import Callable, Iterable, Set
+
+from .channels import Channel
+from .runtime import Claim, Runtime
+
+_log = logging.getLogger("ha_qnx")
+
+
+class Keeper:
+    """Looks after the entries of one process."""
+
+    def __init__(self) -> None:
+        # What could not be entered again, and was said so.
+        self._reported: Set[str] = set()
+
+    def look(self, runtime: Runtime, channels: Iterable[Channel], claims: Iterable[Claim]) -> None:
+        """Enter again what is gone. The caller has the lock of the table."""
+        for channel in channels:
+            if channel.entry is not None and not runtime.has_channel(channel.address, channel.entry):
+                self._enter_again(runtime, f"channel {channel.address.chid}", channel.listen_again)
+        for claim in claims:
+            if not claim.is_there():
+                self._enter_again(runtime, str(claim), claim.enter_again)
+
+    def _enter_again(self, runtime: Runtime, what: str, enter: Callable[[Runtime], None]) -> None:
+        try:
+            enter(runtime)
+        except OSError as error:
+            if what not in self._reported:
+                self._reported.add(what)
+                _log.error("%s was removed from %s, and cannot be found: %s", what, runtime.path, error)
+        else:
+            self._reported.discard(what)
+            _log.warning("%s was removed from %s, and is there again", what, runtime.path)

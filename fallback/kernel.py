@@ -739,7 +739,7 @@ class SocketKernel(Kernel):
                 raise failure(EINVAL)
             id = next(number for number in itertools.count() if number not in self._attached)
             runtime = self._runtime()
-            runtime.enter()
+            runtime.keep()
             paths = runtime.paths
             self._attached[id] = attach_path(paths, plain.text, id, channel.address, file_type, flags)
             return id

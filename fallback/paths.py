@@ -109,7 +109,7 @@ def attach(
                 raise
 
             def again(runtime: Runtime) -> PathClaim:
-                runtime.enter()
+                runtime.keep()
                 return attach(room, path, id, address, file_type, flags, began)
 
             return PathClaim(out_of_the_way(fd), file, f"the path {path!r}", again)

@@ -133,9 +133,7 @@ class Claim:
 
     def is_there(self) -> bool:
         """Whether others find it. Somebody may have removed its file, and another server may have made one since."""
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.stat(self.file), os.fstat(self.fd))
-        return False
+        return _is_at(self.file, self.fd)
 
     def enter_again(self, runtime: "Runtime") -> None:
         """Make its file anew.
@@ -160,6 +158,20 @@ class Claim:
             os.close(self.fd)
 
 
+def _is_at(path: str, fd: int) -> bool:
+    """Whether what an open descriptor leads to is still at its path."""
+    with contextlib.suppress(OSError):
+        return fd >= 0 and os.path.samestat(os.stat(path), os.fstat(fd))
+    return False
+
+
+def _exchanged(before: int, fd: int) -> int:
+    """A descriptor of ours for another one that is of no use any more."""
+    if before >= 0:
+        os.close(before)
+    return out_of_the_way(fd)
+
+
 class Runtime:
     """The runtime directory, made and checked on first use."""
 
@@ -179,33 +191,22 @@ class Runtime:
             os.makedirs(directory, mode=0o700, exist_ok=True)
 
     def __del__(self) -> None:
-        self._close()
-
-    def _close(self) -> None:
         for fd in (getattr(self, "_directory_fd", -1), getattr(self, "_root_fd", -1)):
             if fd >= 0:
                 os.close(fd)
-        self._directory_fd = self._root_fd = -1
 
     def enter(self) -> None:
-        """Have the directory to make an entry in, though somebody may have removed it.
+        """Have the rooms to make an entry in, though somebody may have removed them."""
+        if not all(map(os.path.isdir, (self._channels, self._names, self.paths))):
+            self._make()
 
-        It is locked from then on, with what lies below it: systemd-tmpfiles leaves a locked directory alone.
-        """
-        if self._root_fd >= 0 and self._is_whole():
-            return
-        self._close()
-        self._make()
-        self._root_fd = out_of_the_way(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        with contextlib.suppress(OSError):
-            fcntl.flock(self._root_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-
-    def _is_whole(self) -> bool:
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.stat(self.path), os.fstat(self._root_fd)) and all(
-                os.path.isdir(room) for room in (self._channels, self._names, self.paths)
-            )
-        return False
+    def keep(self) -> None:
+        """Have the directory locked as long as this process lives: systemd-tmpfiles leaves alone what lies below."""
+        self.enter()
+        if not _is_at(self.path, self._root_fd):
+            self._root_fd = _exchanged(self._root_fd, os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._root_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def socket_path(self, address: ChannelAddress) -> str:
         """The path to bind or connect, within what the host allows for the path of a socket.
@@ -218,8 +219,8 @@ class Runtime:
             return path
         if not os.path.isdir("/proc/self/fd"):
             raise OSError(errno.ENAMETOOLONG, "the runtime directory's path is too long: set HA_QNX_RUNTIME", path)
-        if self._directory_fd < 0:
-            self._directory_fd = out_of_the_way(os.open(self._channels, os.O_RDONLY | os.O_CLOEXEC))
+        if not _is_at(self._channels, self._directory_fd):
+            self._directory_fd = _exchanged(self._directory_fd, os.open(self._channels, os.O_RDONLY | os.O_CLOEXEC))
         return f"/proc/self/fd/{self._directory_fd}/{address}"
 
     def listen(self, address: ChannelAddress) -> Tuple[socket.socket, os.stat_result]:
@@ -265,7 +266,7 @@ class Runtime:
             FileExistsError: a live server has it.
             OSError: ENAMETOOLONG and what else open can say.
         """
-        self.enter()
+        self.keep()
         file = place_in(self._names, name.encode())
         for fd in _open_until_linked(file):
             try:

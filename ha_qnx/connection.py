@@ -59,7 +59,14 @@ _FIRST = 3
 
 
 class Connection(int):
-    """A connection that is closed once: a coid, which every call takes, with methods."""
+    """A connection that is closed once: a coid, which every call takes, with methods.
+
+    Its number is nothing to wait for: on a host, select and poll say of it at once that it is ready, while epoll, and
+    so asyncio's add_reader, refuses it. A server tells its clients by a pulse.
+
+    Attributes:
+        target: the name or the path that it leads to, if that is known.
+    """
 
     _qnx: Optional[Backend] = None  # None: not open, no longer, or not yet.
     _counts: Counts

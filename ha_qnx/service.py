@@ -117,26 +117,30 @@ class _Later:
 #: What a handler returns that leaves the answer to ``Request.reply`` or ``Request.error``, now or from another thread.
 LATER = _Later()
 
-Answer = Union[None, int, BytesLike, Tuple[int, BytesLike]]
+Answer = Union[None, int, BytesLike, Tuple[int, BytesLike], _Later]
 
 
 class Request:
-    """A message that waits for its answer."""
+    """A message that waits for its answer.
+
+    Attributes:
+        rcvid: by which MsgReply, MsgRead and MsgWrite know it.
+        info: who sent it, and how: pid, tid, scoid, coid, priority, and the lengths.
+        kind: what kind of message it is: IO_READ and the like, or what the client's message begins with.
+        ocb: what the server keeps for the connection that it came by.
+        is_answered: whether an answer was given.
+        is_unblocking: whether the client wants to be freed, because of a signal or a timeout. A long handler may look.
+        is_later: whether the handler has left the answer for LATER.
+    """
 
     def __init__(self, service: "BaseService", rcvid: int, info: MessageInfo, head: bytes) -> None:
         self.rcvid = rcvid
-        #: Who sent it, and how: pid, tid, scoid, coid, priority, and the lengths.
         self.info = info
-        #: What kind of message it is: IO_READ and the like, or what the client's message begins with.
         is_typed = len(head) >= 2 and service.takes_io
         self.kind = int.from_bytes(head[:2], sys.byteorder) if is_typed else IO_MAX + 1
-        #: What the server keeps for the connection that it came by.
         self.ocb = service.ocb_of(self)
-        #: Whether an answer was given.
         self.is_answered = False
-        #: Whether the client wants to be freed, because of a signal or a timeout. A long handler may look at it.
         self.is_unblocking = False
-        #: Whether the handler has left the answer for LATER.
         self.is_later = False
         self._service = service
         self._data: Optional[bytes] = head if info.srcmsglen <= len(head) else None
@@ -340,14 +344,14 @@ class BaseService:
 
     # What a subclass overrides. (In an aio.Service, each may be a coroutine function.)
 
-    def message(self, request: Request) -> Answer:
+    def message(self, request: Request) -> Union[Answer, Awaitable[Answer]]:
         """Answer a message that is no I/O message: by a status, bytes, both, or None; or return LATER.
 
         Bytes alone have their number for a status, as with _IO_READ: ``Connection.ask`` returns just them.
         """
         raise failure(ENOSYS)
 
-    def read(self, request: Request, nbytes: int) -> BytesLike:
+    def read(self, request: Request, nbytes: int) -> Union[BytesLike, Awaitable[BytesLike]]:
         """Answer a read of up to ``nbytes`` bytes from ``request.ocb.offset`` on; b"" is the end of the file."""
         raise failure(ENOSYS)
 
@@ -359,7 +363,7 @@ class BaseService:
         """How long the file is: for seeking relative to its end."""
         raise failure(EINVAL)
 
-    def io(self, request: Request) -> Answer:
+    def io(self, request: Request) -> Union[Answer, Awaitable[Answer]]:
         """Answer any other I/O message, such as _IO_STAT: ``request.kind`` tells."""
         raise failure(ENOSYS)
 

@@ -25,38 +25,45 @@ class Stats(NamedTuple):
     """What has happened to a connection since it was made HA-aware: the same on each backend.
 
     What a library in C does not tell is not counted: how many calls were waiting, and were made again.
+
+    Attributes:
+        failures: how often its recovery function was called: once for each loss, however many threads had a message
+            under way; and once more for each call that was made after it had failed.
+        recoveries: how often that brought the connection back.
+        recovery_time: seconds spent in the recovery function.
     """
 
-    #: How often its recovery function was called: once for each loss, however many threads had a message under way; and
-    #: once more for each call that was made after it had failed.
     failures: int = 0
-    #: How often that brought the connection back.
     recoveries: int = 0
-    #: Seconds spent in the recovery function.
     recovery_time: float = 0.0
 
 
 class RecoveryEvent(NamedTuple):
-    """One call of a recovery function, as the callbacks of ``on_event`` get it: the same on each backend."""
+    """One call of a recovery function, as the callbacks of ``on_event`` get it: the same on each backend.
+
+    Attributes:
+        coid: the connection.
+        attempts: how often the strategy tried; 1 for a function that does not say.
+        duration: how many seconds it took.
+        recovered: whether the connection is back. If not, the caller got an error.
+        error: what the function raised, if it did.
+        backend: the name of the backend, since another one can have a connection of this number, too.
+        target: the name or the path that the connection was made to, else what a strategy of this package has looked
+            for; None if neither is known.
+        time: when the recovery began, in seconds as time.time() gives them.
+        old_pid: the process whose server was lost; None if that cannot be told.
+        new_pid: the process whose server it is now, if the connection is back.
+    """
 
     coid: int
-    #: How often the strategy tried; 1 for a function that does not say.
     attempts: int
-    #: Seconds.
     duration: float
-    #: Whether the connection is back. If not, the caller got an error.
     recovered: bool
-    #: What the function raised, if it did.
     error: Optional[BaseException] = None
-    #: The name of the backend, since another one can have a connection of this number, too.
     backend: str = ""
-    #: The name or the path that the connection was made to, else what a strategy of this package has looked for.
     target: Optional[str] = None
-    #: When the recovery began, in seconds as time.time() gives them.
     time: float = 0.0
-    #: The process whose server was lost.
     old_pid: Optional[int] = None
-    #: The process whose server it is now, if the connection is back.
     new_pid: Optional[int] = None
 
     def __str__(self) -> str:

@@ -1,5 +1,6 @@
 """Connections as objects."""
 
+import array
 import contextlib
 import copy
 import gc
@@ -21,6 +22,7 @@ from ha_qnx.conformance.waiting import DEADLINE, Task
 import ha_qnx
 from ha_qnx import strategies
 from ha_qnx.connection import ATTEMPTS, Connection, connect
+from ha_qnx.kernel import BytesLike
 from ha_qnx.service import LATER, Ocb, Request, Service
 
 pytestmark = pytest.mark.usefixtures("shared_directory")
@@ -245,6 +247,19 @@ def test_send_into_fills_a_buffer(echo: Echo) -> None:
     with connect("thermostat") as thermostat:
         assert thermostat.send_into(b"abc", reply) == 3
     assert reply == b"<abc>..."
+
+
+def test_a_str_is_no_message(echo: Echo) -> None:
+    """A type checker says so, or it would complain that nothing is ignored here; and there is a TypeError."""
+    with connect("thermostat") as thermostat:
+        with pytest.raises(TypeError):
+            thermostat.ask("text")  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            thermostat.send("text")  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            ha_qnx.MsgSend(thermostat, "text")  # type: ignore[arg-type]
+        buffers: List[BytesLike] = [b"<", bytearray(b"<"), memoryview(b"<"), array.array("b", b"<")]
+        assert [thermostat.ask(buffer)[:1] for buffer in buffers] == [b"<"] * 4
 
 
 def test_pulse_sends_a_pulse(echo: Echo) -> None:

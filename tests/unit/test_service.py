@@ -407,6 +407,14 @@ def test_pulses_of_one_thread_keep_their_order() -> None:
     assert [entry[2] for entry in service.seen if entry[0] == "pulse"] == list(range(count))
 
 
+def test_a_handler_that_returns_a_str_is_told_to_encode_it(server: Recording, caplog: pytest.LogCaptureFixture) -> None:
+    """In the log; the client gets EIO."""
+    server.answer = lambda request: "text"
+    with connect(NAME, recover=None) as connection, fails_with(EIO):
+        connection.ask(b"x")
+    assert "encode it" in caplog.text
+
+
 def test_a_service_can_be_told_that_nothing_is_an_io_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that begins like one, as some of protobuf do, is the handler's then."""
     service = Recording()

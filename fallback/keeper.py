@@ -4,13 +4,10 @@ A server that waits looks now and then whether its channel, its names and its pa
 what is gone. The host wakes it for that; where it cannot, nobody looks.
 """
 
-import logging
 from typing import Callable, Iterable, Set
 
 from .channels import Channel
 from .runtime import Claim, Runtime
-
-_log = logging.getLogger("ha_qnx")
 
 
 class Keeper:
@@ -30,12 +27,15 @@ class Keeper:
                 self._enter_again(runtime, str(claim), claim.enter_again)
 
     def _enter_again(self, runtime: Runtime, what: str, enter: Callable[[Runtime], None]) -> None:
+        import logging  # Not above: it takes as long to import as all the rest.
+
+        log = logging.getLogger("ha_qnx")
         try:
             enter(runtime)
         except OSError as error:
             if what not in self._reported:
                 self._reported.add(what)
-                _log.error("%s was removed from %s, and cannot be found: %s", what, runtime.path, error)
+                log.error("%s was removed from %s, and cannot be found: %s", what, runtime.path, error)
         else:
             self._reported.discard(what)
-            _log.warning("%s was removed from %s, and is there again", what, runtime.path)
+            log.warning("%s was removed from %s, and is there again", what, runtime.path)

@@ -6,7 +6,6 @@ not, when the caller gets an error. What can be asked for is ``ha_qnx.stats``.
 """
 
 import contextlib
-import datetime
 import itertools
 import os
 import sys
@@ -69,7 +68,7 @@ class RecoveryEvent(NamedTuple):
     def __str__(self) -> str:
         target = "" if self.target is None else f" to {self.target!r}"
         server = "server" if self.old_pid is None else f"server {self.old_pid}"
-        began = datetime.datetime.fromtimestamp(self.time).isoformat(" ", "milliseconds")
+        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time)) + f".{int(self.time % 1 * 1000):03}"
         attempts = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         outcome = "recovered" if self.recovered else "not recovered"
         if self.recovered and self.new_pid is not None:

@@ -154,7 +154,7 @@ class SocketKernel(Kernel):
         self._connections = self._table.entries
         self._claims: Dict[Name, Claim] = {}
         self._attached: Dict[int, Claim] = {}
-        self._keeper = Keeper()
+        self._keeper = Keeper(self._runtime, self._table.lock, self._channel_by_id, (self._claims, self._attached))
         self._opener = Opener(self._table, self._paths, self._send)
 
     def _runtime(self) -> Runtime:
@@ -200,7 +200,7 @@ class SocketKernel(Kernel):
             runtime.remove_stale_channels()
             listener, entry = runtime.listen(address)
         try:
-            look = self._look_after_entries
+            look = self._keeper.look
             return Channel(address, flags, listener, entry, look, self._rcvids, self._scoids, self._threads)
         except BaseException:
             if listener is not None:
@@ -222,15 +222,6 @@ class SocketKernel(Kernel):
             channel.destroy()
             self._channels.release(chid)
         return 0
-
-    def _look_after_entries(self) -> None:
-        """See to it that others find the channels, names and paths of this process."""
-        if self._table.lock.acquire(blocking=False):
-            try:
-                claims = (*self._claims.values(), *self._attached.values())
-                self._keeper.look(self._runtime(), self._channels.entries.values(), claims)
-            finally:
-                self._table.lock.release()
 
     def _thread_ended(self, tid: int) -> None:
         for channel in list(self._channels.entries.values()):
@@ -438,7 +429,7 @@ class SocketKernel(Kernel):
         """Go on with an exchange that turned out to be unusual after its message was sent."""
         thread = self._local.thread
         with memoryview(rmsg) as sink:
-            started = Exchange(connection, lane, thread, [sink], len(smsg))
+            started = Exchange(connection, lane, thread, [sink], memoryview(smsg).nbytes)
             try:
                 number, status = started.complete(None, count, raised)
             finally:

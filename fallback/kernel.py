@@ -407,7 +407,7 @@ class SocketKernel(Kernel):
                 connection.discard(lane)
             raise
 
-    def _send_large(self, coid: int, smsg: BytesLike, rmsg: BytesLike) -> int:
+    def _send_large(self, coid: int, smsg: "bytes | memoryview", rmsg: "bytearray | memoryview") -> int:
         """MsgSend of what needs a window, when nothing is armed."""
         connection = self._connection(as_int("coid", coid))
         try:

@@ -406,4 +406,4 @@ def test_a_message_that_gets_through_costs_nothing(start_program: Callable[..., 
             threading.setprofile(None)
     assert called == []
     assert events == []
-    assert "self._counts." in inspect.getsource(Attachment.recover)
+    assert "self._counts." in inspect.getsource(Attachment._recover)

@@ -19,6 +19,7 @@ from .api import Backend, RecoveryFunction
 from .buffers import as_seconds, check_callable, integer
 from .constants import (
     HA_RECOVERY_ENABLE,
+    HA_RECOVERY_RESET_ICOUNT,
     HA_RECOVERY_SUSPEND,
     NTO_COF_CLOEXEC,
     NTO_COF_DEAD,
@@ -31,6 +32,7 @@ from .errors import naming
 from .files import OpenMode, RawFile
 from .kernel import BytesLike, StrPath
 from .strategies import (
+    ATTEMPTS,
     LAST_TRY,
     NO_SERVER,
     check_limits,
@@ -51,9 +53,6 @@ _C = TypeVar("_C", bound="Connection")
 #: The room for a reply whose size nobody named.
 REPLY_ROOM = 4096
 
-#: How many servers in a row may be lost with one message in hand before ``connect`` takes the message for the reason.
-ATTEMPTS = 5
-
 # The lowest number that a connection to a name takes: those below are standard input, output and error.
 _FIRST = 3
 
@@ -72,6 +71,9 @@ class Connection(int):
     _counts: Counts
     _is_ours = True  # Whether it is this object's to close.
     target: Optional[str] = None
+    # How many servers one message may cost, if that alone is limited; and whether nothing is recovered at all.
+    _attempts = 0
+    _is_suspended = False
 
     def __new__(cls: Type[_C], coid: int, backend: Optional[Backend] = None, *, target: Optional[StrPath] = None) -> _C:
         """Take over a connection that exists; it is this object's to close.
@@ -133,9 +135,12 @@ class Connection(int):
             ValueError: the connection is closed, or the time is NaN or negative.
         """
         qnx = self._qnx
-        if timeout is None and qnx is not None:
-            return ask(qnx, self, message, room)
-        return within(self.backend, timeout, ask, self.backend, self.coid, message, room)
+        try:
+            if timeout is None and qnx is not None:
+                return ask(qnx, self, message, room)
+            return within(self.backend, timeout, ask, self.backend, self.coid, message, room)
+        except OSError as error:
+            raise self._explained(error) from error.__cause__
 
     def send(self, message: BytesLike, size: int = 0, *, timeout: Optional[float] = None) -> Tuple[int, bytes]:
         """Send a message; the status and the reply.
@@ -151,16 +156,40 @@ class Connection(int):
             ValueError: the connection is closed, or a number is negative or NaN.
         """
         qnx = self._qnx
-        if timeout is None and qnx is not None:
-            return send(qnx, self, message, size)
-        return within(self.backend, timeout, send, self.backend, self.coid, message, size)
+        try:
+            if timeout is None and qnx is not None:
+                return send(qnx, self, message, size)
+            return within(self.backend, timeout, send, self.backend, self.coid, message, size)
+        except OSError as error:
+            raise self._explained(error) from error.__cause__
 
     def send_into(self, message: BytesLike, reply: Optional[BytesLike], *, timeout: Optional[float] = None) -> int:
         """Send a message and receive the reply into a buffer; the status. The rest is as in ``send``."""
         qnx = self._qnx
-        if timeout is None and qnx is not None:
-            return qnx.MsgSend(self, message, reply)
-        return within(self.backend, timeout, self.backend.MsgSend, self.coid, message, reply)
+        try:
+            if timeout is None and qnx is not None:
+                return qnx.MsgSend(self, message, reply)
+            return within(self.backend, timeout, self.backend.MsgSend, self.coid, message, reply)
+        except OSError as error:
+            raise self._explained(error) from error.__cause__
+
+    def _explained(self, error: OSError) -> OSError:
+        """The error of a message, which says so if that has cost too many servers; the next message begins anew."""
+        attempts, qnx = self._attempts, self._qnx
+        if (
+            attempts < 1
+            or qnx is None
+            or self._is_suspended
+            or error.errno not in (EBADF, ESRCH)
+            or error.__cause__ is not None
+            or not qnx.counts.is_back(self.coid)
+        ):
+            return error
+        with contextlib.suppress(OSError):
+            qnx.ha_connection_ctrl(self.coid, HA_RECOVERY_RESET_ICOUNT)
+        server = "the server" if self.target is None else f"the server of {self.target!r}"
+        text = f"{server} was lost, as were {attempts} before it with this message in hand: it is not sent again"
+        return OSError(error.errno, f"{text} (attempts={attempts})")
 
     def pulse(self, code: int, value: int = 0, priority: int = -1) -> None:
         """Send a pulse, with the priority of the calling thread if none is given.
@@ -208,14 +237,21 @@ class Connection(int):
     def limit(self, attempts: Optional[int] = None, recoveries: Optional[int] = None) -> None:
         """Allow so many calls of the recovery function for one failure, and in all; a negative number: any."""
         set_limits(self.backend, self.coid, attempts, recoveries)
+        if attempts is not None:
+            # With a limit of all recoveries, nobody knows which of the two was reached.
+            self._attempts = attempts
+        if recoveries is not None and recoveries >= 0:
+            self._attempts = 0
 
     def suspend(self) -> None:
         """Do not recover until ``resume``: calls fail when the server is lost."""
         self.backend.ha_connection_ctrl(self.coid, HA_RECOVERY_SUSPEND)
+        self._is_suspended = True
 
     def resume(self) -> None:
         """Recover again."""
         self.backend.ha_connection_ctrl(self.coid, HA_RECOVERY_ENABLE)
+        self._is_suspended = False
 
     def close(self, timeout: Optional[float] = None) -> None:
         """Close the connection. It does not matter how often, nor whether there still is a server.

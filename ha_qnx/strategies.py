@@ -41,6 +41,7 @@ from .structures import MessageInfo
 from .watching import Counts, attempted
 
 __all__ = [
+    "ATTEMPTS",
     "NO_SERVER",
     "circuit_breaker",
     "failover",
@@ -56,6 +57,9 @@ __all__ = [
 
 #: What opening and attaching fail with while one server is gone and the next one is not there yet.
 NO_SERVER = frozenset((ENOENT, ESRCH, ENXIO, EAGAIN))
+
+#: How many servers in a row may be lost with one message in hand before ``connect`` takes the message for the reason.
+ATTEMPTS = 5
 
 T = TypeVar("T")
 

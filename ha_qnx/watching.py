@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional, Set
 
 from .buffers import check_callable
 from .kernel import Kernel, StrPath
@@ -170,6 +170,7 @@ class Counts:
         self._stats: Dict[int, Stats] = {}
         self._generations: Dict[int, int] = {}
         self._targets: Dict[int, str] = {}
+        self._back: Set[int] = set()
 
     def of(self, coid: int) -> Stats:
         """What has happened to a connection since it was made HA-aware; all zero for one that is not."""
@@ -179,7 +180,12 @@ class Counts:
         """A connection is HA-aware from now on: count from zero."""
         self._stats.pop(coid, None)
         self._targets.pop(coid, None)
+        self._back.discard(coid)
         self._generations[coid] = self.generation(coid) + 1
+
+    def is_back(self, coid: int) -> bool:
+        """Whether the last call of a connection's recovery function has brought it back."""
+        return coid in self._back
 
     def leads_to(self, coid: int, target: Optional[StrPath]) -> None:
         """What an HA-aware connection was made to, for what is told of it."""
@@ -228,6 +234,7 @@ class Counts:
             attempts, target = _attempts.count or 1, self.target(coid) or _attempts.target
             _attempts.count, _attempts.target = before
             recovered = isinstance(result, int) and result == coid
+            (self._back.add if recovered else self._back.discard)(coid)
             counted = self.of(coid)
             self._stats[coid] = Stats(
                 counted.failures + 1, counted.recoveries + recovered, counted.recovery_time + duration

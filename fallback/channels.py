@@ -46,7 +46,7 @@ from .homes import Due, Home
 from .numbers import Numbers
 from .queue import Pulse, Queue
 from .receivers import Receivers
-from .runtime import ChannelAddress
+from .runtime import ChannelAddress, Runtime
 from .server_lane import Client, Rcvids, ServerLane, end_now
 from .threads import DEFAULT_PRIORITY, Thread, Threads, Timeout
 
@@ -65,6 +65,8 @@ class Channel:
         address: ChannelAddress,
         flags: int,
         listener: Optional[socket.socket],
+        entry: Optional[os.stat_result],
+        look: Callable[[], object],
         rcvids: Rcvids,
         scoids: Numbers[Client],
         threads: Threads,
@@ -80,6 +82,10 @@ class Channel:
         self._threads = threads
         self._local, self._timeouts = threads.local, threads.timeouts
         self._listener = listener
+        #: What the channel is in the runtime directory; None if it is not there.
+        self.entry = entry
+        # To be called now and then, by a thread that waits: whether all of this process is still there.
+        self._look, self._look_now = look, False
         self._clients: Dict[int, Client] = {}
         self._lanes: Dict[int, ServerLane] = {}
         self._pulse_fds: Dict[int, Client] = {}
@@ -105,10 +111,32 @@ class Channel:
         self._receivers = Receivers(threads)
         self._parked, self._bell = self._receivers.parked, self._receivers.bell
         self._poller.register(self._bell.fd)
+        self._ticker = host.open_ticker(limits.LOOK_AGAIN) if listener is not None else None
+        if self._ticker is not None:
+            self._poller.register(self._ticker.fd, once=True)
         if listener is not None:
-            listener.listen(limits.BACKLOG)
-            listener.setblocking(False)
-            self._poller.register(listener.fileno())
+            self._listen(listener)
+
+    def _listen(self, listener: socket.socket) -> None:
+        listener.listen(limits.BACKLOG)
+        listener.setblocking(False)
+        self._poller.register(listener.fileno())
+
+    def listen_again(self, runtime: Runtime) -> None:
+        """Be found by another socket, once the first one has been removed from the runtime directory.
+
+        Raises:
+            OSError: what bind says.
+        """
+        listener, entry = runtime.listen(self.address)
+        with self.lock:
+            before, self._listener, self.entry = self._listener, listener, entry
+            if before is not None:
+                self._accept(before)
+                self._poller.unregister(before.fileno())
+                before.close()
+            self._listen(listener)
+            self.leave_queue()
 
     # Receiving.
 
@@ -279,6 +307,9 @@ class Channel:
 
     def _wait(self, deadline: Optional[float], thread: Thread) -> host.News:
         # Whoever queues something asks after that who receives; so ask for the queue only now.
+        if self._look_now:
+            self._look_now = False
+            self._look()
         if self._look_first and not self._is_only_deaf():
             return ()
         return self._poll(deadline, thread)
@@ -327,6 +358,9 @@ class Channel:
                 late += self._stop_if_over(deadline, thread, more and late < limits.LATE_TURNS)
 
     def _wait_for_pulses(self, deadline: Optional[float], thread: Thread) -> host.News:
+        if self._look_now:
+            self._look_now = False
+            self._look()
         waiters = self._receivers.pulse_waiters
         waiters.append(thread)
         try:
@@ -395,6 +429,9 @@ class Channel:
                 for connection in list(trunk.connections):
                     if not connection.detached:
                         self._queue_pulse(Pulse(PULSE_CODE_COIDDEATH, connection.coid, -1, DEFAULT_PRIORITY))
+        elif self._ticker is not None and fd == self._ticker.fd:
+            self._ticker.stop()
+            self._look_now = True
         elif self._listener is not None and fd == self._listener.fileno():
             self._accept(self._listener)
             return True

@@ -14,7 +14,6 @@ from ha_qnx import iomessages
 from ha_qnx.buffers import Buffers
 from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND
 from ha_qnx.errors import failure
-from ha_qnx.kernel import BytesLike
 from ha_qnx.structures import MessageInfo
 
 from . import host, limits, wire
@@ -54,7 +53,12 @@ def exchange(
 
 
 def exchange_in_window(
-    connection: Connection, lane: Lane, window: memoryview, thread: Thread, message: BytesLike, sink: memoryview
+    connection: Connection,
+    lane: Lane,
+    window: memoryview,
+    thread: Thread,
+    message: "bytes | memoryview",
+    sink: memoryview,
 ) -> Tuple[int, int]:
     """Send a message by a lane with a window that is mapped, with no limit of time, and SIGPIPE ignored.
 

@@ -373,6 +373,32 @@ class Bell:
             os.close(self._rope)
 
 
+class Ticker:
+    """``fd`` is readable every so often, until somebody stops it for this time."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = out_of_the_way(fd)
+
+    def stop(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.fd, 8)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+def open_ticker(seconds: float) -> Optional[Ticker]:
+    """A ticker, where the host has such a thing."""
+    if PORTABLE:
+        return None
+    fd = _libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
+        return None
+    whole, part = divmod(int(seconds * 1e9), 10**9)
+    _libc.timerfd_settime(fd, 0, (ctypes.c_long * 4)(whole, part, whole, part), None)
+    return Ticker(fd)
+
+
 def quiet_write(fd: int, data: bytes) -> int:
     """Write without being killed by SIGPIPE: a reader that is gone is a BrokenPipeError, whatever the program set."""
     if getsignal(SIGPIPE) == IGNORED:

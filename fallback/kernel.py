@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import itertools
 import os
-import socket
 import struct
 import sys
 import time
@@ -76,7 +75,7 @@ from ha_qnx.constants import (
     SYSMGR_COID,
     TIMER_ABSTIME,
 )
-from ha_qnx.errors import failure
+from ha_qnx.errors import failure, leads_upwards
 from ha_qnx.kernel import BytesLike, Kernel, Name, StrPath, Vector
 from ha_qnx.paths import refuse_names
 from ha_qnx.structures import ClientInfo, MessageInfo
@@ -87,10 +86,11 @@ from .channels import Channel
 from .connections import Connection, Lane
 from .exchange import Exchange, announce_copy, exchange, exchange_in_window
 from .forking import Held, all_of, forks_wait
+from .keeper import Keeper
 from .numbers import Numbers, Slots
 from .opening import Opener
 from .paths import attach as attach_path
-from .runtime import ChannelAddress, Claim, Runtime, leads_upwards, plain_name, wire_directory
+from .runtime import ChannelAddress, Claim, Runtime, plain_name, wire_directory
 from .server_lane import IN_WINDOW, Client, Rcvids, ServerLane
 from .table import ConnectionTable, is_host_descriptor
 from .threads import Threads, Timeout, ends_timeout
@@ -146,6 +146,7 @@ class SocketKernel(TimerCalls, Kernel):
         self._attached: Dict[int, Claim] = {}
         self._timers = Timers(self._table)
         self._table.before_change = self._timers.before_change
+        self._keeper = Keeper(self._runtime, self._table.lock, self._channel_by_id, (self._claims, self._attached))
         self._opener = Opener(self._table, self._paths, self._send)
 
     def _runtime(self) -> Runtime:
@@ -184,18 +185,15 @@ class SocketKernel(TimerCalls, Kernel):
 
     def _open_channel(self, chid: int, flags: int) -> Channel:
         address = ChannelAddress(os.getpid(), chid, os.urandom(8).hex())
-        listener = None
+        listener = entry = None
         if not flags & NTO_CHF_PRIVATE:
             runtime = self._runtime()
+            runtime.enter()
             runtime.remove_stale_channels()
-            listener = host.socket_out_of_the_way(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            try:
-                listener.bind(runtime.socket_path(address))
-            except BaseException:
-                listener.close()
-                raise
+            listener, entry = runtime.listen(address)
         try:
-            return Channel(address, flags, listener, self._rcvids, self._scoids, self._threads)
+            look = self._keeper.look
+            return Channel(address, flags, listener, entry, look, self._rcvids, self._scoids, self._threads)
         except BaseException:
             if listener is not None:
                 listener.close()
@@ -394,7 +392,7 @@ class SocketKernel(TimerCalls, Kernel):
                 connection.discard(lane)
             raise
 
-    def _send_large(self, coid: int, smsg: BytesLike, rmsg: BytesLike) -> int:
+    def _send_large(self, coid: int, smsg: "bytes | memoryview", rmsg: "bytearray | memoryview") -> int:
         """MsgSend of what needs a window, when nothing is armed."""
         connection = self._connection(as_int("coid", coid))
         try:
@@ -416,7 +414,7 @@ class SocketKernel(TimerCalls, Kernel):
         """Go on with an exchange that turned out to be unusual after its message was sent."""
         thread = self._local.thread
         with memoryview(rmsg) as sink:
-            started = Exchange(connection, lane, thread, [sink], len(smsg))
+            started = Exchange(connection, lane, thread, [sink], memoryview(smsg).nbytes)
             try:
                 number, status = started.complete(None, count, raised)
             finally:
@@ -686,6 +684,7 @@ class SocketKernel(TimerCalls, Kernel):
         except ProcessLookupError:
             if runtime.still_has_name(address, plain):
                 raise  # It has destroyed the channel of its name.
+            runtime.remove_dead_name(plain, address)
             raise runtime.no_such_name(path) from None
         if os.environ.get("HA_QNX_GNS") == "1":
             self._opener.introduce(connection)
@@ -725,7 +724,9 @@ class SocketKernel(TimerCalls, Kernel):
             if channel is None:
                 raise failure(EINVAL)
             id = next(number for number in itertools.count() if number not in self._attached)
-            paths = self._runtime().paths
+            runtime = self._runtime()
+            runtime.keep()
+            paths = runtime.paths
             self._attached[id] = attach_path(paths, plain.text, id, channel.address, file_type, flags)
             return id
 

@@ -52,6 +52,8 @@ PULSE_PIPE: Final = 1 << 20
 
 # The server's side.
 
+# So often, in seconds, a server that waits looks whether it can still be found in the runtime directory.
+LOOK_AGAIN: Final = 1.0
 # As deep as the host allows: it takes what it has for what is asked beyond that. libha: host/runtime.c.
 BACKLOG: Final = 2**31 - 1
 # Clients get descriptors below OUR_DESCRIPTORS when those above are all taken, but not the last ones: so many, or a

@@ -24,7 +24,7 @@ from ha_qnx.errors import failure
 from ha_qnx.paths import plain_path
 
 from .host import out_of_the_way
-from .runtime import ChannelAddress, Claim, is_ending, owner_is_gone, place_in, wire_directory
+from .runtime import ChannelAddress, Claim, Runtime, is_ending, owner_is_gone, place_in, wire_directory
 
 _ATTEMPTS = 100
 _FILE_MAX = 200
@@ -71,18 +71,30 @@ class PathClaim(Claim):
         _leave_directory(self.file)
 
 
-def attach(room: str, path: str, id: int, address: ChannelAddress, file_type: int, flags: int) -> PathClaim:
+def attach(
+    room: str, path: str, id: int, address: ChannelAddress, file_type: int, flags: int, began: Optional[int] = None
+) -> PathClaim:
     """Attach an absolute, plain path for a channel of ours; it is there whole from one moment to the next.
+
+    Args:
+        room: the room of paths.
+        path: the path.
+        id: a number that no other attachment of this process has.
+        address: the channel.
+        file_type: which opens are for it.
+        flags: those of resmgr_attach.
+        began: when it was attached, if that is to be done again.
 
     Raises:
         OSError: EAGAIN, others remove what we make again and again; ENAMETOOLONG, ENOSPC and what else a host can say.
     """
     directory = _directory(room, path)
+    began = time.monotonic_ns() if began is None else began
     for _attempt in range(_ATTEMPTS):
         with contextlib.suppress(FileNotFoundError):  # Somebody has tidied up between two of our steps.
             os.makedirs(directory, mode=0o700, exist_ok=True)
             _sweep(directory)
-            name = f"{time.monotonic_ns():020}.{os.getpid()}.{id}"
+            name = f"{began:020}.{os.getpid()}.{id}"
             hidden, file = os.path.join(directory, "." + name), os.path.join(directory, name)
             fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
@@ -95,7 +107,12 @@ def attach(room: str, path: str, id: int, address: ChannelAddress, file_type: in
                     os.unlink(hidden)
                 _leave_directory(file)
                 raise
-            return PathClaim(out_of_the_way(fd), file)
+
+            def again(runtime: Runtime) -> PathClaim:
+                runtime.keep()
+                return attach(room, path, id, address, file_type, flags, began)
+
+            return PathClaim(out_of_the_way(fd), file, f"the path {path!r}", again)
     raise failure(EAGAIN)
 
 

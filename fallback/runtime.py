@@ -16,10 +16,13 @@ import os
 import signal
 import socket
 import stat
-from typing import Iterator, List, NamedTuple, Optional, Tuple
+import time
+from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
+
+from ha_qnx.errors import no_such_name
 
 from . import wire
-from .host import out_of_the_way
+from .host import out_of_the_way, socket_out_of_the_way
 
 _SOCKET_PATH_MAX = 100
 # What a host allows for the name of a file is less than what a name or a path may have, percent-encoded.
@@ -27,6 +30,8 @@ _PIECE = 200
 # How each byte of a name or a path is written: as in a URL.
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~")
 _ENCODED = [chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in range(256)]
+# More than the text of any address.
+_ADDRESS_MAX = 200
 
 
 class UnsafeDirectoryError(PermissionError):
@@ -119,14 +124,33 @@ def check_directory(path: str) -> None:
 class Claim:
     """A name or an attached path that is ours until it is released, or until this process ends."""
 
-    def __init__(self, fd: int, file: str) -> None:
+    def __init__(self, fd: int, file: str, text: str, again: "Callable[[Runtime], Claim]") -> None:
         self.fd = fd
         self.file = file
+        self._text = text
+        self._again = again
+
+    def __str__(self) -> str:
+        return self._text
+
+    def is_there(self) -> bool:
+        """Whether others find it. Somebody may have removed its file, and another server may have made one since."""
+        return _is_at(self.file, self.fd)
+
+    def enter_again(self, runtime: "Runtime") -> None:
+        """Make its file anew.
+
+        Raises:
+            OSError: EEXIST, another server has the name by now; what else the host says.
+        """
+        made = self._again(runtime)
+        os.close(self.fd)
+        self.fd = made.fd
 
     def release(self) -> None:
-        """Give it up, unless its file was removed and is somebody else's by now."""
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(self.fd), os.lstat(self.file)):
+        """Give it up."""
+        if self.is_there():
+            with contextlib.suppress(OSError):
                 os.unlink(self.file)
         self.forget()
 
@@ -136,23 +160,56 @@ class Claim:
             os.close(self.fd)
 
 
+def _is_at(path: str, fd: int) -> bool:
+    """Whether what an open descriptor leads to is still at its path."""
+    with contextlib.suppress(OSError):
+        return fd >= 0 and os.path.samestat(os.stat(path), os.fstat(fd))
+    return False
+
+
+def _exchanged(before: int, fd: int) -> int:
+    """A descriptor of ours for another one that is of no use any more."""
+    if before >= 0:
+        os.close(before)
+    return out_of_the_way(fd)
+
+
 class Runtime:
     """The runtime directory, made and checked on first use."""
 
     def __init__(self) -> None:
         self.path = directory_path()
+        self._own = wire_directory()
+        self._channels, self._names, self.paths = (
+            os.path.join(self._own, room) for room in ("channels", "names", "paths")
+        )
+        self._directory_fd = self._root_fd = -1
+        self._make()
+
+    def _make(self) -> None:
         os.makedirs(self.path, mode=0o700, exist_ok=True)
         check_directory(self.path)
-        own = wire_directory()
-        self._channels, self._names, self.paths = (os.path.join(own, room) for room in ("channels", "names", "paths"))
-        for directory in (own, self._channels, self._names, self.paths):
+        for directory in (self._own, self._channels, self._names, self.paths):
             os.makedirs(directory, mode=0o700, exist_ok=True)
             check_directory(directory)
-        self._directory_fd = -1
 
     def __del__(self) -> None:
-        if getattr(self, "_directory_fd", -1) >= 0:
-            os.close(self._directory_fd)
+        for fd in (getattr(self, "_directory_fd", -1), getattr(self, "_root_fd", -1)):
+            if fd >= 0:
+                os.close(fd)
+
+    def enter(self) -> None:
+        """Have the rooms to make an entry in, though somebody may have removed them."""
+        if not all(map(os.path.isdir, (self._channels, self._names, self.paths))):
+            self._make()
+
+    def keep(self) -> None:
+        """Have the directory locked as long as this process lives: systemd-tmpfiles leaves alone what lies below."""
+        self.enter()
+        if not _is_at(self.path, self._root_fd):
+            self._root_fd = _exchanged(self._root_fd, os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._root_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def socket_path(self, address: ChannelAddress) -> str:
         """The path to bind or connect, within what the host allows for the path of a socket.
@@ -165,9 +222,30 @@ class Runtime:
             return path
         if not os.path.isdir("/proc/self/fd"):
             raise OSError(errno.ENAMETOOLONG, "the runtime directory's path is too long: set HA_QNX_RUNTIME", path)
-        if self._directory_fd < 0:
-            self._directory_fd = out_of_the_way(os.open(self._channels, os.O_RDONLY | os.O_CLOEXEC))
+        if not _is_at(self._channels, self._directory_fd):
+            self._directory_fd = _exchanged(self._directory_fd, os.open(self._channels, os.O_RDONLY | os.O_CLOEXEC))
         return f"/proc/self/fd/{self._directory_fd}/{address}"
+
+    def listen(self, address: ChannelAddress) -> Tuple[socket.socket, os.stat_result]:
+        """A socket for a channel of ours, and what it is in the directory.
+
+        Raises:
+            OSError: what bind says.
+        """
+        self.enter()
+        listener = socket_out_of_the_way(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        try:
+            listener.bind(self.socket_path(address))
+            return listener, os.lstat(self.socket_path(address))
+        except BaseException:
+            listener.close()
+            raise
+
+    def has_channel(self, address: ChannelAddress, entry: os.stat_result) -> bool:
+        """Whether others find the socket of a channel of ours."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.lstat(os.path.join(self._channels, str(address))), entry)
+        return False
 
     def channels(self) -> List[ChannelAddress]:
         """Every channel that has a socket here, dead ones included."""
@@ -203,6 +281,7 @@ class Runtime:
             FileExistsError: a live server has it.
             OSError: ENAMETOOLONG and what else open can say.
         """
+        self.keep()
         file = place_in(self._names, name.encode())
         for fd in _open_until_linked(file):
             try:
@@ -212,8 +291,16 @@ class Runtime:
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, str(address).encode(), 0)
             except BlockingIOError:
-                raise FileExistsError(errno.EEXIST, "another server has this name", name) from None
-            return Claim(out_of_the_way(os.dup(fd)), file)
+                owner = ChannelAddress.parse(os.pread(fd, _ADDRESS_MAX, 0).decode("ascii", "replace"))
+                if owner is None or not is_ending(owner.pid):
+                    raise FileExistsError(errno.EEXIST, "another server has this name", name) from None
+                time.sleep(0.001)  # Somebody is about to remove it, or to take it.
+                continue
+
+            def again(runtime: Runtime) -> Claim:
+                return runtime.claim_name(name, address)
+
+            return Claim(out_of_the_way(os.dup(fd)), file, f"the name {name!r}", again)
         raise FileExistsError(errno.EEXIST, "other servers keep taking this name", name)
 
     def find_name(self, name: str) -> ChannelAddress:
@@ -224,17 +311,31 @@ class Runtime:
         """
         try:
             with open(place_in(self._names, name.encode()), encoding="ascii", errors="replace") as file:
-                address = ChannelAddress.parse(file.read(200))
+                address = ChannelAddress.parse(file.read(_ADDRESS_MAX))
         except FileNotFoundError:
             address = None
         if address is None:
             raise self.no_such_name(name)
         return address
 
+    def remove_dead_name(self, name: str, address: ChannelAddress) -> None:
+        """Remove what a dead server has left of its name, unless a successor has taken it."""
+        with contextlib.suppress(OSError):
+            file = place_in(self._names, name.encode())
+            fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                # Locked only if it is the dead one's: whoever is refused because of our lock can see that.
+                left = str(address).encode()
+                if os.pread(fd, _ADDRESS_MAX, 0) == left:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if os.fstat(fd).st_nlink and os.pread(fd, _ADDRESS_MAX, 0) == left:
+                        os.unlink(file)
+            finally:
+                os.close(fd)
+
     def no_such_name(self, name: str) -> FileNotFoundError:
         """What to raise about a name that nobody has."""
-        text = f"no server has this name in {self.path} (ha-qnx doctor tells more)"
-        return FileNotFoundError(errno.ENOENT, text, name)
+        return no_such_name(name, self.path)
 
     def still_has_name(self, address: ChannelAddress, name: str) -> bool:
         """Whether the process at an address has a name, though nobody listens there any more.
@@ -261,18 +362,47 @@ def names_in(room: str) -> Iterator[Tuple[str, ChannelAddress]]:
         with contextlib.suppress(OSError), open(file, encoding="ascii", errors="replace") as opened:
             address = ChannelAddress.parse(opened.read(200))
             if address is not None:
-                yield _decoded(os.path.relpath(file, room).replace("+/", "")), address
+                yield _name_of(os.path.relpath(file, room)), address
 
 
 def paths_in(room: str) -> Iterator[Tuple[str, ChannelAddress]]:
     """The paths in a room, with those that have attached them."""
     for file in _files_in(room):
-        directory, name = os.path.split(os.path.relpath(file, room))
-        if not name.startswith("."):
+        entry = os.path.relpath(file, room)
+        if not os.path.basename(entry).startswith("."):
             with contextlib.suppress(OSError), open(file, encoding="ascii", errors="replace") as opened:
                 address = ChannelAddress.parse(opened.read(200).partition(" ")[0])
                 if address is not None:
-                    yield _decoded(directory.replace("+/", "")[:-1]), address
+                    yield _path_of(entry), address
+
+
+def removed_entries(directory: str) -> Iterator[Tuple[str, str, int]]:
+    """What living processes have locked in a directory and was removed from it: names or paths, which, and whose.
+
+    Only where the host shows what processes have open, and only of those that may be looked at.
+    """
+    import glob  # Only ha-qnx doctor wants it.
+
+    rooms = {room: (os.path.join(os.path.realpath(directory), room, ""), decode) for room, decode in _ENTRIES.items()}
+    removed = " (deleted)"
+    for place in glob.iglob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            file = os.readlink(place)
+            for room, (start, decode) in rooms.items():
+                if file.startswith(start) and file.endswith(removed):
+                    yield room, decode(file[len(start) : -len(removed)]), int(place.split("/")[2])
+
+
+def _name_of(entry: str) -> str:
+    return _decoded(entry.replace("+/", ""))
+
+
+def _path_of(entry: str) -> str:
+    return _decoded(os.path.dirname(entry).replace("+/", "")[:-1])
+
+
+# How the entries of a room are read.
+_ENTRIES = {"names": _name_of, "paths": _path_of}
 
 
 def _files_in(room: str) -> List[str]:
@@ -367,8 +497,3 @@ def plain_name(path: object) -> str:
     if not path or not parts or path.startswith("/") or "\0" in path:
         raise OSError(errno.EINVAL, "a name must be relative, and not empty", path)
     return "/".join(parts)
-
-
-def leads_upwards(name: str) -> bool:
-    """Whether a component of a plain name is ``..`` or ends so: nobody can have such a name (B290)."""
-    return any(part.endswith("..") for part in name.split("/"))

@@ -26,7 +26,6 @@ from ha_qnx.constants import (
     PULSE_CODE_UNBLOCK,
 )
 from ha_qnx.errors import failure
-from ha_qnx.kernel import BytesLike
 from ha_qnx.structures import MessageInfo
 
 from . import host, limits, wire
@@ -461,7 +460,7 @@ class ServerLane:
         header = wire.plain_reply.pack(wire.REPLY, status, size)
         return self._answer(b"".join((frames, header, *parts)))
 
-    def reply_in_window(self, rcvid: int, frame: bytes, data: BytesLike) -> bool:
+    def reply_in_window(self, rcvid: int, frame: bytes, data: "bytes | memoryview") -> bool:
         """Answer a message in whose answer nothing is unusual but that its data lies in the window.
 
         Returns:

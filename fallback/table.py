@@ -301,7 +301,8 @@ class ConnectionTable:
         if not flags & NTO_COF_NOSHARE:
             # One that asked not to share it did so for itself: where there is no other, it is shared (B47).
             for trunk in sorted(self._trunks, key=lambda trunk: not trunk.shared):
-                if address.matches(trunk.address) and trunk.read_news():
+                # Of a process that is killed, the trunk may stand a moment longer than a lane (B40).
+                if address.matches(trunk.address) and trunk.read_news() and not _is_ending(address.pid):
                     connection = Connection(trunk, flags | NTO_COF_CLOEXEC)
                     if trunk in self._trunks:
                         return connection
@@ -341,7 +342,7 @@ class ConnectionTable:
                 sock.setblocking(False)
                 sock.connect(runtime.socket_path(candidate))
                 # A process that is killed, or in exit, may listen for a moment more (B40).
-                if not is_ending(candidate.pid):
+                if not _is_ending(candidate.pid):
                     return host.socket_out_of_the_way(sock), candidate
                 sock.close()
             except (ConnectionRefusedError, FileNotFoundError):
@@ -518,6 +519,10 @@ class ConnectionTable:
                 return self.get(coid)
             self.entries[coid] = connection
             return connection
+
+
+def _is_ending(pid: int) -> bool:
+    return pid != os.getpid() and is_ending(pid)
 
 
 def _is_marked(fd: int, cookie: int) -> bool:

@@ -24,12 +24,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CALLS",
+    "LATER",
     "Backend",
     "BackendUnavailableError",
     "Connection",
     "Name",
+    "RecoveryEvent",
     "RecoveryFunction",
+    "Request",
     "Service",
+    "Stats",
     "aio",
     "backend",
     "backend_name",
@@ -45,8 +49,12 @@ __all__ += structures.__all__
 
 # Where the names are that most programs do not use: their modules are loaded when they are.
 _LATER = {
+    "LATER": "service",
     "Connection": "connection",
+    "RecoveryEvent": "watching",
+    "Request": "service",
     "Service": "service",
+    "Stats": "watching",
     "aio": "aio",
     "connect": "connection",
     "on_event": "watching",
@@ -58,8 +66,8 @@ if TYPE_CHECKING:
     from . import aio, strategies
     from .calls import *  # noqa: F403  # as above
     from .connection import Connection, connect, stats
-    from .service import Service
-    from .watching import on_event
+    from .service import LATER, Request, Service
+    from .watching import RecoveryEvent, Stats, on_event
 else:
 
     def __getattr__(name: str) -> Any:

@@ -59,6 +59,7 @@ from typing import (
 from . import backends, connection, service, watching
 from .api import Backend, RecoveryFunction
 from .buffers import INT_MAX, as_seconds, integer, readable
+from .deadlines import within
 from .errors import failure
 from .kernel import BytesLike, StrPath
 
@@ -494,7 +495,7 @@ async def _exchange(
     def call() -> T:
         # What is left of the time; a call that did not have to wait has all of it.
         left = timeout if deadline is None or not timeout else max(deadline - time.monotonic(), 1e-9)
-        return connection.within(qnx, left, exchange, *arguments)
+        return within(qnx, left, exchange, *arguments)
 
     return await _in_turn(call, [qnx], _bound_of(qnx, coid), deadline)
 
@@ -608,7 +609,7 @@ async def _close(opened: connection.Connection, patience: float) -> None:
     """Close a connection, in a thread that is not waited for any longer than that."""
     if opened.closed:
         return
-    closing = _Job(functools.partial(connection.within, opened.backend, patience, opened.close))
+    closing = _Job(functools.partial(within, opened.backend, patience, opened.close))
     closing.future.add_done_callback(_heed)
     recovering = _recovering.get()
     if recovering is not None and recovering.is_waiting:

@@ -64,9 +64,7 @@ class Arrivals:
         from .fallback.runtime import wire_directory
 
         rooms = [os.path.join(wire_directory(), room) for room in ("channels", "names", "paths")]
-        # A path, and a name that is too long for a file's, lie in directories of their own.
-        watched = [_add_watch(self._fd, found[0]) for room in rooms for found in os.walk(room)]
-        if len(watched) < len(rooms) or not all(watched):
+        if not all(_watch_all(self._fd, room) for room in rooms):
             self._close()
 
     def _close(self) -> None:
@@ -80,6 +78,21 @@ def _inotify() -> int:
     """A new inotify descriptor; -1 if the host has none to give."""
     found: int = ctypes.CDLL(None).inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK)
     return found
+
+
+def _watch_all(fd: int, directory: str) -> bool:
+    """Watch a directory and, since a path and a name too long for a file's lie in their own, those in it.
+
+    Returns:
+        Whether it is there, and the host had room for all watches.
+    """
+    if not _add_watch(fd, directory):
+        return False
+    # From here on, the watch tells of what comes. What goes meanwhile was left by a server that is gone.
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return all(_watch_all(fd, path) or not os.path.isdir(path) for path in inner)
+    return False
 
 
 def _add_watch(fd: int, directory: str) -> bool:

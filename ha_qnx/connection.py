@@ -9,6 +9,7 @@ A connection adds no behaviour of its own: it is the number that QNX's calls tak
 import contextlib
 import operator
 import os
+import time
 import warnings
 from errno import EBADF, EMSGSIZE, EPROTO, ESRCH
 from typing import IO, Any, Callable, List, NoReturn, Optional, Sequence, Tuple, Type, TypeVar, Union
@@ -18,18 +19,21 @@ from .api import Backend, RecoveryFunction
 from .buffers import as_seconds, check_callable, integer
 from .constants import (
     HA_RECOVERY_ENABLE,
+    HA_RECOVERY_RESET_ICOUNT,
     HA_RECOVERY_SUSPEND,
     NTO_COF_CLOEXEC,
     NTO_COF_DEAD,
     NTO_SIDE_CHANNEL,
-    NTO_TIMEOUT_REPLY,
-    NTO_TIMEOUT_SEND,
     PULSE_CODE_MAXAVAIL,
     PULSE_CODE_MINAVAIL,
 )
+from .deadlines import sooner, time_limit, until, within
+from .errors import naming
 from .files import OpenMode, RawFile
 from .kernel import BytesLike, StrPath
 from .strategies import (
+    ATTEMPTS,
+    LAST_TRY,
     NO_SERVER,
     check_limits,
     find_server,
@@ -43,29 +47,34 @@ from .strategies import (
 from .structures import MessageInfo
 from .watching import Counts, Stats
 
-__all__ = ["ATTEMPTS", "REPLY_ROOM", "Connection", "ask", "connect", "send", "stats", "within"]
+__all__ = ["ATTEMPTS", "REPLY_ROOM", "Connection", "ask", "connect", "send", "stats"]
 
 _C = TypeVar("_C", bound="Connection")
-T = TypeVar("T")
-
 #: The room for a reply whose size nobody named.
 REPLY_ROOM = 4096
-
-#: How many servers in a row may be lost with one message in hand before ``connect`` takes the message for the reason.
-ATTEMPTS = 5
 
 # The lowest number that a connection to a name takes: those below are standard input, output and error.
 _FIRST = 3
 
 
 class Connection(int):
-    """A connection that is closed once: a coid, which every call takes, with methods."""
+    """A connection that is closed once: a coid, which every call takes, with methods.
+
+    Its number is nothing to wait for: on a host, select and poll say of it at once that it is ready, while epoll, and
+    so asyncio's add_reader, refuses it. A server tells its clients by a pulse.
+
+    Attributes:
+        target: the name or the path that it leads to, if that is known.
+    """
 
     _qnx: Optional[Backend] = None  # None: not open, no longer, or not yet.
     _counts: Counts
     _number: int  # An ordinary int, which takes a call less.
     _is_ours = True  # Whether it is this object's to close.
     target: Optional[str] = None
+    # How many servers one message may cost, if that alone is limited; and whether nothing is recovered at all.
+    _attempts = 0
+    _is_suspended = False
 
     def __new__(cls: Type[_C], coid: int, backend: Optional[Backend] = None, *, target: Optional[StrPath] = None) -> _C:
         """Take over a connection that exists; it is this object's to close.
@@ -106,7 +115,7 @@ class Connection(int):
 
     @property
     def stats(self) -> Stats:
-        """Failures, recoveries, retransmissions: see the function ``stats``."""
+        """How often it was lost and recovered: see the function ``stats``."""
         return self._counts.of(self.coid)
 
     def ask(self, message: BytesLike, *, room: int = REPLY_ROOM, timeout: Optional[float] = None) -> bytes:
@@ -128,9 +137,12 @@ class Connection(int):
             ValueError: the connection is closed, or the time is NaN or negative.
         """
         qnx = self._qnx
-        if timeout is None and qnx is not None:
-            return ask(qnx, self._number, message, room)
-        return within(self.backend, timeout, ask, self.backend, self.coid, message, room)
+        try:
+            if timeout is None and qnx is not None:
+                return ask(qnx, self._number, message, room)
+            return within(self.backend, timeout, ask, self.backend, self.coid, message, room)
+        except OSError as error:
+            raise self._explained(error) from error.__cause__
 
     def send(self, message: BytesLike, size: int = 0, *, timeout: Optional[float] = None) -> Tuple[int, bytes]:
         """Send a message; the status and the reply.
@@ -146,16 +158,40 @@ class Connection(int):
             ValueError: the connection is closed, or a number is negative or NaN.
         """
         qnx = self._qnx
-        if timeout is None and qnx is not None:
-            return send(qnx, self._number, message, size)
-        return within(self.backend, timeout, send, self.backend, self.coid, message, size)
+        try:
+            if timeout is None and qnx is not None:
+                return send(qnx, self._number, message, size)
+            return within(self.backend, timeout, send, self.backend, self.coid, message, size)
+        except OSError as error:
+            raise self._explained(error) from error.__cause__
 
     def send_into(self, message: BytesLike, reply: Optional[BytesLike], *, timeout: Optional[float] = None) -> int:
         """Send a message and receive the reply into a buffer; the status. The rest is as in ``send``."""
         qnx = self._qnx
-        if timeout is None and qnx is not None:
-            return qnx.MsgSend(self._number, message, reply)
-        return within(self.backend, timeout, self.backend.MsgSend, self.coid, message, reply)
+        try:
+            if timeout is None and qnx is not None:
+                return qnx.MsgSend(self._number, message, reply)
+            return within(self.backend, timeout, self.backend.MsgSend, self.coid, message, reply)
+        except OSError as error:
+            raise self._explained(error) from error.__cause__
+
+    def _explained(self, error: OSError) -> OSError:
+        """The error of a message, which says so if that has cost too many servers; the next message begins anew."""
+        attempts, qnx = self._attempts, self._qnx
+        if (
+            attempts < 1
+            or qnx is None
+            or self._is_suspended
+            or error.errno not in (EBADF, ESRCH)
+            or error.__cause__ is not None
+            or not qnx.counts.is_back(self.coid)
+        ):
+            return error
+        with contextlib.suppress(OSError):
+            qnx.ha_connection_ctrl(self.coid, HA_RECOVERY_RESET_ICOUNT)
+        server = "the server" if self.target is None else f"the server of {self.target!r}"
+        text = f"{server} was lost, as were {attempts} before it with this message in hand: it is not sent again"
+        return OSError(error.errno, f"{text} (attempts={attempts})")
 
     def pulse(self, code: int, value: int = 0, priority: int = -1) -> None:
         """Send a pulse, with the priority of the calling thread if none is given.
@@ -174,39 +210,68 @@ class Connection(int):
         encoding: Optional[str] = None,
         errors: Optional[str] = None,
         newline: Optional[str] = None,
+        *,
+        timeout: Optional[float] = None,
     ) -> IO[Any]:
         """Read and write the connection as a file; closing that leaves the connection open.
 
-        It makes sense for a path, whose server answers _IO_READ and _IO_WRITE. The arguments are those of Python's
-        open(). The connection is open already: no mode creates or empties anything.
+        It makes sense for a path, whose server answers _IO_READ and _IO_WRITE. The connection is open already: no mode
+        creates or empties anything.
+
+        Args:
+            mode: this and the next four are those of Python's open().
+            buffering: how much is read ahead and held back.
+            encoding: of text.
+            errors: what to do about what is no text.
+            newline: which ends of lines there are.
+            timeout: how many seconds each message may take, as for ``ask``; then the file's call fails with ETIMEDOUT.
+
+        Raises:
+            OSError: as lseek, in append mode.
+            ValueError: the connection is closed, the arguments do not go together, or the time is NaN or negative.
         """
         how = OpenMode(mode, buffering, encoding, errors, newline)
-        file: IO[Any] = how.layers(RawFile(self.backend, self.coid, how, self.coid, closefd=False))
+        limit = time_limit(timeout)
+        calls = self.backend if limit is None else _Timed(self.backend, limit)
+        file: IO[Any] = how.layers(RawFile(calls, self.coid, how, self.coid, closefd=False))
         return file
 
     def limit(self, attempts: Optional[int] = None, recoveries: Optional[int] = None) -> None:
         """Allow so many calls of the recovery function for one failure, and in all; a negative number: any."""
         set_limits(self.backend, self.coid, attempts, recoveries)
+        if attempts is not None:
+            # With a limit of all recoveries, nobody knows which of the two was reached.
+            self._attempts = attempts
+        if recoveries is not None and recoveries >= 0:
+            self._attempts = 0
 
     def suspend(self) -> None:
         """Do not recover until ``resume``: calls fail when the server is lost."""
         self.backend.ha_connection_ctrl(self.coid, HA_RECOVERY_SUSPEND)
+        self._is_suspended = True
 
     def resume(self) -> None:
         """Recover again."""
         self.backend.ha_connection_ctrl(self.coid, HA_RECOVERY_ENABLE)
+        self._is_suspended = False
 
-    def close(self) -> None:
+    def close(self, timeout: Optional[float] = None) -> None:
         """Close the connection. It does not matter how often, nor whether there still is a server.
 
+        Args:
+            timeout: how many seconds the server of a path may take to answer, as for ``ask``. (That of a name is not
+                asked.)
+
         Raises:
-            OSError: what the server answered to the closing; the connection is closed all the same.
+            OSError: what the server answered to the closing, or ETIMEDOUT; the connection is closed all the same.
+            ValueError: the time is NaN or negative.
         """
+        limit = time_limit(timeout)
         qnx, self._qnx = self._qnx, None
         if qnx is None:
             return
         try:
-            self._end(qnx)
+            within(qnx, limit, self._end, qnx)
         except InterruptedError:
             self._qnx = qnx  # It is still open (B330).
             raise
@@ -264,6 +329,41 @@ class Connection(int):
                 qnx.ConnectDetach(self.coid)
 
 
+class _Lent(Connection):
+    """A connection that a ``setup`` gets: somebody else's to close, in what is left of the time for all of it."""
+
+    _is_ours = False
+
+    def ask(self, message: BytesLike, *, room: int = REPLY_ROOM, timeout: Optional[float] = None) -> bytes:
+        return super().ask(message, room=room, timeout=sooner(timeout))
+
+    def send(self, message: BytesLike, size: int = 0, *, timeout: Optional[float] = None) -> Tuple[int, bytes]:
+        return super().send(message, size, timeout=sooner(timeout))
+
+    def send_into(self, message: BytesLike, reply: Optional[BytesLike], *, timeout: Optional[float] = None) -> int:
+        return super().send_into(message, reply, timeout=sooner(timeout))
+
+
+class _Timed:
+    """The calls that a file is made of, each limited in time."""
+
+    def __init__(self, qnx: Backend, timeout: float) -> None:
+        self._qnx, self._timeout = qnx, timeout
+        self.ConnectServerInfo = qnx.ConnectServerInfo
+
+    def readinto(self, fd: int, buf: BytesLike) -> int:
+        return within(self._qnx, self._timeout, self._qnx.readinto, fd, buf)
+
+    def write(self, fd: int, data: BytesLike) -> int:
+        return within(self._qnx, self._timeout, self._qnx.write, fd, data)
+
+    def lseek(self, fd: int, offset: int, whence: int) -> int:
+        return within(self._qnx, self._timeout, self._qnx.lseek, fd, offset, whence)
+
+    def close(self, fd: int) -> object:
+        return within(self._qnx, self._timeout, self._qnx.close, fd)
+
+
 def stats(coid: int, backend: Optional[Backend] = None) -> Stats:
     """What has happened to a connection since it was made HA-aware; all zero for one that is not.
 
@@ -271,8 +371,8 @@ def stats(coid: int, backend: Optional[Backend] = None) -> Stats:
 
     Args:
         coid: the connection.
-        backend: whose connection it is, as ``ha_qnx.backend`` gives it. Without it, that of the connection if it is a
-            ``Connection``, else the default one.
+        backend: whose connection it is, as ``ha_qnx.backend`` gives it: each backend has numbers of its own. Without
+            it, that of the connection if this is a ``Connection``; a number alone is one of the default backend.
     """
     if backend is None and isinstance(coid, Connection):
         return coid.stats
@@ -294,17 +394,6 @@ def send(qnx: Backend, coid: int, message: BytesLike, size: int) -> Tuple[int, b
     """What ``Connection.send`` does."""
     reply = bytearray(size)
     return qnx.MsgSend(coid, message, reply), bytes(reply)
-
-
-def within(qnx: Backend, timeout: Optional[float], call: Callable[..., T], *arguments: Any) -> T:
-    """Make a call that sends one message, and let the kernel limit it to so many seconds."""
-    if timeout is None:
-        return call(*arguments)
-    qnx.TimerTimeout(NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY, int(as_seconds("timeout", timeout) * 1e9))
-    try:
-        return call(*arguments)
-    finally:
-        qnx.TimerTimeout(0, None)  # Where nothing was sent, it is not for the next message of this thread.
 
 
 def connect(
@@ -335,12 +424,16 @@ def connect(
         attempts: at most so many calls of the recovery function for one message, so that a message which kills every
             server that it reaches does not kill them all; None or a negative number: any.
         recoveries: at most so many in all.
-        timeout: how many seconds a recovery waits for a server, if ``recover`` is True or there is a ``setup``.
-        wait: how many seconds to wait now, if there is no server yet.
+        timeout: how many seconds a recovery may take, if ``recover`` is True or there is a ``setup``: waiting for a
+            server, opening its path, and what ``setup`` sends by the connection's own methods. (Of what one call may
+            take besides, ``ask`` tells; a server that does not let a client go is not bounded by this, either.)
+        wait: how many seconds the connecting may take now, all of it, if there is no server yet, or it does not answer.
+            Without it there is one try, which waits for a server that is there as long as it takes.
         backend: as ``ha_qnx.backend`` gives it; without it, the default one.
 
     Raises:
-        OSError: as name_open and ConnectAttach for a name, as ha_open for a path.
+        OSError: as name_open and ConnectAttach for a name, as ha_open for a path; ETIMEDOUT, a server is there and has
+            not answered in the time for it.
         TypeError: a time or a limit is no number, or a function not callable.
         ValueError: a time is NaN, a limit too large for C's int, or the target a name and those of ``recover`` paths,
             or the other way round.
@@ -357,10 +450,12 @@ def connect(
         recover = wait_for(to_target(target, oflag, backend=qnx), timeout)
     if recover and setup is not None:
         recover = wait_for(then(recover, _rebuild(setup, qnx, target)), timeout)
-    connection = until_served(lambda: _connect_first(qnx, targets, oflag, setup), wait, lambda _connection: True)
+    with until(time.monotonic() + wait + LAST_TRY) if wait else contextlib.nullcontext():
+        connection = until_served(lambda: _connect_first(qnx, targets, oflag, setup), wait, lambda _connection: True)
     try:
         if recover:
             qnx.ha_attach(connection.coid, recover, handle)
+            qnx.counts.leads_to(connection.coid, target)
             connection.limit(attempts, recoveries)
     except BaseException:
         connection.close()
@@ -393,7 +488,8 @@ def _connect_first(
 
 def _connect(qnx: Backend, target: StrPath, oflag: int) -> int:
     if is_path(target):
-        return qnx.open(target, oflag)
+        with naming(target):
+            return within(qnx, sooner(), qnx.open, target, oflag)
     server = find_server(os.fsdecode(target), backend=qnx)
     # A number of the descriptors' range, since QNX gives no side channel a number that it had before.
     return qnx.ConnectAttach(server.nd, server.pid, server.chid, _FIRST, NTO_COF_CLOEXEC)
@@ -402,8 +498,6 @@ def _connect(qnx: Backend, target: StrPath, oflag: int) -> int:
 def _rebuild(setup: Callable[[Connection], object], qnx: Backend, target: StrPath) -> Callable[[int, Any], object]:
     def rebuild(coid: int, _handle: object) -> None:
         # Not the connection itself: that would keep it from being noticed when it is forgotten.
-        lent = Connection(coid, qnx, target=target)
-        lent._is_ours = False
-        setup(lent)
+        setup(_Lent(coid, qnx, target=target))
 
     return rebuild

@@ -201,6 +201,7 @@ class _Covers:
             return fd
         place = _Place(target, oflag)
         fd = self.backend.ha_open(target, oflag, self._recovery_of(place), None, 0, mode)
+        strategies.set_limits(self.backend, fd, strategies.ATTEMPTS, None)
         self._places[fd] = place
         return fd
 
@@ -289,6 +290,7 @@ class _Covers:
             self.backend.ConnectFlags(0, copy, NTO_COF_CLOEXEC, 0)
         if place is not None and fd != fd2:
             self.backend.ha_attach(copy, self._recovery_of(place))
+            strategies.set_limits(self.backend, copy, strategies.ATTEMPTS, None)
             self._places[copy] = place
         return copy
 

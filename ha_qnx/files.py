@@ -82,7 +82,7 @@ class Files:
             view = memoryview(view)[: iomessages.TRANSFER_MAX]
         return self._call(self._read_message, self._read_host, fd, view)
 
-    def _read_message(self, fd: int, buffer: BytesLike) -> int:
+    def _read_message(self, fd: int, buffer: Union[bytearray, memoryview]) -> int:
         size = len(buffer)
         return _count(self._plain.MsgSend(fd, iomessages.read_message(size), buffer), size)
 

@@ -17,15 +17,18 @@ project where QNX leaves something open or a POSIX host must differ. ``ha-qnx ex
 """
 
 import os
-from typing import Any, Optional, Protocol, Sequence, Union
+from typing import TYPE_CHECKING, Any, Optional, Protocol, Sequence, Union
 
 from .constants import FTYPE_ANY, NTO_SIDE_CHANNEL
 from .structures import ClientInfo, Itimer, MessageInfo, SigEvent, TimerStatus
 
 __all__ = ["BytesLike", "Kernel", "Name", "StrPath", "Vector"]
 
-# Anything with the buffer interface. Python can name that type only from 3.12 on.
-BytesLike = Any
+# Anything with the buffer interface, so no str. Python can name that type only from 3.12 on, a type checker always.
+if TYPE_CHECKING:
+    from typing_extensions import Buffer as BytesLike
+else:
+    BytesLike = Any
 Vector = Sequence[BytesLike]
 StrPath = Union[str, bytes, "os.PathLike[str]"]
 

@@ -5,6 +5,7 @@ kernel is in ``ha_qnx.kernel``. When to recover is decided in ``ha_qnx.rules``; 
 in ``ha_qnx.api``.
 """
 
+import functools
 import os
 import weakref
 from errno import EBADF
@@ -22,7 +23,7 @@ from .lifetimes import Lifetimes
 from .returning import ReturningErrors, returning_errors
 from .rules import LOST, Attachment, Attachments, attachment_flags, limit_of
 from .timing import PosixTimers
-from .watching import Counts
+from .watching import Counts, server_of
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ class Recovery(ReturningErrors, Files, Lifetimes, PosixTimers, PlainCalls, Vocab
         self._kernel = kernel
         self._send = kernel.MsgSend
         self.descriptors: Set[int] = set()
-        self.counts = Counts(name)
+        self.counts = Counts(name, functools.partial(server_of, kernel))
         self._attachments = Attachments(self.counts)
         self._attached = self._attachments.by_coid
         _follow_forks(self._attachments)
@@ -158,7 +159,9 @@ class Recovery(ReturningErrors, Files, Lifetimes, PosixTimers, PlainCalls, Vocab
     ) -> int:
         attachment_flags(rfn, haflags)
         fd = self.open(path, oflag, mode)
-        return self._attach_new(fd, self.close, rfn, rhdl, haflags)
+        self._attach_new(fd, self.close, rfn, rhdl, haflags)
+        self.counts.leads_to(fd, path)
+        return fd
 
     ha_open64 = ha_open
 
@@ -222,6 +225,7 @@ class Recovery(ReturningErrors, Files, Lifetimes, PosixTimers, PlainCalls, Vocab
         duplicate = self.dup(fd)
         try:
             self._attachments.share(fd, duplicate)
+            self.counts.leads_to(duplicate, self.counts.target(fd))
         except OSError:
             self.close(duplicate)
             raise

@@ -104,17 +104,14 @@ class Attachment:
         try:
             if generation != self.generation:
                 if self._is_back:
-                    self._counts.sent_again(coid, failure)
                     return
-                self._counts.given_up(coid, failure)
                 raise failure if self._raised is None else not_recovered(failure.errno or 0, self._raised)
             if self.suspended or coid not in self.coids or self._is_used_up:
-                self._counts.given_up(coid, failure)
                 raise failure
             self.icount += 1
             self.acount += 1
             try:
-                result = self._counts.observed(coid, failure, *self.called)
+                result = self._counts.observed(coid, *self.called)
             except Exception as error:
                 self._has_ended(False, error)
                 raise not_recovered(failure.errno or 0, error) from error

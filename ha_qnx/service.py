@@ -80,6 +80,7 @@ from .errors import failure
 from .iomessages import CONNECT, DUP, POSITION, SEEK, TRANSFER
 from .kernel import BytesLike, Name, StrPath
 from .ocb import Ocb, Ocbs
+from .relief import Relief
 from .strategies import is_path
 from .structures import ClientInfo, MessageInfo, Pulse
 from .supervision import Supervisor
@@ -116,28 +117,32 @@ class _Later:
 #: What a handler returns that leaves the answer to ``Request.reply`` or ``Request.error``, now or from another thread.
 LATER = _Later()
 
-Answer = Union[None, int, BytesLike, Tuple[int, BytesLike]]
+Answer = Union[None, int, BytesLike, Tuple[int, BytesLike], _Later]
 
 
 class Request:
-    """A message that waits for its answer."""
+    """A message that waits for its answer.
+
+    Attributes:
+        rcvid: by which MsgReply, MsgRead and MsgWrite know it.
+        info: who sent it, and how: pid, tid, scoid, coid, priority, and the lengths.
+        kind: what kind of message it is: IO_READ and the like, or what the client's message begins with.
+        ocb: what the server keeps for the connection that it came by.
+        is_answered: whether an answer was given.
+        is_refused: whether that was an error.
+        is_unblocking: whether the client wants to be freed, because of a signal or a timeout. A long handler may look.
+        is_later: whether the handler has left the answer for LATER.
+    """
 
     def __init__(self, service: "BaseService", rcvid: int, info: MessageInfo, head: bytes) -> None:
         self.rcvid = rcvid
-        #: Who sent it, and how: pid, tid, scoid, coid, priority, and the lengths.
         self.info = info
-        #: What kind of message it is: IO_READ and the like, or what the client's message begins with.
         is_typed = len(head) >= 2 and service.takes_io
         self.kind = int.from_bytes(head[:2], sys.byteorder) if is_typed else IO_MAX + 1
-        #: What the server keeps for the connection that it came by.
         self.ocb = service.ocb_of(self)
-        #: Whether an answer was given.
         self.is_answered = False
-        #: Whether the answer was an error.
         self.is_refused = False
-        #: Whether the client wants to be freed, because of a signal or a timeout. A long handler may look at it.
         self.is_unblocking = False
-        #: Whether the handler has left the answer for LATER.
         self.is_later = False
         self._service = service
         self._data: Optional[bytes] = head if info.srcmsglen <= len(head) else None
@@ -237,6 +242,7 @@ class _Run:
         #: Whether that pulse came while all threads were busy: the first that is done has to answer it.
         self.owes_sign_of_life = False
         self.is_over = threading.Event()
+        self.relief = Relief()
         # SimpleQueue, because a signal handler may put into it whatever this thread was doing.
         self.stop_requests: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -342,14 +348,14 @@ class BaseService:
 
     # What a subclass overrides. (In an aio.Service, each may be a coroutine function.)
 
-    def message(self, request: Request) -> Answer:
+    def message(self, request: Request) -> Union[Answer, Awaitable[Answer]]:
         """Answer a message that is no I/O message: by a status, bytes, both, or None; or return LATER.
 
         Bytes alone have their number for a status, as with _IO_READ: ``Connection.ask`` returns just them.
         """
         raise failure(ENOSYS)
 
-    def read(self, request: Request, nbytes: int) -> BytesLike:
+    def read(self, request: Request, nbytes: int) -> Union[BytesLike, Awaitable[BytesLike]]:
         """Answer a read of up to ``nbytes`` bytes from ``request.ocb.offset`` on; b"" is the end of the file."""
         raise failure(ENOSYS)
 
@@ -361,7 +367,7 @@ class BaseService:
         """How long the file is: for seeking relative to its end."""
         raise failure(EINVAL)
 
-    def io(self, request: Request) -> Answer:
+    def io(self, request: Request) -> Union[Answer, Awaitable[Answer]]:
         """Answer any other I/O message, such as _IO_STAT: ``request.kind`` tells."""
         raise failure(ENOSYS)
 
@@ -432,11 +438,11 @@ class BaseService:
         try:
             self._turn = threading.Lock() if threads == 1 else _NoTurn()
             crew = [
-                threading.Thread(target=self._receive, args=(run, place.chid), name=f"{self.name}-{n}", daemon=True)
+                threading.Thread(target=self._receive, args=(run, place), name=f"{self.name}-{n}", daemon=True)
                 for n in range(1, threads)
             ]
             pulses = threading.Thread(
-                target=self._receive_pulses, args=(run, place.chid), name=f"{self.name}-pulses", daemon=True
+                target=self._relieve, args=(run, place.chid), name=f"{self.name}-pulses", daemon=True
             )
             crew.append(pulses)
             for thread in crew:
@@ -448,7 +454,7 @@ class BaseService:
                 threading.Thread(
                     target=self._live, args=(run, place.own, run.supervisor.interval, self.backend), daemon=True
                 ).start()
-            self._receive(run, place.chid)
+            self._receive(run, place)
             self._finish(crew, time.monotonic() + grace)
         finally:
             run.stop()
@@ -494,6 +500,7 @@ class BaseService:
         """Wait for the end, then give up the name and wake who waits for messages: no work for a signal handler."""
         run.stop_requests.get()
         run.is_over.set()
+        run.relief.stop()
         run.supervisor.stopping()
         place.disappear()
         with contextlib.suppress(BlockingIOError):  # So many pulses wait that nobody sleeps.
@@ -519,8 +526,10 @@ class BaseService:
 
     # Receiving.
 
-    def _receive(self, run: _Run, chid: int) -> None:
+    def _receive(self, run: _Run, place: "_Place") -> None:
         buffer, receive = bytearray(_RECEIVE_ROOM), self.backend.MsgReceive
+        chid, relief = place.chid, run.relief
+        work = relief.join()
         try:
             while not run.is_stopping:
                 info = MessageInfo()
@@ -528,6 +537,9 @@ class BaseService:
                     rcvid = receive(chid, buffer, info)
                 except InterruptedError:
                     continue
+                work[0] += 1
+                if relief.is_asleep:
+                    relief.wake()
                 if rcvid:
                     head = bytes(buffer[: info.msglen])
                     with self._turn:
@@ -536,37 +548,49 @@ class BaseService:
                     self._sort_pulse(run, Pulse.from_buffer_copy(buffer))
                 if run.pulses:
                     self._take_pulses(run)
+                work[0] += 1
+                while relief.is_on:
+                    relief.wait_until_off(lambda code, value: self.backend.MsgSendPulse(place.own, -1, code, value))
+                    work[0] += 1
+                    self._take_pulses(run)
+                    work[0] += 1
                 if run.owes_sign_of_life:
                     run.owes_sign_of_life = False
                     self._tell(run.supervisor.alive)
         except BaseException as error:
-            if not run.is_stopping or not isinstance(error, OSError):  # At the end, the channel is gone.
-                run.failure = run.failure or error
-            run.stop()
+            self._end_receiving(run, error)
 
-    def _receive_pulses(self, run: _Run, chid: int) -> None:
-        """Take pulses while all threads are busy with messages: a thread that receives those comes first (B258)."""
-        pulse = Pulse()
+    def _relieve(self, run: _Run, chid: int) -> None:
+        """Take in pulses while all threads are at work for long: there is nobody else whom they could reach."""
+        relief, pulse = run.relief, Pulse()
         try:
-            while not run.is_stopping:
-                try:
-                    self.backend.MsgReceivePulse(chid, pulse)
-                except InterruptedError:
-                    continue
-                if run.is_sign_of_life(pulse):
-                    run.owes_sign_of_life = True  # It is for who answers messages to give.
-                    continue
-                self._sort_pulse(run, Pulse.from_buffer_copy(pulse))
-                self._take_pulses(run)
+            while relief.wait_until_needed():
+                while not run.is_stopping and not relief.is_called_off:
+                    with contextlib.suppress(InterruptedError):
+                        self.backend.MsgReceivePulse(chid, pulse)
+                        if run.is_sign_of_life(pulse):
+                            run.owes_sign_of_life = True  # It is for who answers messages to give.
+                        else:
+                            self._sort_pulse(run, Pulse.from_buffer_copy(pulse))
+                            self._take_pulses(run)
+                relief.end()
         except BaseException as error:
-            if not run.is_stopping or not isinstance(error, OSError):  # At the end, the channel is gone.
-                run.failure = run.failure or error
-            run.stop()
+            self._end_receiving(run, error)
+        finally:
+            relief.end()
+
+    @staticmethod
+    def _end_receiving(run: _Run, error: BaseException) -> None:
+        if not run.is_stopping or not isinstance(error, OSError):  # At the end, the channel is gone.
+            run.failure = run.failure or error
+        run.stop()
 
     def _sort_pulse(self, run: _Run, pulse: Pulse) -> None:
         """Deal at once with what cannot wait; the rest is for a moment at which handlers may run."""
         if pulse.code == PULSE_CODE_UNBLOCK:
             self._unblock_by(pulse)
+            return
+        if (pulse.code, pulse.value.sival_int) == run.relief.call_off:
             return
         if len(run.pulses) >= _PULSES_MAX:
             with self._turn:  # Let more of them wait where the kernel bounds them.

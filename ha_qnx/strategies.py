@@ -20,7 +20,7 @@ import math
 import os
 import threading
 import time
-from errno import EAGAIN, EBADF, ENOENT, ENXIO, EPERM, ESRCH
+from errno import EAGAIN, EBADF, ENOENT, ENXIO, EPERM, ESRCH, ETIMEDOUT
 from typing import Any, Callable, Dict, Generic, Optional, Sequence, Tuple, TypeVar
 
 from . import backends
@@ -34,11 +34,14 @@ from .constants import (
     HA_RECOVERY_SUSPEND,
     NTO_COF_CLOEXEC,
 )
+from .deadlines import sooner, until, within
+from .errors import naming
 from .kernel import StrPath
 from .structures import MessageInfo
 from .watching import Counts, attempted
 
 __all__ = [
+    "ATTEMPTS",
     "NO_SERVER",
     "circuit_breaker",
     "failover",
@@ -54,6 +57,9 @@ __all__ = [
 
 #: What opening and attaching fail with while one server is gone and the next one is not there yet.
 NO_SERVER = frozenset((ENOENT, ESRCH, ENXIO, EAGAIN))
+
+#: How many servers in a row may be lost with one message in hand before ``connect`` takes the message for the reason.
+ATTEMPTS = 5
 
 T = TypeVar("T")
 
@@ -84,8 +90,10 @@ def reopen(
     """Open the path again, for connections of ha_open."""
 
     def recover(coid: int, _handle: Any) -> int:
-        attempted()
-        return _use(backend).ha_reopen(coid, path, oflag, mode)
+        attempted(path)
+        qnx = _use(backend)
+        with naming(path):
+            return within(qnx, sooner(), qnx.ha_reopen, coid, path, oflag, mode)
 
     return recover
 
@@ -98,7 +106,7 @@ def reopen_name(name: str, *, backend: Optional[Backend] = None) -> RecoveryFunc
     """
 
     def recover(coid: int, _handle: Any) -> int:
-        attempted()
+        attempted(name)
         server = find_server(name, backend=backend)
         return _use(backend).ha_ReConnectAttach(coid, server.nd, server.pid, server.chid, coid, NTO_COF_CLOEXEC)
 
@@ -193,8 +201,10 @@ def wait_for(strategy: RecoveryFunction, timeout: float = 30.0) -> RecoveryFunct
     """Use the strategy until there is a server, for so many seconds at most. Any other error ends it at once.
 
     It sleeps until a server arrives; on QNX it looks every 50 ms. The time is one for all tries together, and for all
-    threads that have met the same loss: one that comes when another has just waited in vain tries once. It does not
-    cut a try short: a server that is there and does not answer is waited for as ever.
+    threads that have met the same loss: one that comes when another has just waited in vain tries once. What ``reopen``
+    sends in a try is limited by it, too, so that it ends if a server is there and does not answer. (A server that has
+    the message and does not let its client go is waited for as ever: see ``Connection.ask``. And where the time is 0,
+    there is one try without a limit.)
 
     When the time is over, the error says so, and how often it was tried; its errno and its file name are those of the
     last try.
@@ -222,13 +232,15 @@ def wait_for(strategy: RecoveryFunction, timeout: float = 30.0) -> RecoveryFunct
         is_too_late = thread != threading.get_ident() and time.monotonic() - ended < _SAME_LOSS
         allowed = 0.0 if is_too_late else timeout
         try:
-            answer = until_served(attempt, allowed, lambda answer: answer == coid)
+            with until(time.monotonic() + timeout + LAST_TRY) if timeout else contextlib.nullcontext():
+                answer = until_served(attempt, allowed, lambda answer: answer == coid)
         except OSError as error:
-            if error.errno not in NO_SERVER:
+            if error.errno not in NO_SERVER and error.errno != ETIMEDOUT:
                 raise
             in_vain[coid] = threading.get_ident(), time.monotonic()
             attempts = "1 attempt" if tries == 1 else f"{tries} attempts"
-            waited = f"no successor within {timeout:g} s ({attempts}; last: {error.strerror or error})"
+            found = "no answer of a successor" if error.errno == ETIMEDOUT else "no successor"
+            waited = f"{found} within {timeout:g} s ({attempts}; last: {error.strerror or error})"
             raise OSError(error.errno, waited, error.filename) from error
         if answer != coid:
             in_vain[coid] = threading.get_ident(), time.monotonic()
@@ -236,6 +248,9 @@ def wait_for(strategy: RecoveryFunction, timeout: float = 30.0) -> RecoveryFunct
 
     return recover
 
+
+#: So many seconds a last try may take, which begins when the time for all of them is over.
+LAST_TRY = 0.05
 
 #: So many seconds after a wait in vain, another thread that comes has met the same loss.
 _SAME_LOSS = 0.05

@@ -4,11 +4,13 @@ It runs where the package is installed, a QNX target included, and writes nothin
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
+import signal
 import sys
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import ha_qnx
 
@@ -37,8 +39,9 @@ On QNX's own libraries, a test of a decision that QNX leaves open (D1, D2 ...) d
 nor does a test of what was measured on QNX 6.4.1: what the library does differently is listed,
 and stands in the report.
 
-exit status: 0, every test passed, or only differs so; 1, one failed; 2, wrong use: no pytest,
-unknown options, or no test that fits them.
+exit status: 0, every test passed, or only differs so; 1, one failed, or it was ended by SIGINT or
+SIGTERM, with a report of what was found so far; 2, wrong use: no pytest, unknown options, a
+backend that cannot be had, or no test that fits them.
 """
 
 _PASSED, _FAILED, _WRONG_USE = 0, 1, 2
@@ -196,11 +199,30 @@ def run_suite(directory: str, arguments: List[str], report: Optional[str]) -> in
         "-p",
         "ha_qnx.commands.recording",
     ]
-    code = int(pytest.main([*fixed, *arguments], plugins=[reporter]))
+    with _ended_by_sigterm():
+        code = int(pytest.main([*fixed, *arguments], plugins=[reporter]))
     status = _STATUS.get(code, _FAILED)
     if report is not None:
         _write_report(report, status, arguments, reporter)
     return status
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the tests as Ctrl-C does, so that what was found is reported."""
+    own = os.getpid()
+
+    def end(number: int, frame: Any) -> None:
+        if os.getpid() == own:
+            signal.default_int_handler(number, frame)
+        signal.signal(number, signal.SIG_DFL)  # A process that a test has forked.
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _write_report(path: str, status: int, arguments: List[str], reporter: Reporter) -> None:

@@ -51,6 +51,11 @@ def examine(wanted: Optional[str] = None) -> Dict[str, Any]:
         faults.append(f"no backend can be had: {default['problem']}")
     if runtime is not None and runtime["problem"]:
         faults.append(runtime["problem"])
+    for lost in runtime["removed"] if runtime is not None else ():
+        faults.append(
+            f"process {lost['pid']} serves {lost['name']!r} and cannot be found: its entry was removed from the "
+            "runtime directory; if it does not enter itself again at once, start it again"
+        )
     return {"versions": versions(), "default": default, "backends": backends, "runtime": runtime, "faults": faults}
 
 
@@ -133,7 +138,10 @@ def _examine_runtime() -> Optional[Dict[str, Any]]:
         "problem": None,
         "names": [],
         "paths": [],
+        "removed": [],
     }
+    rooms = runtime.wire_directory()
+    found["removed"] = [{"name": name, "pid": pid} for _room, name, pid in runtime.removed_entries(rooms)]
     try:
         if not found["exists"]:
             found["problem"] = _why_it_cannot_be_made(path)
@@ -142,7 +150,6 @@ def _examine_runtime() -> Optional[Dict[str, Any]]:
         found["owner"] = _user_name(status.st_uid)
         found["mode"] = f"{stat.S_IMODE(status.st_mode):04o}"
         runtime.check_directory(path)
-        rooms = runtime.wire_directory()
         found["names"] = [_examine_place(*held) for held in runtime.names_in(os.path.join(rooms, "names"))]
         found["paths"] = [_examine_place(*held) for held in runtime.paths_in(os.path.join(rooms, "paths"))]
     except OSError as error:

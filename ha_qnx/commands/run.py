@@ -187,10 +187,13 @@ def _tell(as_json: bool, event: watching.RecoveryEvent) -> None:
         return
     record: Dict[str, Any] = {
         "coid": event.coid,
-        "cause": event.cause.errno if event.cause is not None else None,
+        "path": event.target,
+        "time": round(event.time, 6),
         "attempts": event.attempts,
         "seconds": round(event.duration, 6),
         "recovered": event.recovered,
+        "old_pid": event.old_pid,
+        "new_pid": event.new_pid,
     }
     _say(json.dumps(record))
 

@@ -1,5 +1,8 @@
 """Two servers on one path, which is what QNX itself has for a hot standby: an open goes to the next one that lives.
 
+A name has one server at a time. There the second one waits, and takes over as soon as the first one dies:
+``Counter("example-standby").serve(standby=True)`` in both.
+
 python -m ha_qnx.examples.standby
 """
 

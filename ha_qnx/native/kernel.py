@@ -35,7 +35,7 @@ from ..buffers import (
     writable_parts,
 )
 from ..constants import FTYPE_ANY, NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_COF_DEAD, NTO_SIDE_CHANNEL
-from ..errors import failure
+from ..errors import failure, naming, no_such_name
 from ..kernel import BytesLike, Kernel, Name, StrPath, Vector
 from ..paths import refuse_names
 from ..structures import ClientInfo, Itimer, MessageInfo, SigEvent, TimerStatus
@@ -471,7 +471,15 @@ class NativeKernel(Kernel):
             raise
 
     def name_open(self, path: str, flags: int = 0) -> int:
-        return self._given(self._invoke("name_open", _encoded_name(path), integer("flags", flags, 0, INT_MAX)))
+        encoded, flags = _encoded_name(path), integer("flags", flags, 0, INT_MAX)
+        try:
+            return self._given(self._invoke("name_open", encoded, flags))
+        except FileNotFoundError:
+            raise no_such_name(path, _meeting_place() if self.libraries.version else None) from None
+        except OSError as error:
+            if error.errno == EINVAL and not flags:
+                raise OSError(EINVAL, "a name must be relative, and not empty", path) from None
+            raise
 
     def name_close(self, coid: int) -> int:
         return self._invoke("name_close", self._check_lost(as_int("coid", coid)))
@@ -523,7 +531,8 @@ class NativeKernel(Kernel):
     # Descriptors. As everywhere in Python, they are closed when the process becomes another program.
 
     def open(self, path: StrPath, oflag: int, mode: int = 0o666) -> int:
-        return self._given(self._invoke("open", *open_arguments(path, oflag, mode)))
+        with naming(path):
+            return self._given(self._invoke("open", *open_arguments(path, oflag, mode)))
 
     def close(self, fd: int) -> int:
         return self._invoke("close", self._check_lost(as_int("fd", fd)))
@@ -746,6 +755,13 @@ def open_arguments(path: StrPath, oflag: int, mode: int) -> Tuple[bytes, int, ct
     refuse_names(path)
     oflag = integer("oflag", oflag, 0, INT_MAX) | os.O_CLOEXEC
     return encoded, oflag, ctypes.c_int(integer("mode", mode, 0, 0o7777))
+
+
+def _meeting_place() -> str:
+    """Where processes find each other, on a library for POSIX hosts."""
+    from ..fallback.runtime import directory_path
+
+    return directory_path()
 
 
 def _encoded_name(path: object) -> bytes:

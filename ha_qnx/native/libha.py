@@ -10,6 +10,7 @@ token that is not found recovers nothing.
 """
 
 import contextlib
+import functools
 import itertools
 import threading
 from ctypes import c_void_p
@@ -28,14 +29,14 @@ from ..constants import (
 )
 from ..derived import Vocabulary
 from ..documenting import documented_by
-from ..errors import failure, not_recovered
+from ..errors import failure, naming, not_recovered
 from ..files import Files
 from ..kernel import StrPath
 from ..lifetimes import Lifetimes
 from ..returning import ReturningErrors, returning_errors
 from ..rules import LOST, attachment_flags, limit_of
 from ..timing import PosixTimers
-from ..watching import Counts
+from ..watching import Counts, server_of
 from .kernel import NativeKernel, connect_arguments, open_arguments, pulse_arguments
 from .libraries import Libraries
 
@@ -71,7 +72,7 @@ class Native(ReturningErrors, Files, Lifetimes, PosixTimers, NativeKernel, Vocab
     def __init__(self, libraries: Libraries) -> None:
         super().__init__(libraries)
         self.name = "native"
-        self.counts = Counts(self.name)
+        self.counts = Counts(self.name, functools.partial(server_of, self))
         self.descriptors: Set[int] = set()
         self._thread = _InThread()
         self._tokens = itertools.count(1).__next__
@@ -91,7 +92,7 @@ class Native(ReturningErrors, Files, Lifetimes, PosixTimers, NativeKernel, Vocab
             return -1
         thread.running.append(attached)
         try:
-            result = self.counts.observed(coid, None, *attached.called)
+            result = self.counts.observed(coid, *attached.called)
         except BaseException as error:
             thread.raised = error
             return -1
@@ -212,9 +213,9 @@ class Native(ReturningErrors, Files, Lifetimes, PosixTimers, NativeKernel, Vocab
     ) -> int:
         haflags = attachment_flags(rfn, haflags)
         encoded, oflag, variadic_mode = open_arguments(path, oflag, mode)
-        with self._attaching(rfn, rhdl) as attached:
+        with naming(path), self._attaching(rfn, rhdl) as attached:
             fd = self._invoke(name, encoded, oflag, self._callback, attached.token, haflags, variadic_mode)
-            return self._entered(fd, attached)
+            return self._entered(fd, attached, path)
 
     def ha_creat(self, path: StrPath, mode: int, rfn: RecoveryFunction, rhdl: object = None, haflags: int = 0) -> int:
         return self._ha_creat("ha_creat", path, mode, rfn, rhdl, haflags)
@@ -225,10 +226,10 @@ class Native(ReturningErrors, Files, Lifetimes, PosixTimers, NativeKernel, Vocab
     def _ha_creat(self, name: str, path: StrPath, mode: int, rfn: RecoveryFunction, rhdl: object, haflags: int) -> int:
         haflags = attachment_flags(rfn, haflags)
         encoded, _oflag, typed_mode = open_arguments(path, 0, mode)
-        with self._attaching(rfn, rhdl) as attached:
+        with naming(path), self._attaching(rfn, rhdl) as attached:
             fd = self._invoke(name, encoded, typed_mode.value, self._callback, attached.token, haflags)
             self._close_on_exec(fd)
-            return self._entered(fd, attached)
+            return self._entered(fd, attached, path)
 
     def _or_plain(self, name: str) -> str:
         """The function with 64 in its name, or the plain one where there is no difference."""
@@ -308,7 +309,7 @@ class Native(ReturningErrors, Files, Lifetimes, PosixTimers, NativeKernel, Vocab
         attached = self._by_coid.get(fd)  # It lives on in the copy, should another thread close this one meanwhile.
         copy = self._invoke("ha_dup", fd)
         self._close_on_exec(copy)
-        return copy if attached is None else self._entered(copy, attached)
+        return copy if attached is None else self._entered(copy, attached, self.counts.target(fd))
 
     def ha_reopen(self, oldfd: int, path: StrPath, oflag: int, mode: int = 0o666) -> int:
         oldfd = as_int("oldfd", oldfd)
@@ -370,8 +371,9 @@ class Native(ReturningErrors, Files, Lifetimes, PosixTimers, NativeKernel, Vocab
             if not attached.coids:
                 self._by_token.pop(attached.token, None)
 
-    def _entered(self, coid: int, attached: _Attached) -> int:
+    def _entered(self, coid: int, attached: _Attached, target: Optional[StrPath] = None) -> int:
         self._enter(coid, attached)
+        self.counts.leads_to(coid, target)
         self.descriptors.add(coid)
         return coid
 

@@ -3,13 +3,15 @@
 import contextlib
 import os
 import pathlib
-from typing import Iterator
+import shutil
+from typing import Any, Iterator
 
 import pytest
 from ha_qnx.conformance.waiting import DEADLINE, Task, eventually
 from ha_qnx.fallback.runtime import wire_directory
 
 import ha_qnx
+from ha_qnx import arrivals as arrivals_module
 from ha_qnx.arrivals import Arrivals
 
 pytestmark = pytest.mark.usefixtures("shared_directory")
@@ -54,6 +56,70 @@ def test_directories_are_watched_as_they_come(arrivals: Arrivals) -> None:
     waiting.wait_until_blocked()
     (names / "made-later+" / "name").touch()
     waiting.result()
+
+
+def test_a_directory_that_goes_while_it_is_about_to_be_watched_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that of a path does when its last server is gone; what comes is told all the same."""
+    paths = pathlib.Path(wire_directory()) / "paths"
+    (paths / "gone=").mkdir()
+    add_watch = arrivals_module._add_watch
+
+    def add_after_it_went(fd: int, directory: str) -> bool:
+        if directory == str(paths / "gone="):
+            (paths / "gone=").rmdir()
+        return add_watch(fd, directory)
+
+    monkeypatch.setattr("ha_qnx.arrivals._LOOK_AGAIN", 3600.0)
+    monkeypatch.setattr(arrivals_module, "_add_watch", add_after_it_went)
+    with Arrivals() as arrivals:
+        assert arrivals.wakes
+        Task(arrivals.wait, 0.0).result()
+        waiting = Task(arrivals.wait, DEADLINE)
+        waiting.wait_until_blocked()
+        (paths / "gone=").mkdir()
+        monkeypatch.undo()
+        waiting.result()
+
+
+def test_a_directory_that_comes_while_it_is_looked_for_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch of the one above begins before that is read, and so tells of it."""
+    names = pathlib.Path(wire_directory()) / "names"
+    scandir = os.scandir
+
+    def come_afterwards(directory: str) -> Any:
+        found = scandir(directory)
+        if directory == str(names) and not (names / "comes+").exists():
+            (names / "comes+").mkdir()
+        return found
+
+    monkeypatch.setattr("ha_qnx.arrivals._LOOK_AGAIN", 3600.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", come_afterwards)
+        arrivals = Arrivals()
+    with arrivals:
+        Task(arrivals.wait, DEADLINE).result()
+        waiting = Task(arrivals.wait, DEADLINE)
+        waiting.wait_until_blocked()
+        (names / "comes+" / "name").touch()
+        waiting.result()
+
+
+def test_a_runtime_directory_that_vanishes_is_looked_for(arrivals: Arrivals) -> None:
+    """There is nothing to watch any more, so the wait is short from then on."""
+
+    def wait() -> None:
+        while arrivals.wakes:
+            arrivals.wait(3600.0)
+        arrivals.wait(3600.0)
+
+    waiting = Task(wait)
+    waiting.wait_until_blocked()
+    shutil.rmtree(wire_directory())
+    try:
+        waiting.result()
+    finally:
+        for room in ("channels", "names", "paths"):
+            os.makedirs(os.path.join(wire_directory(), room), mode=0o700, exist_ok=True)
 
 
 def test_a_name_that_changes_hands_is_an_arrival(arrivals: Arrivals) -> None:

@@ -1,15 +1,19 @@
 """Connections as objects."""
 
+import array
 import contextlib
 import copy
 import gc
 import logging
 import os
+import pathlib
 import pickle
+import re
+import signal
 import subprocess
 import threading
 import warnings
-from errno import EBADF, EMSGSIZE, ENOENT, EPROTO, ETIMEDOUT
+from errno import EBADF, EINVAL, EMSGSIZE, ENOENT, EPROTO, ETIMEDOUT
 from typing import Any, Callable, Dict, Iterator, List, Tuple, Type
 
 import pytest
@@ -19,6 +23,7 @@ from ha_qnx.conformance.waiting import DEADLINE, Task
 import ha_qnx
 from ha_qnx import strategies
 from ha_qnx.connection import ATTEMPTS, Connection, connect
+from ha_qnx.kernel import BytesLike
 from ha_qnx.service import LATER, Ocb, Request, Service
 
 pytestmark = pytest.mark.usefixtures("shared_directory")
@@ -130,12 +135,132 @@ def test_a_message_can_be_limited_in_time() -> None:
         assert thermostat.ask(b"x", timeout=float("inf")) == b"22.5"
 
 
+@pytest.fixture(params=["fallback", "native", "hybrid"])
+def qnx(request: pytest.FixtureRequest, libha: str, monkeypatch: pytest.MonkeyPatch) -> ha_qnx.Backend:
+    """Each of the backends."""
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    return ha_qnx.backend(request.param)
+
+
+@pytest.fixture
+def stopped(start_program: Callable[..., Any]) -> Iterator[Any]:
+    """A server that has stopped, and that knows a client."""
+    program = start_program(SERVER, "thermostat", PATH)
+    connect(PATH, wait=DEADLINE, recover=None).close()
+    program.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
+    yield program
+    program.process.send_signal(signal.SIGCONT)
+
+
+def test_what_a_stopped_server_does_not_answer_is_limited(qnx: ha_qnx.Backend, stopped: Any) -> None:
+    """Messages, transfers of a file, the connecting, and a recovery that finds it."""
+    stopped.process.send_signal(signal.SIGCONT)
+    opened, found = (connect(target, recover=None, backend=qnx) for target in (PATH, "thermostat"))
+    assert opened.ask(b"x", timeout=DEADLINE) == found.ask(b"x", timeout=DEADLINE)
+    recover = strategies.wait_for(strategies.reopen(PATH, backend=qnx), 0.05)
+    stopped.process.send_signal(signal.SIGSTOP)
+    for connection in (opened, found):
+        for call in (connection.ask, connection.send):
+            with fails_with(ETIMEDOUT):
+                call(b"x", timeout=0.02)
+    file = opened.file("r+b", 0, timeout=0.02)
+    for transfer in (lambda: file.read(3), lambda: file.write(b"x"), lambda: file.seek(1)):
+        with fails_with(ETIMEDOUT):
+            transfer()
+    with pytest.raises(OSError, match=r"no answer of a successor within 0\.05 s") as raised:
+        recover(opened.coid, None)
+    assert (raised.value.errno, raised.value.filename) == (ETIMEDOUT, PATH)
+    with fails_with(ETIMEDOUT):
+        connect(PATH, wait=0.02, recover=None, backend=qnx)
+    with fails_with(ETIMEDOUT):
+        connect("thermostat", wait=0.02, setup=lambda lent: lent.ask(b"log in"), backend=qnx)
+    file.close()
+    for no_time, error in (("1", TypeError), (float("nan"), ValueError), (-1, ValueError)):
+        wrong: Any = no_time
+        with pytest.raises(error):
+            opened.close(timeout=wrong)
+        with pytest.raises(error):
+            opened.file(timeout=wrong)
+        assert not opened.closed
+    found.close(timeout=0.02)
+    stopped.process.send_signal(signal.SIGCONT)
+    opened.close(timeout=DEADLINE)
+
+
+def test_the_closing_of_a_path_can_be_limited_in_time(qnx: ha_qnx.Backend, stopped: Any) -> None:
+    """ETIMEDOUT, and the connection is closed all the same."""
+    stopped.process.send_signal(signal.SIGCONT)
+    opened = connect(PATH, recover=None, backend=qnx)
+    stopped.process.send_signal(signal.SIGSTOP)
+    with fails_with(ETIMEDOUT):
+        opened.close(timeout=0.02)
+    assert opened.closed
+    opened.close()
+    with fails_with(EBADF):
+        qnx.MsgSend(opened.coid, b"x")
+
+
+@pytest.mark.parametrize(
+    ("target", "errno", "text"),
+    [
+        ("gone", ENOENT, r"no server has this name in {directory} \(ha-qnx doctor tells more\): 'gone'"),
+        ("", EINVAL, "a name must be relative, and not empty: ''"),
+        ("../x", ENOENT, r"nobody can have a name with a component that ends with '\.\.': '../x'"),
+        ("/dev/gone", ENOENT, "No such file or directory: '/dev/gone'"),
+    ],
+)
+def test_what_is_not_found_is_named(
+    qnx: ha_qnx.Backend, runtime_directory: pathlib.Path, target: str, errno: int, text: str
+) -> None:
+    """With what is wrong about the name, or where it was looked for."""
+    directory = os.environ["HA_QNX_RUNTIME"]
+    with pytest.raises(OSError, match=text.format(directory=re.escape(directory))) as raised:
+        connect(target, backend=qnx)
+    assert raised.value.errno == errno
+
+
+@pytest.mark.parametrize("target", ["thermostat", PATH])
+def test_the_error_of_a_lost_server_says_whose_and_what_was_tried(
+    qnx: ha_qnx.Backend, target: str, start_program: Callable[..., Any]
+) -> None:
+    """In its text; its cause has the errno and the name. The connection shows that it is lost."""
+    server = start_program(SERVER, "thermostat", PATH)
+    with connect(target, wait=DEADLINE, timeout=0.05, backend=qnx) as connection:
+        connect(PATH, wait=DEADLINE, recover=None).close()
+        shown = f"<Connection {connection.coid:#x} to {target!r}, server {server.pid}>"
+        assert repr(connection) == shown
+        server.kill()
+        with pytest.raises(OSError, match=f"the server of {target!r} was lost; no successor within 0.05 s") as raised:
+            connection.ask(b"x")
+        assert re.search(r"\(\d+ attempts?; last: [nN]o s.*\)", str(raised.value))
+        assert raised.value.errno == EBADF
+        cause = raised.value.__cause__
+        assert isinstance(cause, OSError)
+        assert (cause.errno, cause.filename) == (ENOENT, target)
+        assert repr(connection) == shown.replace(f"server {server.pid}", "lost")
+    assert repr(connection).endswith("closed>")
+
+
 def test_send_into_fills_a_buffer(echo: Echo) -> None:
     """As MsgSend does: what is not written to stays."""
     reply = bytearray(b"........")
     with connect("thermostat") as thermostat:
         assert thermostat.send_into(b"abc", reply) == 3
     assert reply == b"<abc>..."
+
+
+def test_a_str_is_no_message(echo: Echo) -> None:
+    """A type checker says so, or it would complain that nothing is ignored here; and there is a TypeError."""
+    with connect("thermostat") as thermostat:
+        with pytest.raises(TypeError):
+            thermostat.ask("text")  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            thermostat.send("text")  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            ha_qnx.MsgSend(thermostat, "text")  # type: ignore[arg-type]
+        buffers: List[BytesLike] = [b"<", bytearray(b"<"), memoryview(b"<"), array.array("b", b"<")]
+        assert [thermostat.ask(buffer)[:1] for buffer in buffers] == [b"<"] * 4
 
 
 def test_pulse_sends_a_pulse(echo: Echo) -> None:
@@ -511,7 +636,7 @@ Server(sys.argv[1]).serve()
 def test_a_message_that_kills_every_server_does_not_kill_them_all(
     start_program: Callable[..., Any], target: str
 ) -> None:
-    """After a few it is taken for the reason, and fails; the next message starts anew."""
+    """After a few it is taken for the reason, and fails, and the error says so; the next message starts anew."""
     servers = [start_program(DELICATE_SERVER, target)]
     is_over = threading.Event()
 
@@ -523,10 +648,10 @@ def test_a_message_that_kills_every_server_does_not_kill_them_all(
 
     restarting = Task(restart)
     with connect(target, wait=DEADLINE) as connection:
-        with pytest.raises(ProcessLookupError):
+        text = rf"the server of '{target}' was lost, as were 5 before it with this message in hand.*attempts=5"
+        with pytest.raises(ProcessLookupError, match=text):
             connection.ask(b"poison")
         assert connection.stats.recoveries == ATTEMPTS
-        connection.limit(attempts=-1)
         assert connection.ask(b"good") == b"good"
         assert len(servers) <= ATTEMPTS + 2
     is_over.set()

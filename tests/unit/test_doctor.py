@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 import sys
 from typing import Any, Dict, Tuple
@@ -293,3 +294,35 @@ def test_nothing_is_changed(capsys: Capture, runtime_directory: pathlib.Path) ->
     runtime_directory.mkdir(mode=0o700)
     examined(capsys)
     assert os.listdir(runtime_directory) == []
+
+
+HOLD = """
+import signal
+import ha_qnx
+held = ha_qnx.name_attach("a/name")
+ha_qnx.resmgr_attach(held.chid, "/dev/path")
+print("held", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux shows what others have open")
+def test_a_server_whose_entry_was_removed_is_a_fault(capsys: Capture, runtime_directory: pathlib.Path) -> None:
+    """It lives, and nobody finds it."""
+    server = subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE)  # noqa: S603  # ours
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"held\n"
+        shutil.rmtree(runtime_directory)
+        status, report = examined(capsys)
+        assert status == 1
+        assert report["runtime"]["removed"] == [
+            {"name": "a/name", "pid": server.pid},
+            {"name": "/dev/path", "pid": server.pid},
+        ]
+        for fault, name in zip(report["faults"], ("a/name", "/dev/path")):
+            assert fault.startswith(f"process {server.pid} serves {name!r} and cannot be found")
+    finally:
+        server.kill()
+        server.communicate()
+    assert examined(capsys)[1]["faults"] == []

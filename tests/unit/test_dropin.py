@@ -11,6 +11,7 @@ import os
 import pathlib
 import signal
 import struct
+import subprocess
 import threading
 from errno import EBADF, EEXIST, EINVAL, ENOENT
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
@@ -21,7 +22,9 @@ from ha_qnx.conformance.peers import Peer
 from ha_qnx.conformance.waiting import DEADLINE, Task, eventually, is_asleep
 from ha_qnx.fallback.kernel import SocketKernel
 
+import ha_qnx
 from ha_qnx import IO_READ, dropin
+from ha_qnx.connection import ATTEMPTS, connect
 from ha_qnx.recovery import Recovery
 
 PATH = "/dev/kept"
@@ -545,6 +548,37 @@ def test_duplicates_go_apart_when_they_are_recovered(qnx: Recovery, keeper: Keep
         assert os.read(copy, 4) == b"line"
         assert os.read(fd, 7) == os.read(copy, 7) == b"\nsecond"
         os.close(copy)
+
+
+DELICATE_SERVER = """
+import os
+from ha_qnx.service import Service
+class Server(Service):
+    def write(self, request, data):
+        if data == b"poison":
+            os._exit(1)
+Server("/dev/delicate").serve()
+"""
+
+
+def test_what_kills_every_server_is_given_up(start_program: Callable[..., Any]) -> None:
+    """As with connect: after a few servers, what is written is taken for the reason, and the connection is lost."""
+    servers, is_over = [start_program(DELICATE_SERVER)], threading.Event()
+
+    def restart() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                servers[-1].process.wait(0.05)
+                servers.append(start_program(DELICATE_SERVER))
+
+    restarting = Task(restart)
+    connect("/dev/delicate", wait=DEADLINE).close()
+    with dropin.installed(ha_qnx.backend(), recover_within=DEADLINE), opened("/dev/delicate") as fd:
+        with pytest.raises(ProcessLookupError):
+            os.write(fd, b"poison")
+        assert len(servers) <= ATTEMPTS + 2
+    is_over.set()
+    restarting.result()
 
 
 def test_a_lost_connection_can_be_closed(qnx: Recovery, keeper: Keeper) -> None:

@@ -2,8 +2,10 @@
 
 import ctypes
 import inspect
+import pydoc
+import re
 from importlib import metadata
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, List, Sequence, Tuple
 
 import pytest
 from ha_qnx.fallback.kernel import SocketKernel
@@ -102,3 +104,19 @@ def test_every_call_is_documented() -> None:
     """The contract of each call says what it does in one sentence, and what else there is to say."""
     undocumented = [name for name in ha_qnx.CALLS if not (getattr(Backend, name).__doc__ or "").strip()]
     assert undocumented == []
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [
+        ("Stats", ha_qnx.Stats._fields),
+        ("RecoveryEvent", ha_qnx.RecoveryEvent._fields),
+        ("Request", ("rcvid", "info", "kind", "ocb", "is_answered", "is_unblocking", "is_later", "data", "path")),
+        ("Connection", ("target", "coid", "stats", "closed")),
+    ],
+)
+def test_help_shows_the_attributes(name: str, attributes: Sequence[str]) -> None:
+    """Of what a program gets, each with a word about it."""
+    text = pydoc.plain(pydoc.render_doc(getattr(ha_qnx, name)))
+    for attribute in attributes:
+        assert re.search(rf"^ [ |]*{attribute}(: \w|$)", text, re.MULTILINE), attribute

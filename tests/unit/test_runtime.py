@@ -2,17 +2,21 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import pathlib
+import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
 from typing import Any, Callable, List
 
 import pytest
-from ha_qnx.conformance.waiting import eventually
+from ha_qnx.conformance.expect import fails_with
+from ha_qnx.conformance.waiting import DEADLINE, eventually
 from ha_qnx.fallback import wire
 from ha_qnx.fallback.runtime import (
     ChannelAddress,
@@ -21,11 +25,14 @@ from ha_qnx.fallback.runtime import (
     directory_path,
     is_ending,
     is_zombie,
-    leads_upwards,
     names_in,
     plain_name,
     wire_directory,
 )
+
+import ha_qnx
+from ha_qnx.connection import connect
+from ha_qnx.errors import leads_upwards
 
 ADDRESS = ChannelAddress(os.getpid(), 1, "0123456789abcdef")
 
@@ -337,3 +344,155 @@ def test_a_process_whose_first_thread_has_ended_is_not_ending(start_program: Cal
     assert not is_ending(program.pid)
     os.kill(program.pid, signal.SIGKILL)
     assert is_ending(program.pid)
+
+
+# What a server does about a directory that is removed under it.
+
+SERVER = """
+import logging, os, sys
+import ha_qnx
+from ha_qnx.service import Service
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+class Server(Service):
+    def message(self, request):
+        return b"%d" % os.getpid()
+    def ready(self):
+        print("ready", flush=True)
+    def pulse(self, code, value):
+        self.stop()
+Server(*sys.argv[2:], backend=ha_qnx.backend(sys.argv[1])).serve(name_timeout=0)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nobody looks")
+@pytest.mark.parametrize("removed", ["all", "the entries"])
+@pytest.mark.parametrize("backend", ["fallback", "native", "hybrid"])
+def test_a_server_enters_again_what_was_removed(
+    libha: str, monkeypatch: pytest.MonkeyPatch, start_program: Callable[..., Any], backend: str, removed: str
+) -> None:
+    """Clients find it by its name and by its path, another server does not get the name, and it says so."""
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    server = start_program(SERVER, "fallback", "name", "/dev/path")
+    eventually(lambda: "ready" in server.output, "the server")
+    directory = pathlib.Path(directory_path())
+    if removed == "all":
+        shutil.rmtree(directory)
+    else:
+        entries = [entry for entry in directory.rglob("*") if not entry.is_dir()]
+        for entry in entries:
+            entry.unlink()
+    qnx = ha_qnx.backend(backend)
+    for target in ("name", "/dev/path"):
+        with connect(target, wait=DEADLINE, recover=None, backend=qnx) as connection:
+            assert connection.ask(b"x") == b"%d" % server.pid
+    with fails_with(errno.EEXIST):
+        qnx.name_attach("name")
+    for what in ("channel 1", "the name 'name'", "the path '/dev/path'"):
+        assert f"{what} was removed from {directory}, and is there again" in server.output
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert server.terminate() == 0
+    assert not [entry for entry in directory.rglob("*") if not entry.is_dir() and str(server.pid) in entry.name]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nobody looks")
+def test_a_server_whose_name_is_anothers_by_now_says_so_and_leaves_it_alone(start_program: Callable[..., Any]) -> None:
+    """Once; when the other one has left, it has its name again."""
+    first = start_program(SERVER, "fallback", "name")
+    eventually(lambda: "ready" in first.output, "the first server")
+    first.process.send_signal(signal.SIGSTOP)
+    (pathlib.Path(wire_directory()) / "names" / "name").unlink()
+    second = start_program(SERVER, "fallback", "name")
+    eventually(lambda: "ready" in second.output, "the second server")
+    first.process.send_signal(signal.SIGCONT)
+    eventually(lambda: "the name 'name' was removed from " in first.output, "the line in the log")
+    with connect("name", recover=None) as connection:
+        assert connection.ask(b"x") == b"%d" % second.pid
+    second.kill()
+    with connect("name", wait=DEADLINE, recover=None) as connection:
+        assert connection.ask(b"x") == b"%d" % first.pid
+        connection.pulse(0)
+    assert first.process.wait(DEADLINE) == 0
+    assert first.output.count(", and cannot be found: ") == 1
+
+
+def test_the_directory_of_a_living_server_is_locked() -> None:
+    """So systemd-tmpfiles leaves it alone, with all that lies in it."""
+    runtime = Runtime()
+    fd = os.open(directory_path(), os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        claim = runtime.claim_name("name", ADDRESS)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        claim.release()
+        del runtime, claim
+    finally:
+        os.close(fd)
+
+
+def test_a_directory_that_is_anothers_by_now_is_refused(
+    runtime_directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may have put one of his own in place of what was removed."""
+    runtime = Runtime()
+    runtime.claim_name("name", ADDRESS)
+    shutil.rmtree(runtime_directory)
+    runtime_directory.mkdir()
+    runtime_directory.chmod(0o777)
+    with pytest.raises(UnsafeDirectoryError):
+        runtime.claim_name("other", ADDRESS)
+
+
+def test_who_looks_for_the_name_of_a_dead_server_removes_its_file(start_program: Callable[..., Any]) -> None:
+    """A successor that takes it at that moment gets it all the same."""
+    server = start_program(SERVER, "fallback", "name")
+    eventually(lambda: "ready" in server.output, "the server")
+    server.kill()
+    file = pathlib.Path(wire_directory()) / "names" / "name"
+    assert file.exists()
+    with fails_with(errno.ENOENT):
+        ha_qnx.name_open("name")
+    assert not file.exists()
+
+
+TAKING = """
+import contextlib, os, subprocess, sys, threading
+import ha_qnx
+from ha_qnx.fallback.runtime import ChannelAddress, Runtime, wire_directory
+qnx, runtime, is_over = ha_qnx.backend(sys.argv[1]), Runtime(), threading.Event()
+left = subprocess.Popen([sys.executable, "-c", ""])
+left.wait()
+dead = ChannelAddress(left.pid, 1, "0123456789abcdef")
+file = os.path.join(wire_directory(), "names", "name")
+
+def remove():
+    while not is_over.is_set():
+        runtime.remove_dead_name("name", dead)
+
+removing = [threading.Thread(target=remove) for _thread in range(2)]
+for thread in removing:
+    thread.start()
+try:
+    for _round in range(200):
+        with open(file + ".new", "w") as new:
+            new.write(str(dead))
+        os.rename(new.name, file)
+        name = qnx.name_attach("name")
+        assert runtime.find_name("name").pid == os.getpid()
+        qnx.name_detach(name)
+    print("done")
+finally:
+    is_over.set()
+"""
+
+
+@pytest.mark.parametrize("backend", ["fallback", "native"])
+def test_a_name_can_be_taken_while_others_remove_what_a_dead_server_left(
+    libha: str, monkeypatch: pytest.MonkeyPatch, start_program: Callable[..., Any], backend: str
+) -> None:
+    """Their lock is held for a moment, and takes the name from nobody."""
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    program = start_program(TAKING, backend)
+    program.process.wait(DEADLINE)
+    assert (program.output, program.errors) == ("done\n", "")

@@ -1,6 +1,7 @@
 """Servers in a few lines."""
 
 import contextlib
+import itertools
 import logging
 import os
 import pathlib
@@ -376,9 +377,42 @@ def test_handlers_of_one_thread_never_run_side_by_side() -> None:
         go_on.set()
         sending.result()
         eventually(lambda: len(service.seen) == 100, "the pulses")
-        # Two threads take them in, so neighbours may change places; none may be missing.
-        assert sorted(service.seen) == [("pulse", 5, value) for value in range(100)]
+        assert service.seen == [("pulse", 5, value) for value in range(100)]
         other.close()
+
+
+def test_pulses_of_one_thread_keep_their_order() -> None:
+    """They come while short handlers run, and long ones, beside which another thread takes them in."""
+    service, pauses = Recording(), itertools.cycle([0.0, 0.0, 0.0, 0.0, 0.03])
+    count, is_over = 3000, threading.Event()
+
+    def answer(request: Request) -> None:
+        is_over.wait(next(pauses))
+
+    service.answer = answer
+
+    def ask() -> None:
+        with connect(PATH, recover=None) as connection:
+            while not is_over.is_set():
+                connection.send(b"x")
+
+    with service.running(), connect(NAME, recover=None) as connection:
+        service.seen.clear()
+        asking = Task(ask)
+        for value in range(count):
+            connection.pulse(5, value)
+        eventually(lambda: sum(entry[0] == "pulse" for entry in service.seen) == count, "the pulses")
+        is_over.set()
+        asking.result()
+    assert [entry[2] for entry in service.seen if entry[0] == "pulse"] == list(range(count))
+
+
+def test_a_handler_that_returns_a_str_is_told_to_encode_it(server: Recording, caplog: pytest.LogCaptureFixture) -> None:
+    """In the log; the client gets EIO."""
+    server.answer = lambda request: "text"
+    with connect(NAME, recover=None) as connection, fails_with(EIO):
+        connection.ask(b"x")
+    assert "encode it" in caplog.text
 
 
 def test_a_service_can_be_told_that_nothing_is_an_io_message(monkeypatch: pytest.MonkeyPatch) -> None:

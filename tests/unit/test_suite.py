@@ -85,7 +85,35 @@ def test_a_backend_that_cannot_be_had_is_wrong_use(tmp_path: pathlib.Path, monke
     report = tmp_path / "found.json"
     ended = run_suite(tmp_path, "--backend", "native", "--report", str(report), "--", "-q", "-k", ONE_TEST)
     assert ended.returncode == 2
+    assert ended.stdout == b""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(b"ha-qnx conformance: ")
+    assert b"missing.so" in line
     assert not report.exists()
+
+
+def test_sigterm_leaves_a_report(tmp_path: pathlib.Path) -> None:
+    """Of what was found so far, and what was not run."""
+    (tmp_path / "test_waiting.py").write_text(
+        "import threading\n\n\ndef test_passes(): ...\n\n\n"
+        "def test_waits():\n    print('waits', flush=True)\n    threading.Event().wait(60)\n"
+    )
+    report = tmp_path / "found.json"
+    program = (
+        "import sys; from ha_qnx.commands.conformance import run_suite; "
+        "sys.exit(run_suite(sys.argv[1], ['-s', '-q'], sys.argv[2]))"
+    )
+    with subprocess.Popen(  # noqa: S603  # ours
+        [sys.executable, "-c", program, str(tmp_path), str(report)], cwd="/", stdout=subprocess.PIPE
+    ) as running:
+        assert running.stdout is not None
+        assert any(b"waits" in line for line in running.stdout)
+        running.terminate()
+        running.stdout.read()
+        assert running.wait(60) == 1
+    found = json.loads(report.read_text())
+    assert found["exit_status"] == 1
+    assert [test["outcome"] for test in found["tests"]] == ["passed", "not run"]
 
 
 def test_no_test_at_all_is_wrong_use(tmp_path: pathlib.Path) -> None:

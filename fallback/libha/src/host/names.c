@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "host/clock.h"
 #include "host/descriptor.h"
 #include "host/held.h"
 
@@ -57,8 +58,14 @@ int names_claim(const char *name, const struct address *address, int *claim)
         return error;
     address_format(text, address);
     error = EAGAIN;
-    for (int i = 0; i < CLAIM_TRIES && error == EAGAIN; i++)
+    for (int i = 0; i < CLAIM_TRIES && error == EAGAIN; i++) {
+        struct address owner;
         error = held_take(path, claim);
+        if (error == EEXIST && !names_find(name, &owner) && process_is_ending(owner.pid)) {
+            clock_sleep(CLOCK_MILLISECOND); /* Somebody is about to remove it, or to take it. */
+            error = EAGAIN;
+        }
+    }
     if (error)
         return error == EAGAIN ? EEXIST : error;
     error = held_write(*claim, text);

@@ -38,7 +38,8 @@ static const char *entry(char path[512], const char *room, const char *name)
 static void take_file(const char *path, const char *text)
 {
     int fd = open(path, O_RDWR | O_CREAT, 0600);
-    CHECK(fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB) && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    CHECK(fd >= 0 && !flock(fd, LOCK_EX) && !ftruncate(fd, 0) &&
+          write(fd, text, strlen(text)) == (ssize_t)strlen(text));
 }
 
 /* A socket with the address of a channel's. */
@@ -53,12 +54,18 @@ static struct sockaddr_un socket_named(const char *address)
 
 /* Servers. */
 
+struct frame {
+    uint16_t kind, second;
+    int32_t number;
+    uint64_t more[3];
+};
+
 /* A process that has a name and a path, and closes whatever connects to it, at once or soon after. */
-static struct server start_dying_server(void)
+static struct server start_closing_server(const struct frame *last_word)
 {
     int ends[2], chid = ChannelCreate(0), pass = 0;
     char path[512], address[64];
-    name_attach_t *attached = name_attach(NULL, NAME, 0);
+    name_attach_t *attached = name_attach(NULL, "another", 0);
     dispatch_t *dispatch = dispatch_create_channel(chid, 0);
     /* So that the directories are there. */
     CHECK(attached && !name_detach(attached, 0) && !ChannelDestroy(chid) && !pipe(ends));
@@ -76,7 +83,7 @@ static struct server start_dying_server(void)
     CHECK(!bind(listener, (struct sockaddr *)&name, sizeof name) && !listen(listener, 100));
     take_file(entry(path, "names", NAME), address);
     mkdir(entry(path, "paths", ""), 0700);
-    CHECK(!mkdir(entry(path, "paths", "%2Fdev%2F" NAME "="), 0700));
+    CHECK(!mkdir(entry(path, "paths", "%2Fdev%2F" NAME "="), 0700) || errno == EEXIST);
     char file[128], line[128];
     snprintf(file, sizeof file, "%%2Fdev%%2F" NAME "=/%020d.%d.0", 1, (int)getpid());
     snprintf(line, sizeof line, "%s -1 0", address);
@@ -86,7 +93,31 @@ static struct server start_dying_server(void)
         int sock = accept(listener, NULL, NULL);
         if (++pass % 3 == 0)
             check_pause();
+        if (last_word)
+            send(sock, last_word, FRAME, MSG_NOSIGNAL); /* The client may have gone already. */
         close(sock);
+    }
+}
+
+static struct server start_dying_server(void)
+{
+    return start_closing_server(NULL);
+}
+
+/* A server that has no room says so, and is not lost; the connection is dead then. */
+static void a_server_without_room(void)
+{
+    const struct frame refused = {REFUSED, 2, EAGAIN, {0}};
+    struct server full = start_closing_server(&refused);
+    for (int i = 0; i < 100; i++) {
+        int coid = ConnectAttach(0, full.pid, full.chid, 0, 0);
+        CHECK(coid >= 0 || errno == EAGAIN);
+        if (coid >= 0 && i % 2)
+            CHECK_FAILS(MsgSend(coid, "x", 1, NULL, 0), EAGAIN);
+        else if (coid >= 0)
+            CHECK(!MsgSendPulse(coid, 10, 1, 1) || errno == EAGAIN);
+        CHECK(coid < 0 || !ConnectDetach(coid));
+        CHECK_FAILS(ha_posix_open(PATH, O_RDWR), EAGAIN);
     }
 }
 
@@ -180,12 +211,6 @@ static bool pass(int sock, const void *frame, const int *fds, size_t count)
     }
     return sendmsg(sock, &message, MSG_NOSIGNAL) == FRAME;
 }
-
-struct frame {
-    uint16_t kind, second;
-    int32_t number;
-    uint64_t more[3];
-};
 
 static const struct frame hello = {HELLO, 2, 0x58514148 /* HAQX */, {0}};
 
@@ -612,6 +637,7 @@ int main(int argc, char **argv)
     static const struct test_case cases[] = {
         {"a_server_that_is_dying", a_server_that_is_dying},
         {"a_number_that_is_dead", a_number_that_is_dead},
+        {"a_server_without_room", a_server_without_room},
         {"a_lane_that_blocks", a_lane_that_blocks},
         {"closes_that_linger", closes_that_linger},
         {"a_flood_of_descriptors", a_flood_of_descriptors},

@@ -22,6 +22,8 @@
 #define PASSING_LIMIT (30 * CLOCK_SECOND)
 #define PASSING_PAUSE (2 * CLOCK_MILLISECOND)
 #define PULSE_PIPE (1 << 20)
+/* Not an errno: EAGAIN that is not to be tried again. */
+#define REFUSED (-1)
 
 static struct trunk *trunks;
 
@@ -59,7 +61,7 @@ static struct trunk *find_trunk(const struct address *address)
 
 /*
  * Under the table's lock: a trunk to a channel, an existing one if `shared`. 0, or an errno; EAGAIN if the server's
- * backlog is full.
+ * backlog is full; REFUSED if it has no room.
  */
 static int open_trunk(const struct address *address, bool shared, struct trunk **result)
 {
@@ -79,12 +81,14 @@ static int open_trunk(const struct address *address, bool shared, struct trunk *
         free(trunk);
         return error;
     }
-    if (send(trunk->sock, &hello, sizeof hello, MSG_NOSIGNAL) != sizeof hello) {
-        descriptor_close(trunk->sock); /* The channel went between. */
-        free(trunk);
-        return ESRCH;
-    }
     pthread_mutex_init(&trunk->lock, NULL);
+    if (send(trunk->sock, &hello, sizeof hello, MSG_NOSIGNAL) != sizeof hello) {
+        error = trunk_refusal(trunk) ? REFUSED : ESRCH; /* Or the channel went between. */
+        descriptor_close(trunk->sock);
+        pthread_mutex_destroy(&trunk->lock);
+        free(trunk);
+        return error;
+    }
     atomic_init(&trunk->pulses, -1);
     trunk->shared = shared;
     trunk->references = 1;
@@ -109,6 +113,7 @@ int trunk_use(struct address *address, bool shared, int (*use_it)(struct trunk *
         table_lock();
         int error = open_trunk(address, shared, &trunk);
         bool busy = error == EAGAIN;
+        error = error == REFUSED ? EAGAIN : error;
         int outcome = error ? error : is_ending(trunk) ? ESRCH : use_it(trunk, argument);
         table_unlock();
         if (!error && outcome)

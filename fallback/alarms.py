@@ -11,13 +11,16 @@ import os
 import struct
 import threading
 import time
+from errno import EMFILE
 from typing import List, Optional, Tuple, Union
 
+from ha_qnx.errors import failure
 from ha_qnx.timing import SECOND
 
 from . import host
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# Without errno, as in host.py.
+_libc = ctypes.CDLL(None)
 
 _TIMERFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 _ABSOLUTE = 1  # TFD_TIMER_ABSTIME
@@ -29,8 +32,7 @@ class TimerfdAlarm:
     def __init__(self, clock: int) -> None:
         fd = _libc.timerfd_create(clock, _TIMERFD_FLAGS)
         if fd < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+            raise failure(EMFILE)  # What else it may be, ENFILE or ENOMEM, is as rare as it is alike.
         self.fd = host.out_of_the_way(fd)
 
     def set(self, at: Optional[int]) -> None:
@@ -120,7 +122,7 @@ def open_alarm(clock: int) -> Alarm:
     """An alarm by one of the host's clocks.
 
     Raises:
-        OSError: EMFILE, ENFILE, ENOMEM.
+        OSError: EMFILE.
     """
     if host.PORTABLE or not hasattr(_libc, "timerfd_create"):
         return BellAlarm(clock)

@@ -64,7 +64,7 @@ ACCEPT_PAUSE: Final = 0.05
 # Pulses in a channel's queue, a limit of memory: so many take 16 megabytes here, and 4 in libha. Those beyond them are
 # left with the host until half of these are received, and when it holds no more, their clients get EAGAIN (B250). Those
 # that a client has left behind are taken in all the same, up to twice as many (D69).
-# libha: server/client.c.
+# libha: server/channel.h.
 QUEUED_PULSES: Final = 1 << 16
 # How long a client may leave a reply of several frames unread, which does not fit into a pipe that somebody has made
 # smaller, before it is given up: the thread that answers waits meanwhile. libha: server/server_lane.c.

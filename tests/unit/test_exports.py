@@ -2,6 +2,7 @@
 
 import ctypes
 import inspect
+import pathlib
 import pydoc
 import re
 from importlib import metadata
@@ -120,3 +121,11 @@ def test_help_shows_the_attributes(name: str, attributes: Sequence[str]) -> None
     text = pydoc.plain(pydoc.render_doc(getattr(ha_qnx, name)))
     for attribute in attributes:
         assert re.search(rf"^ [ |]*{attribute}(: \w|$)", text, re.MULTILINE), attribute
+def test_the_table_of_calls_is_complete() -> None:
+    """Each call that there is stands in CALLS.md, and what stands there as missing is missing."""
+    page = (pathlib.Path(__file__).parents[2] / ".github" / "CALLS.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| `")]
+    there = {name for call, here, _why in rows if here.strip() != "no" for name in re.findall(r"`(\w+)`", call + here)}
+    assert sorted(set(ha_qnx.CALLS) - there) == []
+    missing = {name for call, here, _why in rows if here.strip() == "no" for name in re.findall(r"`(\w+)`", call)}
+    assert sorted(missing & set(ha_qnx.CALLS)) == []

@@ -9,7 +9,7 @@ from typing import IO, Any, Callable, Optional, Protocol
 
 from .derived import Vocabulary
 from .kernel import BytesLike, Kernel, StrPath, Vector
-from .structures import Itimerspec, SigEvent
+from .structures import Itimerspec, MessageInfo, SigEvent
 from .watching import Counts
 
 __all__ = ["CALLS", "Backend", "RecoveryFunction"]
@@ -441,6 +441,14 @@ class Backend(Kernel, Vocabulary, Protocol):
                 and it is closed.
 
         Follows ha_fclose(), B376.
+        """
+
+    # A form of MsgReceivePulse.
+
+    def MsgReceivePulsev(self, chid: int, iov: Optional[Vector], info: Optional[MessageInfo] = None) -> int:
+        """Wait for a pulse and receive it into the first part of a vector; the other parts are left alone (B451).
+
+        Otherwise as MsgReceivePulse, of which it is made: 8.0 has no such call any more.
         """
 
     # Timers by the names that POSIX gives them.

@@ -21,6 +21,7 @@ __all__ = [
     "MsgReadv",
     "MsgReceive",
     "MsgReceivePulse",
+    "MsgReceivePulsev",
     "MsgReceivev",
     "MsgReply",
     "MsgReplyv",
@@ -154,6 +155,7 @@ if TYPE_CHECKING:
     fstat = _default.fstat
     ha_fopen = _default.ha_fopen
     ha_fclose = _default.ha_fclose
+    MsgReceivePulsev = _default.MsgReceivePulsev
     timer_create = _default.timer_create
     timer_settime = _default.timer_settime
     timer_gettime = _default.timer_gettime

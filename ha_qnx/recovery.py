@@ -20,7 +20,7 @@ from .errors import failure
 from .files import Files
 from .kernel import BytesLike, Kernel, StrPath, Vector
 from .lifetimes import Lifetimes
-from .returning import ReturningErrors, returning_errors
+from .returning import PulsesInParts, ReturningErrors, returning_errors
 from .rules import LOST, Attachment, Attachments, attachment_flags, limit_of
 from .timing import PosixTimers
 from .watching import Counts, server_of
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 @documented_by(Backend)
-class Recovery(ReturningErrors, Files, Lifetimes, PosixTimers, PlainCalls, Vocabulary):
+class Recovery(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, PlainCalls, Vocabulary):
     """A backend: a kernel whose calls recover, and libha's functions."""
 
     def __init__(self, name: str, kernel: Kernel) -> None:

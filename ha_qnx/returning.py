@@ -1,11 +1,13 @@
-"""The forms of MsgSend that return errors, for all backends."""
+"""Forms of calls that are made of other forms, for all backends: those that return errors, and a vector of pulses."""
 
 from errno import EIO
 from typing import Callable, Optional
 
 from .api import Backend
+from .buffers import writable_parts
 from .documenting import documented_by
 from .kernel import BytesLike, Vector
+from .structures import MessageInfo
 
 
 def returning_errors(call: Callable[..., int], *args: object) -> int:
@@ -55,3 +57,14 @@ class ReturningErrors:
 
     def MsgSendvsnc_r(self, coid: int, siov: Optional[Vector], rmsg: Optional[BytesLike]) -> int:
         return returning_errors(self.MsgSendvsnc, coid, siov, rmsg)
+
+
+@documented_by(Backend)
+class PulsesInParts:
+    """MsgReceivePulsev, which is MsgReceivePulse into the first part."""
+
+    MsgReceivePulse: Callable[..., int]
+
+    def MsgReceivePulsev(self, chid: int, iov: Optional[Vector], info: Optional[MessageInfo] = None) -> int:
+        parts = writable_parts(iov)
+        return self.MsgReceivePulse(chid, parts[0] if parts else None, info)

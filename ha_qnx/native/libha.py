@@ -33,7 +33,7 @@ from ..errors import failure, naming, not_recovered
 from ..files import Files
 from ..kernel import StrPath
 from ..lifetimes import Lifetimes
-from ..returning import ReturningErrors, returning_errors
+from ..returning import PulsesInParts, ReturningErrors, returning_errors
 from ..rules import LOST, attachment_flags, limit_of
 from ..timing import PosixTimers
 from ..watching import Counts, server_of
@@ -66,7 +66,7 @@ class _InThread(threading.local):
 
 
 @documented_by(Backend)
-class Native(ReturningErrors, Files, Lifetimes, PosixTimers, NativeKernel, Vocabulary):
+class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, NativeKernel, Vocabulary):
     """A backend: libha, and the kernel calls beside it."""
 
     def __init__(self, libraries: Libraries) -> None:

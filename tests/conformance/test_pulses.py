@@ -386,6 +386,35 @@ def test_a_pulse_needs_a_connection_that_lives(qnx: Any, index: int) -> None:
             qnx.MsgSendPulse(coid, 10, 1, 1)
 
 
+@checks("B451")
+@pytest.mark.parametrize("sizes", [(PULSE_SIZE, 0), (PULSE_SIZE + 4, 0), (PULSE_SIZE, PULSE_SIZE)])
+def test_a_pulse_is_received_into_the_first_part(qnx: Any, sizes: Tuple[int, int]) -> None:
+    """MsgReceivePulsev leaves the other parts and the info alone, and messages where they are."""
+    chid, info = qnx.ChannelCreate(0), MessageInfo(pid=1234)
+    parts = [bytearray(b"." * size) for size in sizes]
+    send_pulses(qnx, 0, chid, (10, 3, 99), (10, 4, 100))
+    assert qnx.MsgReceivePulsev(chid, parts, info) == 0
+    pulse = Pulse.from_buffer(parts[0])
+    assert (pulse.code, pulse.value.sival_int, info.pid) == (3, 99, 1234)
+    assert bytes(parts[0][PULSE_SIZE:]) + bytes(parts[1]) == b"." * (sum(sizes) - PULSE_SIZE)
+    assert receive_values(qnx, chid, 1) == [100]
+
+
+@checks("B451")
+@pytest.mark.parametrize(
+    "sizes", [(8, PULSE_SIZE - 8), (PULSE_SIZE - 1, 1), (1, PULSE_SIZE - 1), (8, 0), (0, PULSE_SIZE), ()]
+)
+def test_a_pulse_is_lost_whose_first_part_is_too_small(qnx: Any, sizes: Tuple[int, ...]) -> None:
+    """MsgReceivePulsev fails with EFAULT, and the next pulse is the next."""
+    chid = qnx.ChannelCreate(0)
+    parts = [bytearray(b"." * size) for size in sizes]
+    send_pulses(qnx, 0, chid, (10, 3, 99), (10, 4, 100))
+    with fails_with(EFAULT):
+        qnx.MsgReceivePulsev(chid, parts)
+    assert b"".join(parts) == b"." * sum(sizes)
+    assert receive_values(qnx, chid, 1) == [100]
+
+
 @checks("B252")
 @pytest.mark.parametrize("call", ["MsgReceive", "MsgReceivePulse"])
 @pytest.mark.parametrize("room", [PULSE_SIZE - 1, 0])

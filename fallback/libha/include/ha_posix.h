@@ -9,7 +9,7 @@
  * - <time.h> has a TIMER_ABSTIME of its own; the one for TimerTimeout() is HA_POSIX_TIMER_ABSTIME.
  * - What makes no sense on a host is not there: MsgSendPulsePtr(), for a pointer means nothing to another process;
  *   MsgDeliverEvent() and MsgVerifyEvent(), for no event of a host is another process's; MsgReadiov(),
- *   MsgReceivePulsev() and MsgCurrent(); ha_fopen() and ha_fclose(), for a host's streams do not read by messages;
+ *   MsgCurrent(); ha_fopen() and ha_fclose(), for a host's streams do not read by messages;
  *   lseek64(), for all offsets have 64 bits.
  * - An address that is no memory of the program is not EFAULT but, as elsewhere on a host, a fault of the program.
  *   (NULL with a size is answered as QNX answers an address that is none: EFAULT, or ESRVRFAULT for a server's.)
@@ -292,6 +292,8 @@ int MsgReceivev(int chid, const iov_t *riov, size_t rparts, struct _msg_info64 *
 int MsgReceivev_r(int chid, const iov_t *riov, size_t rparts, struct _msg_info64 *info);
 int MsgReceivePulse(int chid, void *pulse, size_t bytes, struct _msg_info64 *info);
 int MsgReceivePulse_r(int chid, void *pulse, size_t bytes, struct _msg_info64 *info);
+int MsgReceivePulsev(int chid, const iov_t *piov, size_t parts, struct _msg_info64 *info);
+int MsgReceivePulsev_r(int chid, const iov_t *piov, size_t parts, struct _msg_info64 *info);
 int MsgReply(int rcvid, long status, const void *msg, size_t bytes);
 int MsgReply_r(int rcvid, long status, const void *msg, size_t bytes);
 int MsgReplyv(int rcvid, long status, const iov_t *riov, size_t rparts);

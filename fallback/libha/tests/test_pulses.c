@@ -57,6 +57,11 @@ static void a_buffer_that_is_too_small(void)
     char buffer[sizeof(struct _pulse) - 1];
     CHECK(!MsgSendPulse(coid, 10, 1, 1));
     CHECK_FAILS(MsgReceivePulse(chid, buffer, sizeof buffer, NULL), EFAULT);
+    struct _pulse pulse;
+    const iov_t small[2] = {{buffer, sizeof buffer}, {&pulse, sizeof pulse}}, large[2] = {small[1], small[0]};
+    CHECK(!MsgSendPulse(coid, 10, 1, 1) && !MsgSendPulse(coid, 10, 1, 2));
+    CHECK_FAILS(MsgReceivePulsev(chid, small, 2, NULL), EFAULT);
+    CHECK(!MsgReceivePulsev(chid, large, 2, NULL) && pulse.value.sival_int == 2);
 }
 
 static void many_pulses(void)

@@ -63,11 +63,11 @@ static int receive_buffer(struct call *call, int chid, void *msg, size_t bytes, 
 }
 
 static int receive_parts(struct call *call, int chid, const iov_t *parts, size_t count, struct _msg_info64 *info,
-                         int *rcvid)
+                         bool pulses_only, int *rcvid)
 {
     struct vector sink;
     int error = vector_from_parts(&sink, parts, count);
-    return error ? error : receive(chid, &sink, info, false, call_cancellable(call), rcvid);
+    return error ? error : receive(chid, &sink, info, pulses_only, call_cancellable(call), rcvid);
 }
 
 HA_EXPORT int MsgReceive(int chid, void *msg, size_t bytes, struct _msg_info64 *info)
@@ -87,14 +87,14 @@ HA_EXPORT int MsgReceive_r(int chid, void *msg, size_t bytes, struct _msg_info64
 HA_EXPORT int MsgReceivev(int chid, const iov_t *riov, size_t rparts, struct _msg_info64 *info)
 {
     struct call call = call_begin();
-    int rcvid = 0, error = receive_parts(&call, chid, riov, rparts, info, &rcvid);
+    int rcvid = 0, error = receive_parts(&call, chid, riov, rparts, info, false, &rcvid);
     return (int)call_end(&call, error, rcvid);
 }
 
 HA_EXPORT int MsgReceivev_r(int chid, const iov_t *riov, size_t rparts, struct _msg_info64 *info)
 {
     struct call call = call_begin();
-    int rcvid = 0, error = receive_parts(&call, chid, riov, rparts, info, &rcvid);
+    int rcvid = 0, error = receive_parts(&call, chid, riov, rparts, info, false, &rcvid);
     return (int)call_end_negative(&call, error, rcvid);
 }
 
@@ -109,5 +109,19 @@ HA_EXPORT int MsgReceivePulse_r(int chid, void *pulse, size_t bytes, struct _msg
 {
     struct call call = call_begin();
     int rcvid = 0, error = receive_buffer(&call, chid, pulse, bytes, info, true, &rcvid);
+    return (int)call_end_negative(&call, error, rcvid);
+}
+
+HA_EXPORT int MsgReceivePulsev(int chid, const iov_t *piov, size_t parts, struct _msg_info64 *info)
+{
+    struct call call = call_begin();
+    int rcvid = 0, error = receive_parts(&call, chid, piov, parts, info, true, &rcvid);
+    return (int)call_end(&call, error, rcvid);
+}
+
+HA_EXPORT int MsgReceivePulsev_r(int chid, const iov_t *piov, size_t parts, struct _msg_info64 *info)
+{
+    struct call call = call_begin();
+    int rcvid = 0, error = receive_parts(&call, chid, piov, parts, info, true, &rcvid);
     return (int)call_end_negative(&call, error, rcvid);
 }

@@ -121,6 +121,8 @@ def test_help_shows_the_attributes(name: str, attributes: Sequence[str]) -> None
     text = pydoc.plain(pydoc.render_doc(getattr(ha_qnx, name)))
     for attribute in attributes:
         assert re.search(rf"^ [ |]*{attribute}(: \w|$)", text, re.MULTILINE), attribute
+
+
 def test_the_table_of_calls_is_complete() -> None:
     """Each call that there is stands in CALLS.md, and what stands there as missing is missing."""
     page = (pathlib.Path(__file__).parents[2] / ".github" / "CALLS.md").read_text(encoding="utf-8")

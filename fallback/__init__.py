@@ -64,6 +64,11 @@ queue        server/queue.c
 server_lane  server/server_lane.c server/client.c server/rcvid.c server/ranges.c
 numbers      number.c
 threads      host/thread.c calls/timeout.c
+timer_calls  calls/timer.c
+timers       timers.c
+homes        timers.c
+alarms       timers.c
+keeper
 runtime      host/runtime.c host/names.c
 paths        host/paths.c
 host         host/descriptor.c host/wait.c host/held.c host/signals.c

@@ -93,7 +93,7 @@ from .paths import attach as attach_path
 from .runtime import ChannelAddress, Claim, Runtime, plain_name, wire_directory
 from .server_lane import IN_WINDOW, Client, Rcvids, ServerLane
 from .table import ConnectionTable, is_host_descriptor
-from .threads import Threads, Timeout, ends_timeout
+from .threads import Threads, Timeout, ends_timeout, get_ident
 from .timer_calls import TimerCalls, check_own_pid
 from .timers import Timers
 
@@ -871,17 +871,25 @@ def _check_info(info: object) -> None:
 def _fork_hooks(kernel: SocketKernel) -> None:
     """Let a kernel know of forks, as long as it lives."""
     reference = weakref.ref(kernel)
+    # By the thread that forks: what has taken locks before a fork lives until it has released them.
+    forking: Dict[int, SocketKernel] = {}
 
-    def call(method: Callable[[SocketKernel], None]) -> Callable[[], None]:
+    def before() -> None:
+        target = reference()
+        if target is not None:
+            forking[get_ident()] = target
+            target._before_fork()
+
+    def after(method: Callable[[SocketKernel], None]) -> Callable[[], None]:
         def hook() -> None:
-            target = reference()
+            target = forking.pop(get_ident(), None)
             if target is not None:
                 method(target)
 
         return hook
 
     os.register_at_fork(
-        before=call(SocketKernel._before_fork),
-        after_in_parent=call(SocketKernel._after_fork_in_parent),
-        after_in_child=call(SocketKernel._after_fork_in_child),
+        before=before,
+        after_in_parent=after(SocketKernel._after_fork_in_parent),
+        after_in_child=after(SocketKernel._after_fork_in_child),
     )

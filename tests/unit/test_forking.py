@@ -1,16 +1,18 @@
 """fork while other threads are in the middle of something: each step after it is taken, whatever becomes of others."""
 
+import gc
 import os
 import pickle
 import signal
 import threading
+import weakref
 from errno import EBADF
 from typing import Any, Callable, List, Tuple
 
 import pytest
 from ha_qnx.conformance.waiting import DEADLINE, Task
 from ha_qnx.fallback import host
-from ha_qnx.fallback.forking import Held, all_of
+from ha_qnx.fallback.forking import Held, all_of, forks_wait
 from ha_qnx.fallback.kernel import SocketKernel
 
 LONG = 100_000
@@ -121,6 +123,31 @@ def test_a_fork_that_cannot_be_prepared_leaves_no_lock_taken(
         patch.setattr(client._table, "prepare_fork", break_down)
         assert in_a_child(lambda: client.ChannelCreate(0)) == 1
     assert Task(client.ChannelCreate, 0).result() == 1
+
+
+def test_a_kernel_that_nobody_has_any_more_releases_what_it_holds_during_a_fork() -> None:
+    """What was taken before a fork is released after it, though the kernel's last reference has gone in between."""
+    kernels: List[SocketKernel] = []
+
+    def collect() -> None:
+        if kernels:
+            kernels.clear()
+            gc.collect()
+
+    def is_free() -> bool:
+        if forks_wait.acquire(blocking=False):
+            forks_wait.release()
+            return True
+        return False
+
+    # Before those of the kernel, and so called after the fork before they are.
+    os.register_at_fork(after_in_parent=collect, after_in_child=collect)
+    kernels.append(SocketKernel())
+    gone = weakref.ref(kernels[0])
+    in_a_child(os.getpid)
+    gc.collect()
+    assert gone() is None
+    assert Task(is_free).result()
 
 
 def test_all_steps_are_taken() -> None:

@@ -49,7 +49,7 @@ IN_C = {
     "RECEIVER_GRACE": ("client/exchange.c", "RECEIVER_GRACE", 0, 1),
     "POSSIBLE_RECEIVER_GRACE": ("client/exchange.c", "POSSIBLE_RECEIVER_GRACE", 0, 1),
     "PULSE_PIPE": ("client/trunk.c", "PULSE_PIPE", 0, 1),
-    "QUEUED_PULSES": ("server/client.c", "PULSES_MAX", 0, 1),
+    "QUEUED_PULSES": ("server/channel.h", "PULSES_MAX", 0, 1),
     "PARKED_LOOK": ("server/receivers.c", "PARKED_LOOK", 0, 1),
     "ANSWER_WAIT": ("server/server_lane.c", "ANSWER_LIMIT", 0, 0.001),
 }

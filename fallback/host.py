@@ -523,6 +523,12 @@ def unlinked_file() -> int:
         return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 0)
 
 
+if PORTABLE:
+    # The first one is made under a lock of tempfile's own, for which a signal handler that comes then would wait.
+    with contextlib.suppress(OSError):
+        os.close(unlinked_file())
+
+
 class Window:
     """Memory that a lane's client and server share, for messages that are too large for a frame."""
 

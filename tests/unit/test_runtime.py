@@ -346,6 +346,14 @@ def test_a_process_whose_first_thread_has_ended_is_not_ending(start_program: Cal
     assert is_ending(program.pid)
 
 
+def test_the_temporary_directory_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the library in C, which has no other if that does not exist: else the twins would not meet."""
+    for name in ("HA_QNX_RUNTIME", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    assert directory_path() == f"/nowhere/ha_qnx-{os.getuid()}"
+
+
 # What a server does about a directory that is removed under it.
 
 SERVER = """

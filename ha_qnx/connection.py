@@ -423,7 +423,7 @@ def connect(
             waited for.
         attempts: at most so many calls of the recovery function for one message, so that a message which kills every
             server that it reaches does not kill them all; None or a negative number: any.
-        recoveries: at most so many in all.
+        recoveries: at most so many in all. (The limits of ``strategies.limit`` come before these two.)
         timeout: how many seconds a recovery may take, if ``recover`` is True or there is a ``setup``: waiting for a
             server, opening its path, and what ``setup`` sends by the connection's own methods. (Of what one call may
             take besides, ``ask`` tells; a server that does not let a client go is not bounded by this, either.)
@@ -456,7 +456,7 @@ def connect(
         if recover:
             qnx.ha_attach(connection.coid, recover, handle)
             qnx.counts.leads_to(connection.coid, target)
-            connection.limit(attempts, recoveries)
+            connection.limit(*getattr(recover, "limits", (attempts, recoveries)))
     except BaseException:
         connection.close()
         raise

@@ -329,6 +329,8 @@ def limit(
             raise PermissionError(EPERM, "the limit of this connection's recoveries is 0")
         return strategy(coid, handle)
 
+    # So that connect has the connection limited from the first, and knows why a message is given up.
+    recover.limits = attempts, recoveries  # type: ignore[attr-defined]  # A function has attributes.
     return recover
 
 

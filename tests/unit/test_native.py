@@ -180,7 +180,10 @@ def run(source: str, directory: pathlib.Path, environment: Dict[str, str]) -> st
 )
 def test_the_release_chooses_the_declarations(run_on_qnx: Callable[..., str], release: str, model: str) -> None:
     """A library that does not say what it is has those of the system, and the reason is told."""
-    printed = run_on_qnx(release, "found = libraries.Libraries(True); print(found.model.name, found.reason, sep='|')")
+    # The library that stands for libc here has one of those that 8.0 has no more.
+    eight = "libraries._BEFORE_8 = ('MsgReadiov', 'MsgKeyData'); " if release == "8.0.0" else ""
+    show = "found = libraries.Libraries(True); print(found.model.name, found.reason, sep='|')"
+    printed = run_on_qnx(release, eight + show)
     found, reason = printed.strip().split("|")
     assert found == model
     assert "pointers have 64 bits" in reason

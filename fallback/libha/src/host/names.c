@@ -48,6 +48,20 @@ static int find_file(char path[PATH_MAX], const char *name)
     return held_path(path, ROOM, name, strlen(name), "", true);
 }
 
+/* Whether the file of a name that could not be had is gone, or about to be: that of a dead server. */
+static bool is_left_over(const char *path)
+{
+    char text[256];
+    struct address owner;
+    int error = held_read(path, text, sizeof text);
+    if (error)
+        return error == ENOENT;
+    if (!address_parse(&owner, text) || !process_is_ending(owner.pid))
+        return false;
+    clock_sleep(CLOCK_MILLISECOND); /* Somebody is about to remove it, or to take it. */
+    return true;
+}
+
 int names_claim(const char *name, const struct address *address, int *claim)
 {
     char path[PATH_MAX], text[ADDRESS_SIZE];
@@ -59,12 +73,9 @@ int names_claim(const char *name, const struct address *address, int *claim)
     address_format(text, address);
     error = EAGAIN;
     for (int i = 0; i < CLAIM_TRIES && error == EAGAIN; i++) {
-        struct address owner;
         error = held_take(path, claim);
-        if (error == EEXIST && !names_find(name, &owner) && process_is_ending(owner.pid)) {
-            clock_sleep(CLOCK_MILLISECOND); /* Somebody is about to remove it, or to take it. */
+        if (error == EEXIST && is_left_over(path))
             error = EAGAIN;
-        }
     }
     if (error)
         return error == EAGAIN ? EEXIST : error;

@@ -515,7 +515,7 @@ def send_many(qnx: Any, coid: int, messages: int) -> None:
         qnx.MsgSend(coid, b"message")
 
 
-@checks("B256", "B259")
+@checks("B256", "B259", "D85")
 @pytest.mark.parametrize("pauses", [False, True])
 def test_who_receives_pulses_is_served_after_many_messages(
     qnx: Any, start: Start, client: Client, pauses: bool

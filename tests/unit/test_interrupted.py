@@ -176,6 +176,7 @@ def test_a_signal_handler_connects_and_creates_at_any_step(call: str, handler: s
     station = Station()
     try:
         station.connect_to_descriptor()  # What is made once, for the first of them, is made.
+        station.take_name()
         station.is_as_it_was()
         interrupt_everywhere(getattr(station, call), getattr(station, handler), station.is_as_it_was, STRIDE)
     finally:

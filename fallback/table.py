@@ -428,6 +428,10 @@ class ConnectionTable:
                 self.entries[connection.coid] = entry
             raise failure(EBADF)
         if connection.coid & NTO_SIDE_CHANNEL:
+            trunk = connection.trunk
+            if trunk.tell_channel is not None and not trunk.far_end.scoid:
+                # Else the channel would give the number to the client itself, as its scoid, which ConnectDetach takes too.
+                trunk.tell_channel()
             self._slots.give_back(connection.coid & ~NTO_SIDE_CHANNEL)
 
     def _retire(self, trunk: Trunk) -> None:

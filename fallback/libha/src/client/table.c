@@ -11,6 +11,7 @@
 #include "ha_posix.h"
 #include "host/descriptor.h"
 #include "number.h"
+#include "server/channel.h"
 #include "server/deaths.h"
 
 static bool is_descriptor(int number)
@@ -213,12 +214,30 @@ void connection_before_detach(void (*function)(int coid))
     before_detach = function;
 }
 
+/*
+ * Lets a channel of this process hear of its client before the number of that client's connection is free: else it would
+ * give the number to the client itself, as its scoid, which ConnectDetach takes as well.
+ */
+static void introduce(int coid, struct number *number)
+{
+    struct address address;
+    pthread_mutex_lock(&number->lock);
+    struct connection *connection = coid & _NTO_SIDE_CHANNEL ? number->connection : NULL;
+    bool is_own = connection && connection->trunk->address.pid == getpid();
+    if (is_own)
+        address = connection->trunk->address;
+    pthread_mutex_unlock(&number->lock);
+    if (is_own)
+        channel_hear(&address);
+}
+
 int connection_detach(int coid)
 {
     struct number *number = number_find(coid);
     if (!number)
         return EBADF;
     before_detach(coid);
+    introduce(coid, number);
     table_lock();
     pthread_mutex_lock(&number->lock);
     struct connection *connection = number->connection;

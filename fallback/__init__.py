@@ -46,8 +46,8 @@ timeout     what TimerTimeout arms: which states of the thread's next blocking c
             *deadline* is the point in time when it ends.
 receiver    a thread in MsgReceive; it is *parked* if it is in MsgReceivePulse and others are to be served first.
 news        what a poller tells: a descriptor, and what happened to it.
-timer       what TimerCreate makes. Its *home* is where it is seen to: the poller of the channel that its pulses go to, if
-            that is one of this process, or a thread that all others share (``timers``, ``homes``, ``alarms``).
+timer       what TimerCreate makes. Its *home* is where it is seen to: the poller of the channel that its pulses go to,
+            if that is one of this process, or a thread that all others share (``timers``, ``homes``, ``alarms``).
 entry       what others find a channel, a name or a path by, in the runtime directory; ``keeper`` makes it again if
             somebody has removed it.
 slot        a number below 65535 that channels, side channels and clients of a process share.

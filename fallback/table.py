@@ -430,7 +430,7 @@ class ConnectionTable:
         if connection.coid & NTO_SIDE_CHANNEL:
             trunk = connection.trunk
             if trunk.tell_channel is not None and not trunk.far_end.scoid:
-                # Else the channel would give the number to the client itself, as a scoid, which ConnectDetach takes too.
+                # Else the channel would give its number to the client, as a scoid, which ConnectDetach takes, too.
                 trunk.tell_channel()
             self._slots.give_back(connection.coid & ~NTO_SIDE_CHANNEL)
 

@@ -300,18 +300,21 @@ def number(other: ha_qnx.Backend) -> Iterator[int]:
     But for one number of each, which the channel that it is attached to needs: channels and side channels share them.
     """
     with contextlib.ExitStack() as stack:
-        taken = []
+        taken, rooms = [], []
         for qnx in (ha_qnx.backend("fallback"), other):
             room = qnx.ChannelCreate(ha_qnx.NTO_CHF_PRIVATE)
             chid = qnx.ChannelCreate(ha_qnx.NTO_CHF_PRIVATE)
             stack.callback(qnx.ChannelDestroy, chid)
             taken.append({qnx.ConnectAttach(0, 0, chid): qnx for _connection in range(50)})
-            qnx.ChannelDestroy(room)
+            rooms.append((qnx, room))
         number = max(taken[0].keys() & taken[1].keys())
         for connections in taken:
+            # The channel hears of its client by then at the latest, and has a number for it, too.
             connections.pop(number).ConnectDetach(number)
             for coid, qnx in connections.items():
                 stack.callback(qnx.ConnectDetach, coid)
+        for qnx, room in rooms:
+            qnx.ChannelDestroy(room)
         yield number
 
 

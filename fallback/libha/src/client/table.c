@@ -223,9 +223,10 @@ static void introduce(int coid, struct number *number)
     struct address address;
     pthread_mutex_lock(&number->lock);
     struct connection *connection = coid & _NTO_SIDE_CHANNEL ? number->connection : NULL;
-    bool is_own = connection && connection->trunk->address.pid == getpid();
+    const struct trunk *trunk = connection ? connection->trunk : NULL; /* NULL once it is severed. */
+    bool is_own = trunk && trunk->address.pid == getpid();
     if (is_own)
-        address = connection->trunk->address;
+        address = trunk->address;
     pthread_mutex_unlock(&number->lock);
     if (is_own)
         channel_hear(&address);

@@ -134,6 +134,13 @@ class _Parts:
         self.address = ctypes.addressof(self._array) if self.length else None
 
 
+class _Timing(threading.local):
+    """What is known of the calling thread; another one may get its number when it has ended."""
+
+    # What it blocks in then must not be started again.
+    has_armed_timeout = False
+
+
 class NativeKernel(Kernel):
     """Kernel calls of the system, or of the library for POSIX hosts."""
 
@@ -164,8 +171,7 @@ class NativeKernel(Kernel):
         _follow_forks(self)
         # Connections that somebody else took the number of while it was free, and that were not closed yet.
         self._lost: Set[int] = set()
-        # The threads that have armed a timeout: what they block in must not be started again.
-        self._timed: Set[int] = set()
+        self._timing = _Timing()
 
     # The one way to call.
 
@@ -198,11 +204,10 @@ class NativeKernel(Kernel):
         That is for calls which wait for a message. A message that was sent may have been received, and to send it again
         is for its sender to decide.
         """
-        ident = threading.get_ident()
-        if ident in self._timed:
-            self._timed.discard(ident)
+        if self._timing.has_armed_timeout:
+            self._timing.has_armed_timeout = False
             return False
-        return ident != threading.main_thread().ident
+        return threading.get_ident() != threading.main_thread().ident
 
     def _failure(self, number: int) -> BaseException:
         """The exception for an errno."""
@@ -349,7 +354,7 @@ class NativeKernel(Kernel):
         signed = ctypes.c_int(flags).value
         ntime_address = None if limit is None else _byref(limit)
         before = self._invoke("TimerTimeout", clock, signed, None, ntime_address, None)
-        self._timed.add(threading.get_ident())
+        self._timing.has_armed_timeout = True
         return before
 
     # Receiving and answering.

@@ -4,50 +4,16 @@ On Linux that is a timerfd, which the host's kernel makes readable. Elsewhere on
 each; it sleeps until the next is due.
 """
 
-import ctypes
 import heapq
 import itertools
 import os
-import struct
 import threading
 import time
-from errno import EMFILE
 from typing import List, Optional, Tuple, Union
 
-from ha_qnx.errors import failure
 from ha_qnx.timing import SECOND
 
 from . import host
-
-# Without errno, as in host.py.
-_libc = ctypes.CDLL(None)
-
-_TIMERFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
-_ABSOLUTE = 1  # TFD_TIMER_ABSTIME
-
-
-class TimerfdAlarm:
-    """A timerfd: readable from a point of time on, until it is set anew."""
-
-    def __init__(self, clock: int) -> None:
-        fd = _libc.timerfd_create(clock, _TIMERFD_FLAGS)
-        if fd < 0:
-            raise failure(EMFILE)  # What else it may be, ENFILE or ENOMEM, is as rare as it is alike.
-        self.fd = host.out_of_the_way(fd)
-
-    def set(self, at: Optional[int]) -> None:
-        """Become readable at a point of the clock, in nanoseconds, or never."""
-        seconds, nanoseconds = (0, 0) if at is None else divmod(max(at, 1), SECOND)
-        times = struct.pack("@4l", 0, 0, seconds, nanoseconds)
-        _libc.timerfd_settime(self.fd, _ABSOLUTE, times, None)
-
-    def close(self) -> None:
-        """Give the descriptor back; once is enough."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    __del__ = close
 
 
 class BellAlarm:
@@ -115,7 +81,7 @@ def _ringer_of_process() -> _Ringer:
         return _ringer
 
 
-Alarm = Union[TimerfdAlarm, BellAlarm]
+Alarm = Union[host.Timerfd, BellAlarm]
 
 
 def open_alarm(clock: int) -> Alarm:
@@ -124,9 +90,7 @@ def open_alarm(clock: int) -> Alarm:
     Raises:
         OSError: EMFILE.
     """
-    if host.PORTABLE or not hasattr(_libc, "timerfd_create"):
-        return BellAlarm(clock)
-    return TimerfdAlarm(clock)
+    return host.Timerfd(clock) if host.HAS_TIMERFD else BellAlarm(clock)
 
 
 def _new_lock_in_child() -> None:

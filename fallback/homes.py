@@ -12,7 +12,8 @@ from .alarms import Alarm, open_alarm
 from .connections import Trunk
 from .threads import DEFAULT_PRIORITY
 
-_CLOCKS: Final = (CLOCK_MONOTONIC, CLOCK_REALTIME)
+#: What timers wait by.
+CLOCKS: Final = (CLOCK_MONOTONIC, CLOCK_REALTIME)
 
 # When, which of those at the same time, and the timer.
 Entry = Tuple[int, int, "Timer"]
@@ -88,7 +89,7 @@ class Home:
         self._watch = watch
         self._take_due = take_due
         self._alarms: Dict[int, Alarm] = {}
-        self._due: Dict[int, List[Entry]] = {clock: [] for clock in _CLOCKS}
+        self._due: Dict[int, List[Entry]] = {clock: [] for clock in CLOCKS}
         #: The descriptors of its alarms.
         self.fds: List[int] = []
 
@@ -151,7 +152,7 @@ class Home:
 
     def set_alarms(self) -> None:
         """Be woken when the next is due."""
-        for clock in _CLOCKS:
+        for clock in CLOCKS:
             self.set_alarm(clock)
 
     def close(self) -> List[Timer]:

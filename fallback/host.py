@@ -373,30 +373,54 @@ class Bell:
             os.close(self._rope)
 
 
-class Ticker:
-    """``fd`` is readable every so often, until somebody stops it for this time."""
+#: Whether the host has descriptors that become readable at a point of time.
+HAS_TIMERFD = not PORTABLE and hasattr(_libc, "timerfd_create")
 
-    def __init__(self, fd: int) -> None:
+_ABSOLUTE = 1  # TFD_TIMER_ABSTIME
+
+
+class Timerfd:
+    """``fd`` is readable from a point of time on, until that is read or it is set anew."""
+
+    def __init__(self, clock: int) -> None:
+        """A timerfd by one of the host's clocks.
+
+        Raises:
+            OSError: EMFILE.
+        """
+        fd = _libc.timerfd_create(clock, os.O_CLOEXEC | os.O_NONBLOCK)
+        if fd < 0:
+            raise failure(errno.EMFILE)  # What else it may be, ENFILE or ENOMEM, is as rare as it is alike.
         self.fd = out_of_the_way(fd)
 
+    def set(self, at: Optional[int], every: int = 0) -> None:
+        """Become readable at a point of the clock, and again each time after so long, in nanoseconds; or never."""
+        first = (0, 0) if at is None else divmod(max(at, 1), 10**9)
+        times = struct.pack("@4l", *divmod(every, 10**9), *first)
+        _libc.timerfd_settime(self.fd, _ABSOLUTE, times, None)
+
     def stop(self) -> None:
+        """Be readable no more, until it is due again."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.fd, 8)
 
-    def __del__(self) -> None:
-        os.close(self.fd)
+    def close(self) -> None:
+        """Give the descriptor back; once is enough."""
+        fd, self.fd = getattr(self, "fd", -1), -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
 
 
-def open_ticker(seconds: float) -> Optional[Ticker]:
-    """A ticker, where the host has such a thing."""
-    if PORTABLE:
-        return None
-    fd = _libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-    if fd < 0:
-        return None
-    whole, part = divmod(int(seconds * 1e9), 10**9)
-    _libc.timerfd_settime(fd, 0, (ctypes.c_long * 4)(whole, part, whole, part), None)
-    return Ticker(fd)
+def open_ticker(seconds: float) -> Optional[Timerfd]:
+    """What is readable every so often, where the host has such a thing."""
+    with contextlib.suppress(OSError):
+        if HAS_TIMERFD:
+            ticker, every = Timerfd(time.CLOCK_MONOTONIC), int(seconds * 1e9)
+            ticker.set(time.monotonic_ns() + every, every)
+            return ticker
+    return None
 
 
 def quiet_write(fd: int, data: bytes) -> int:

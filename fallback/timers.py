@@ -42,7 +42,7 @@ from ha_qnx.structures import Itimer, SigEvent, TimerStatus
 from ha_qnx.timing import EVENT_TYPE
 
 from . import wire
-from .homes import Due, Home, Timer
+from .homes import CLOCKS, Due, Home, Timer
 from .table import ConnectionTable, Way
 
 _SIGNAL: Final = SIGEV_SIGNAL & EVENT_TYPE
@@ -246,7 +246,7 @@ class _Courier:
         self._poll = select.poll()
         self.home = Home(lambda fd: self._poll.register(fd, select.POLLIN), self._deliver, take_due)
         try:
-            for clock in (CLOCK_MONOTONIC, CLOCK_REALTIME):
+            for clock in CLOCKS:
                 self.home.open_alarm(clock)
             threading.Thread(target=self._wait, name="ha_qnx timers", daemon=True).start()
         except BaseException:

@@ -24,7 +24,7 @@ import socket
 import threading
 import time
 from errno import EAGAIN, EFAULT, EINVAL, EMFILE, ENFILE, ESRCH, ETIMEDOUT
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, cast
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, cast
 
 from ha_qnx import abi
 from ha_qnx.buffers import Buffers
@@ -307,17 +307,18 @@ class Channel:
 
     def _wait(self, deadline: Optional[float], thread: Thread) -> host.News:
         # Whoever queues something asks after that who receives; so ask for the queue only now.
-        if self._look_now:
-            self._look_now = False
-            self._look()
-        if self._look_first and not self._is_only_deaf():
+        if self._look_first and self._has_work():
             return ()
         return self._poll(deadline, thread)
 
-    def _is_only_deaf(self) -> bool:
-        return self._is_deaf and not (self.queue.messages or self.queue.pulses or self._unsettled or self.destroyed)
+    def _has_work(self) -> bool:
+        """Whether there is something for a thread in MsgReceive without waiting."""
+        return bool(self.queue.messages or self.queue.pulses or self._unsettled or self.destroyed)
 
     def _poll(self, deadline: Optional[float], thread: Thread) -> host.News:
+        if self._look_now:
+            self._look_now = False
+            self._look()
         if not self._is_deaf:
             return self._poller.wait(deadline, thread.is_main)
         soon = time.monotonic() + limits.ACCEPT_PAUSE
@@ -358,9 +359,6 @@ class Channel:
                 late += self._stop_if_over(deadline, thread, more and late < limits.LATE_TURNS)
 
     def _wait_for_pulses(self, deadline: Optional[float], thread: Thread) -> host.News:
-        if self._look_now:
-            self._look_now = False
-            self._look()
         waiters = self._receivers.pulse_waiters
         waiters.append(thread)
         try:
@@ -480,14 +478,25 @@ class Channel:
 
     def hear_ends(self, client: Client) -> None:
         """Take note of what has ended of a client that is this process, whether or not anybody receives."""
-        # A signal handler may have ended it in the middle of what this thread does here: the next receiver hears of it.
-        if not cast(Any, self.lock)._is_owned():
+        with self._if_not_within() as may:
+            if may:
+                self._read_client(client)
+                for fd, event in host.news_of([lane.read_fd for lane in client.lanes if not lane.gone]):
+                    self._hear(fd, event)
+                self.leave_queue()
+
+    @contextlib.contextmanager
+    def _if_not_within(self) -> Iterator[bool]:
+        """Hold the lock; whether something may be done under it.
+
+        Not if the channel is destroyed, nor if a signal handler asks in the middle of what its thread does here: then
+        the next receiver does it.
+        """
+        if cast(Any, self.lock)._is_owned():
+            yield False
+        else:
             with self.lock:
-                if not self.destroyed:
-                    self._read_client(client)
-                    for fd, event in host.news_of([lane.read_fd for lane in client.lanes if not lane.gone]):
-                        self._hear(fd, event)
-                    self.leave_queue()
+                yield not self.destroyed
 
     def _read_client(self, client: Client) -> None:
         for _read in range(limits.TRUNK_READS):
@@ -630,12 +639,10 @@ class Channel:
 
     def queue_due_pulses(self) -> None:
         """Queue the pulses of timers that are due by now, and wake a thread for them."""
-        # As in hear_ends: where a signal handler has come in the middle of what this thread does here, they are left.
-        if not cast(Any, self.lock)._is_owned():
-            with self.lock:
-                if self.home is not None and not self.destroyed:
-                    self._take_due_pulses(self.home)
-                    self.leave_queue()
+        with self._if_not_within() as may:
+            if may and self.home is not None:
+                self._take_due_pulses(self.home)
+                self.leave_queue()
 
     def _take_due_pulses(self, home: Home) -> None:
         for at, timer, trunk in home.take_due(max(0, limits.QUEUED_PULSES - len(self.queue.pulses))):
@@ -660,9 +667,7 @@ class Channel:
             for fd in self._muted:
                 self._poller.unmute(fd)
             self._muted.clear()
-        self._look_first = bool(
-            self.queue.messages or self.queue.pulses or self._unsettled or self.destroyed or self._is_deaf
-        )
+        self._look_first = self._is_deaf or self._has_work()
         self._receivers.nudge(self.queue)
 
     # Ends.

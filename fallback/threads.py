@@ -167,7 +167,7 @@ def ends_timeout(call: _Call) -> _Call:
         try:
             return call(self, *args, **options)
         except OSError:
-            self._threads.take_timeout()  # it is the kernel that the call is of
+            self._threads.take_timeout()
             raise
 
     return cast(_Call, checked)

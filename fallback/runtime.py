@@ -236,8 +236,9 @@ class Runtime:
         self.enter()
         listener = socket_out_of_the_way(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
-            listener.bind(self.socket_path(address))
-            return listener, os.lstat(self.socket_path(address))
+            path = self.socket_path(address)
+            listener.bind(path)
+            return listener, os.lstat(path)
         except BaseException:
             listener.close()
             raise
@@ -255,7 +256,7 @@ class Runtime:
     def remove_stale_channels(self) -> None:
         """Remove the sockets of processes that no longer exist."""
         for address in self.channels():
-            if not _process_exists(address.pid) and not self._is_listening(address):
+            if not process_exists(address.pid) and not self._is_listening(address):
                 self.remove_channel(address)
 
     def _is_listening(self, address: ChannelAddress) -> bool:
@@ -421,7 +422,8 @@ def _open_until_linked(file: str) -> Iterator[int]:
             os.close(fd)
 
 
-def _process_exists(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
+    """Whether a process has this number, a zombie's included."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -455,7 +457,7 @@ def is_ending(pid: int) -> bool:
             pending = file.read().partition(b"ShdPnd:")[2].split(None, 1)[0]
         return bool(int(pending, 16) & 1 << (signal.SIGKILL - 1))
     except (OSError, IndexError, ValueError):
-        return not _process_exists(pid)
+        return not process_exists(pid)
 
 
 def _stat_fields(path: str) -> List[bytes]:

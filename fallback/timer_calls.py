@@ -11,6 +11,7 @@ from ha_qnx.events import SIGEV_SIGNAL_INIT
 from ha_qnx.structures import Itimer, SigEvent, TimerStatus
 from ha_qnx.timing import structure
 
+from .runtime import process_exists
 from .threads import Threads, ends_timeout
 from .timers import Timers
 
@@ -56,10 +57,4 @@ def check_own_pid(pid: int) -> None:
     """Only a process itself knows its connections here; QNX's kernel knows everybody's (B69)."""
     pid = as_int("pid", pid)
     if pid not in (0, os.getpid()):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            raise failure(ESRCH) from None
-        except OSError:
-            pass
-        raise failure(EPERM)
+        raise failure(EPERM if process_exists(pid) else ESRCH)

@@ -21,8 +21,6 @@
 #include "server/queue.h"
 #include "wire.h"
 
-/* What is left of a sigev_notify without its flags, and the mark that 7.x gives it on 64 bits. */
-#define EVENT_TYPE 0x7f
 enum { EVENT_NONE = 0, EVENT_SIGNAL = 1, EVENT_PULSE = 4, EVENT_UNBLOCK = 5, EVENT_INTR = 6, EVENT_MEMORY = 8 };
 
 /* What timers wait by. The realtime clock is for an absolute time of it, until then: an interval is an interval. */
@@ -36,6 +34,7 @@ struct home {
     bool is_couriers;
     struct queue due[WAYS_TO_WAIT];
     int alarms[WAYS_TO_WAIT]; /* timerfds, or -1 */
+    bool is_set[WAYS_TO_WAIT];
     struct source source;
 };
 
@@ -70,8 +69,9 @@ static void set_alarm(struct home *home, int by)
 {
     struct queued *first = queue_first(&home->due[by]);
     const struct itimerspec time = {.it_value = clock_spec(first ? (int64_t)(first->time ? first->time : 1) : 0)};
-    if (home->alarms[by] >= 0)
+    if (first || home->is_set[by])
         timerfd_settime(home->alarms[by], TFD_TIMER_ABSTIME, &time, NULL);
+    home->is_set[by] = first;
 }
 
 static void free_home(struct home *home)

@@ -19,6 +19,9 @@
 
 #include "ha_posix.h"
 
+/* What is left of a sigev_notify without its flags, and the mark that 7.x gives it on 64 bits. */
+#define EVENT_TYPE 0x7f
+
 /* Each returns 0 or an errno. */
 int timers_create(clockid_t clock, const struct ha_posix_sigevent *event, int *id);
 /* `before`: what was left, and the interval. */

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 #include "client/trunk.h"
 #include "ha_posix.h"
 #include "host/descriptor.h"
+#include "host/runtime.h"
 #include "number.h"
 #include "server/client.h"
 
@@ -67,14 +67,6 @@ int connect_detach(int coid)
     return error;
 }
 
-/* Only a process itself knows its connections; QNX's kernel knows everybody's (B69). */
-static int check_pid(int32_t pid)
-{
-    if (!pid || pid == getpid())
-        return 0;
-    return pid > 0 && kill(pid, 0) && errno == ESRCH ? ESRCH : pid > 0 ? EPERM : ESRCH;
-}
-
 struct search {
     int from;
     bool with_dead;
@@ -120,7 +112,7 @@ static void look_at(struct number *number, void *argument)
 static int server_info(int32_t pid, int coid, struct _msg_info64 *info, int *found)
 {
     struct search search = {.from = coid, .with_dead = info};
-    int error = check_pid(pid);
+    int error = process_check_own(pid);
     if (error)
         return error;
     number_each(look_at, &search); /* Side channels come after all others (B66). */
@@ -135,7 +127,7 @@ static int server_info(int32_t pid, int coid, struct _msg_info64 *info, int *fou
 static int change_flags(int32_t pid, int coid, unsigned mask, unsigned bits, unsigned *before)
 {
     struct number *number = number_find(coid);
-    int error = check_pid(pid);
+    int error = process_check_own(pid);
     if (error)
         return error;
     if (!number || !connection_is_ours(coid) || !connection_is_open(coid))

@@ -9,6 +9,7 @@
 #include "ha_posix.h"
 #include "host/clock.h"
 #include "host/thread.h"
+#include "timers.h"
 
 #define KNOWN_STATES (_NTO_TIMEOUT_SEND | _NTO_TIMEOUT_RECEIVE | _NTO_TIMEOUT_REPLY)
 
@@ -22,7 +23,7 @@ static int arm(clockid_t id, int flags, const struct ha_posix_sigevent *notify, 
         return EINVAL;
     if (states & ~KNOWN_STATES)
         return EINVAL;
-    if (notify && (notify->sigev_notify & 0x7f) != (HA_POSIX_SIGEV_UNBLOCK & 0x7f))
+    if (notify && (notify->sigev_notify & EVENT_TYPE) != (HA_POSIX_SIGEV_UNBLOCK & EVENT_TYPE))
         return ENOTSUP; /* 6.x and 8.0 have the number without its mark. Other events would not end the call (B220). */
     *before = thread->armed_flags;
     thread->armed_flags = states;

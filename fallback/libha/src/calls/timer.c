@@ -1,12 +1,12 @@
 /* TimerCreate() and its kind (B441 to B450), and what POSIX makes of them. */
 #include <errno.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <unistd.h>
 
 #include "calls/call.h"
 #include "ha_posix.h"
 #include "host/clock.h"
+#include "host/runtime.h"
 #include "timers.h"
 
 static int set(int id, int flags, const struct _itimer *itime, struct _itimer *oitime)
@@ -24,8 +24,9 @@ static int tell(int32_t pid, int id, int flags, struct _timer_info *info)
 {
     if (flags)
         return EINVAL;
-    if (pid && pid != getpid())
-        return kill(pid, 0) && errno == ESRCH ? ESRCH : EPERM;
+    int error = process_check_own(pid);
+    if (error)
+        return error;
     return info ? timers_info(id, info) : EFAULT;
 }
 

@@ -223,12 +223,12 @@ static void introduce(int coid, struct number *number)
     struct address address;
     pthread_mutex_lock(&number->lock);
     struct connection *connection = coid & _NTO_SIDE_CHANNEL ? number->connection : NULL;
-    const struct trunk *trunk = connection ? connection->trunk : NULL; /* NULL once it is severed. */
-    bool is_own = trunk && trunk->address.pid == getpid();
-    if (is_own)
+    struct trunk *trunk = connection ? connection->trunk : NULL; /* NULL once it is severed. */
+    bool is_unheard = trunk && trunk->address.pid == getpid() && !trunk_scoid(trunk);
+    if (is_unheard)
         address = trunk->address;
     pthread_mutex_unlock(&number->lock);
-    if (is_own)
+    if (is_unheard)
         channel_hear(&address);
 }
 

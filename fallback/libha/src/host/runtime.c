@@ -193,6 +193,13 @@ bool process_is_gone(pid_t pid)
     return kill(pid, 0) && errno == ESRCH;
 }
 
+int process_check_own(pid_t pid)
+{
+    if (!pid || pid == getpid())
+        return 0;
+    return pid > 0 && !process_is_gone(pid) ? EPERM : ESRCH;
+}
+
 /* Of the fields of /proc/PID/stat, which begin to count behind the program's name. */
 enum { STATE = 3, FLAGS = 9, THREADS = 20, PENDING_SIGNALS = 31, EXIT_CODE = 52 };
 #define EXITING 0x4 /* in FLAGS */
@@ -236,7 +243,7 @@ static char read_stat(const char *path, unsigned long fields[EXIT_CODE + 1])
 }
 
 struct threads {
-    const char *directory;
+    char directory[64];
     bool all_end, any_runs;
 };
 
@@ -256,12 +263,10 @@ static bool with_thread(const char *entry, void *argument)
 
 static struct threads look_at_threads(pid_t pid)
 {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%ld/task", (long)pid);
-    struct threads threads = {.directory = path, .all_end = true};
-    if (runtime_each(path, with_thread, &threads))
+    struct threads threads = {.all_end = true};
+    snprintf(threads.directory, sizeof threads.directory, "/proc/%ld/task", (long)pid);
+    if (runtime_each(threads.directory, with_thread, &threads))
         threads.all_end = false;
-    threads.directory = NULL;
     return threads;
 }
 

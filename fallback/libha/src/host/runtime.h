@@ -45,6 +45,8 @@ int runtime_entry(char path[PATH_MAX], const char *room, const char *entry, bool
 int runtime_each(const char *path, bool (*function)(const char *entry, void *argument), void *argument);
 
 bool process_is_gone(pid_t pid);
+/* Only a process itself knows its connections and timers; QNX's kernel knows everybody's (B69). 0 is this one. */
+int process_check_own(pid_t pid);
 /*
  * Whether it has ended or is about to: it was killed, it is in exit, it is a zombie. Costs a look into /proc; nobody who
  * meets a server that is ending should be told anything else than who meets none (B40).

@@ -59,7 +59,7 @@ from typing import (
 from . import backends, connection, service, watching
 from .api import Backend, RecoveryFunction
 from .buffers import INT_MAX, as_seconds, integer, readable
-from .deadlines import within
+from .deadlines import time_limit, within
 from .errors import failure
 from .kernel import BytesLike, StrPath
 
@@ -485,12 +485,8 @@ async def _exchange(
 ) -> T:
     qnx, coid = _backend_of(coid, backend), operator.index(coid)
     arguments = qnx, coid, bytes(readable(message)), size
-    deadline: Optional[float] = None
-    if timeout is not None:
-        timeout = as_seconds("timeout", timeout)
-        if timeout < 0:
-            raise ValueError(f"timeout must not be negative, and is {timeout}")
-        deadline = time.monotonic() + timeout
+    timeout = time_limit(timeout)
+    deadline = None if timeout is None else time.monotonic() + timeout
 
     def call() -> T:
         # What is left of the time; a call that did not have to wait has all of it.
@@ -609,7 +605,7 @@ async def _close(opened: connection.Connection, patience: float) -> None:
     """Close a connection, in a thread that is not waited for any longer than that."""
     if opened.closed:
         return
-    closing = _Job(functools.partial(within, opened.backend, patience, opened.close))
+    closing = _Job(functools.partial(opened.close, patience))
     closing.future.add_done_callback(_heed)
     recovering = _recovering.get()
     if recovering is not None and recovering.is_waiting:

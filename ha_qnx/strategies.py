@@ -37,6 +37,7 @@ from .constants import (
 from .deadlines import sooner, until, within
 from .errors import naming
 from .kernel import StrPath
+from .logs import logger
 from .structures import MessageInfo
 from .watching import Counts, attempted
 
@@ -395,9 +396,7 @@ def _suspend(qnx: Backend, coid: int, seconds: float) -> None:
                 qnx.ha_connection_ctrl(coid, HA_RECOVERY_ENABLE)
 
     qnx.ha_connection_ctrl(coid, HA_RECOVERY_SUSPEND)
-    import logging  # Not above: it takes as long to import as all the rest.
-
-    logging.getLogger("ha_qnx").warning("connection %#x: recovery is suspended for %g s", coid, seconds)
+    logger().warning("connection %#x: recovery is suspended for %g s", coid, seconds)
     timer = threading.Timer(seconds, enable)
     timer.daemon = True
     timer.start()

@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Set
 
 from .buffers import check_callable
 from .kernel import Kernel, StrPath
+from .logs import logger
 from .structures import MessageInfo
 
 __all__ = ["Counts", "RecoveryEvent", "Stats", "on_event"]
@@ -250,14 +251,10 @@ def _tell(event: RecoveryEvent) -> None:
     # A program that has not imported logging, which takes as long to import as half of this package, would not see a
     # line at INFO; it sees one at WARNING.
     if not event.recovered or "logging" in sys.modules:
-        import logging
-
-        _log = logging.getLogger("ha_qnx")
-        _log.log(logging.INFO if event.recovered else logging.WARNING, "%s", event)
+        say = logger().info if event.recovered else logger().warning
+        say("%s", event)
     for callback in list(_callbacks.values()):
         try:
             callback(event)
         except Exception:
-            import logging
-
-            logging.getLogger("ha_qnx").exception("a callback of on_event failed")
+            logger().exception("a callback of on_event failed")

@@ -6,6 +6,8 @@ what is gone. The host wakes it for that; where it cannot, nobody looks.
 
 from typing import Any, Callable, Iterable, Mapping, Set
 
+from ha_qnx.logs import logger
+
 from .channels import Channel
 from .runtime import Claim, Runtime
 
@@ -42,15 +44,12 @@ class Keeper:
             self._lock.release()
 
     def _enter_again(self, runtime: Runtime, what: str, enter: Callable[[Runtime], None]) -> None:
-        import logging  # Not above: it takes as long to import as all the rest.
-
-        log = logging.getLogger("ha_qnx")
         try:
             enter(runtime)
         except OSError as error:
             if what not in self._reported:
                 self._reported.add(what)
-                log.error("%s was removed from %s, and cannot be found: %s", what, runtime.path, error)
+                logger().error("%s was removed from %s, and cannot be found: %s", what, runtime.path, error)
         else:
             self._reported.discard(what)
-            log.warning("%s was removed from %s, and is there again", what, runtime.path)
+            logger().warning("%s was removed from %s, and is there again", what, runtime.path)

@@ -5,6 +5,7 @@ had. All go over a Unix socket.
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
 import tempfile
@@ -81,18 +82,17 @@ def _call_multiprocessing(path: str) -> Callable[[int], Callable[[], object]]:
     from multiprocessing.connection import Client
 
     connection = Client(path, "AF_UNIX")
-    send, receive = connection.send_bytes, connection.recv_bytes
+    return functools.partial(_call_by, connection.send_bytes, connection.recv_bytes)
 
-    def make(size: int) -> Callable[[], object]:
-        message = b"x" * size
 
-        def call() -> bytes:
-            send(message)
-            return receive()
+def _call_by(send: Callable[[bytes], object], receive: Callable[[], bytes], size: int) -> Callable[[], object]:
+    message = b"x" * size
 
-        return call
+    def call() -> bytes:
+        send(message)
+        return receive()
 
-    return make
+    return call
 
 
 def _serve_zmq(path: str) -> None:
@@ -114,13 +114,7 @@ def _call_zmq(path: str) -> Callable[[int], Callable[[], object]]:
         if not hasattr(own, "socket"):
             own.socket = context.socket(zmq.REQ)
             own.socket.connect(f"ipc://{path}")
-        message, send, receive = b"x" * size, own.socket.send, own.socket.recv
-
-        def call() -> bytes:
-            send(message)
-            return receive()
-
-        return call
+        return _call_by(own.socket.send, own.socket.recv, size)
 
     return make
 
@@ -137,17 +131,7 @@ def _call_nng(path: str) -> Callable[[int], Callable[[], object]]:
     import pynng
 
     socket = pynng.Req0(dial=f"ipc://{path}", recv_max_size=0)
-
-    def make(size: int) -> Callable[[], object]:
-        message = b"x" * size
-
-        def call() -> bytes:
-            socket.send(message)
-            return socket.recv()
-
-        return call
-
-    return make
+    return functools.partial(_call_by, socket.send, socket.recv)
 
 
 def _serve_pyro(path: str) -> None:
@@ -165,8 +149,6 @@ def _serve_pyro(path: str) -> None:
 
 
 def _call_pyro(path: str) -> Callable[[int], Callable[[], object]]:
-    import functools
-
     import Pyro5.api
 
     Pyro5.config.SERIALIZER = "marshal"
@@ -194,8 +176,6 @@ def _serve_grpc(path: str) -> None:
 
 
 def _call_grpc(path: str) -> Callable[[int], Callable[[], object]]:
-    import functools
-
     import grpc
 
     channel = grpc.insecure_channel(f"unix:{path}")

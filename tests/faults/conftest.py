@@ -1,15 +1,17 @@
 """A server of either twin, in a process of its own, that tells when something of it breaks."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Callable, Iterator, List, Optional
 
 import pytest
+from ha_qnx.conformance import waiting
 
 from ha_qnx import NTO_COF_NOSHARE, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND, backends
 
@@ -63,15 +65,7 @@ serve()
 """
 
 
-def eventually(condition: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
-    """Wait until a condition holds, and return what it returned."""
-    end = time.monotonic() + deadline
-    while True:
-        result = condition()
-        if result:
-            return result
-        assert time.monotonic() < end, f"waited {deadline} s in vain: {what}"
-        time.sleep(0.005)
+eventually = functools.partial(waiting.eventually, deadline=DEADLINE)
 
 
 class Victim:

@@ -2,6 +2,7 @@
 
 import array
 import contextlib
+import functools
 import os
 import pathlib
 import resource
@@ -15,6 +16,7 @@ from errno import EBADF, EFAULT, ESRCH
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Set, Tuple
 
 import pytest
+from ha_qnx.conformance import waiting
 from ha_qnx.fallback import host, wire
 from ha_qnx.fallback.kernel import SocketKernel
 from ha_qnx.fallback.paths import attach
@@ -32,14 +34,7 @@ from ha_qnx.structures import MessageInfo
 DEADLINE = 10.0
 
 
-def eventually(condition: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + DEADLINE
-    while True:
-        result = condition()
-        if result:
-            return result
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.002)
+eventually = functools.partial(waiting.eventually, deadline=DEADLINE)
 
 
 class Server:

@@ -283,6 +283,16 @@ def test_no_process_survives_the_command(number: signal.Signals) -> None:
     assert b"Traceback" not in errors
 
 
+@pytest.mark.parametrize("client", [0, 1], ids=["plain", "HA-aware"])
+def test_a_client_that_connects_while_all_end_says_nothing(client: int, tmp_path: pathlib.Path) -> None:
+    """The server may end before its clients, when the command is killed: that is no failure of theirs."""
+    Board.create(str(tmp_path / "board"), 2)
+    arguments = ["fallback", "of-nobody", str(tmp_path / "board"), str(client)]
+    command = [sys.executable, "-m", "ha_qnx.commands.demo.client", *arguments]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)  # noqa: S603  # ours
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
 _COMMAND_WITH_FROZEN_SERVER = """
 import os, signal, sys, time
 from ha_qnx.commands.demo.command import Child

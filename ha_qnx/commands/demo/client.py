@@ -30,6 +30,7 @@ from .shared import (
     REQUEST_MAX,
     REQUEST_TYPE,
     Board,
+    command_has_ended,
     path_of,
     right_reply,
     say,
@@ -193,7 +194,12 @@ def main(arguments: List[str]) -> None:
     board = Board(board_path)
     kind = PlainClient if int(number) == PLAIN_CLIENT else RecoveringClient
     client = kind(ha_qnx.backend(backend_name), name, board, int(number))
-    client.connect()
+    try:
+        client.connect()
+    except OSError:
+        if command_has_ended():
+            sys.exit(1)
+        raise
     say("ready")
     wait_for_go(board)
     client.run()

@@ -8,6 +8,7 @@ request.
 import contextlib
 import mmap
 import os
+import select
 import signal
 import struct
 import sys
@@ -31,6 +32,9 @@ RECORD = struct.Struct("=IIQ")
 
 # The client without the library.
 PLAIN_CLIENT = 0
+
+# In milliseconds: so much later than another one may a process hear that the command has ended.
+_ENDS_TOGETHER = 1000
 
 
 def path_of(name: str) -> str:
@@ -108,6 +112,13 @@ def wait_for_go(board: Board) -> None:
     if sys.stdin.readline() != "go\n":
         sys.exit(1)
     threading.Thread(target=_end_with_command, args=(board,), daemon=True).start()
+
+
+def command_has_ended() -> bool:
+    """Whether the command is gone, before it has said "go": those that it started end one after the other then."""
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    return bool(poll.poll(_ENDS_TOGETHER))
 
 
 def _end_with_command(board: Board) -> None:

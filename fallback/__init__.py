@@ -76,6 +76,7 @@ keeper
 runtime      host/runtime.c host/names.c
 paths        host/paths.c
 host         host/descriptor.c host/wait.c host/held.c host/signals.c
+spinning     host/spin.c
 wire         wire.h
 limits       at the top of each file
 

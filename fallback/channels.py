@@ -39,7 +39,7 @@ from ha_qnx.constants import (
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
-from . import host, limits, wire
+from . import host, limits, spinning, wire
 from .connections import Trunk
 from .forking import all_of
 from .homes import Due, Home
@@ -104,7 +104,11 @@ class Channel:
         # Whether somebody may want to connect for whom there is not even a descriptor to refuse him by.
         self._is_deaf = False
         self._poller = host.open_poller()
-        self._wait_for_ever, self._wait_interruptibly = self._poller.wait_for_ever, self._poller.wait_interruptibly
+        self._wait_for_ever: spinning.WaitForEver = self._poller.wait_for_ever
+        self._wait_interruptibly = self._poller.wait_interruptibly
+        self._spinner = spinning.Spinner() if spinning.NANOSECONDS else None
+        if self._spinner is not None:
+            self._wait_for_ever, self._wait_interruptibly = spinning.waits(self._poller, self._spinner)
         self.peek = None if host.PORTABLE else host.Peek()
         # The timers whose pulses come here, once there are any.
         self.home: Optional[Home] = None
@@ -320,7 +324,10 @@ class Channel:
             self._look_now = False
             self._look()
         if not self._is_deaf:
-            return self._poller.wait(deadline, thread.is_main)
+            news: Optional[host.News] = None
+            if self._spinner is not None:
+                news = self._spinner.spin(self._poller.glance, thread.is_main, deadline)
+            return news or self._poller.wait(deadline, thread.is_main)
         soon = time.monotonic() + limits.ACCEPT_PAUSE
         news = self._poller.wait(soon if deadline is None else min(soon, deadline), thread.is_main)
         with self.lock:

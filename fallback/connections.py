@@ -26,7 +26,7 @@ from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_COF_CLOEXEC
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
-from . import host, limits, wire
+from . import host, limits, spinning, wire
 from .forking import all_of, forks_wait
 from .runtime import ChannelAddress
 from .threads import Thread
@@ -214,6 +214,7 @@ class Lane:
     __slots__ = (
         "address",
         "buffer",
+        "c_read",
         "connection",
         "filled",
         "is_interrupted",
@@ -221,6 +222,7 @@ class Lane:
         "read_fd",
         "read_inode",
         "read_into",
+        "spin",
         "view",
         "window",
         "write",
@@ -237,6 +239,11 @@ class Lane:
         self.buffer = bytearray(wire.FRAME_MAX)
         self.view = memoryview(self.buffer)
         self.read_into = host.reader(self.read_fd)
+        # What reads in the main thread.
+        self.c_read: spinning.CRead = host.c_read
+        self.spin = spinning.spin_on(self.read_fd) if spinning.NANOSECONDS else None
+        if self.spin is not None:
+            self.read_into, self.c_read = spinning.reader(self.spin, self.read_into), spinning.c_reader(self.spin)
         self.write = io.FileIO(self.write_fd, "w", closefd=False).write
         self.address = host.address_of(self.buffer)
         self.filled = 0
@@ -271,6 +278,8 @@ class Lane:
             How many bytes came; 0 at the end of the lane; -EINTR if a signal handler ran while the main thread waited;
             -ETIMEDOUT at the deadline. (These are no exceptions, since a signal handler may raise any of its own.)
         """
+        if self.spin is not None:
+            self.spin(thread.is_main, deadline)
         state = host.wait_readable(self.read_fd, deadline, thread.is_main)
         if state <= 0:
             return state or -ETIMEDOUT

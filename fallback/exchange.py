@@ -79,7 +79,7 @@ def exchange_in_window(
             count = lane.read_into(lane.buffer)
         elif not connection.reads_are_restarted:
             try:
-                count = int(host.c_read(lane.read_fd, lane.address, _FRAME_SIZE))
+                count = lane.c_read(lane.read_fd, lane.address, _FRAME_SIZE)
             except BaseException as error:
                 holds_lane = False
                 return Exchange(connection, lane, thread, [sink], size).complete(None, -EINTR, error)

@@ -66,6 +66,11 @@ def address_of(buffer: bytearray) -> object:
     return ctypes.c_void_p.from_param(ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer)))
 
 
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def our_descriptors() -> int:
     """The number from which on descriptors of ours lie; those below are the program's."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -731,6 +736,8 @@ class EpollPoller:
         # with how much news is told at most, since room for more takes time to make.
         self.wait_for_ever = self._epoll.poll
         self._news = functools.partial(self._epoll.poll, 0)
+        # As ``news``, or some of it, sooner.
+        self.glance = functools.partial(self._epoll.poll, 0, 16)
 
     def register(self, fd: int, once: bool = False) -> None:
         """Watch a descriptor; with ``once``, news is told once, and not again as long as it lies unread."""
@@ -838,6 +845,9 @@ class PollPoller:
 
     def wait_interruptibly(self) -> News:
         return self.wait(None, True)
+
+    def glance(self) -> News:
+        return self.news()
 
     def news(self) -> News:
         return self._poll(dict(self._masks), 0.0, False)

@@ -116,7 +116,7 @@ _INLINE_SEND, _INLINE_REPLY, _INLINE_ROOM = wire.INLINE_SEND, wire.INLINE_REPLY,
 _pack_message = wire.message.pack
 _pack_plain_reply, _unpack_plain_reply = wire.plain_reply.pack, wire.plain_reply.unpack_from
 _lseek, _now = os.lseek, time.monotonic_ns
-_c_read, _FRAME_SIZE = host.c_read, ctypes.c_size_t.from_param(wire.FRAME_MAX)
+_FRAME_SIZE = ctypes.c_size_t.from_param(wire.FRAME_MAX)
 _getsignal, _SIGPIPE, _IGNORED = host.getsignal, host.SIGPIPE, host.IGNORED
 
 
@@ -358,13 +358,14 @@ class SocketKernel(TimerCalls, Kernel):
                 raise failure(EBADF) from None
             thread.sends_on = lane
             buffer = lane.buffer
+            count: Optional[int]
             if thread.is_main:
                 buffer[0] = 0  # So that _finish can tell whether a reply has come when a signal handler raises.
                 if connection.reads_are_restarted:
                     holds_lane = False
                     return self._finish(connection, lane, rmsg, coid, smsg, None, None)
                 try:
-                    count = _c_read(lane.read_fd, lane.address, _FRAME_SIZE)
+                    count = lane.c_read(lane.read_fd, lane.address, _FRAME_SIZE)
                 except BaseException as error:
                     holds_lane = False
                     return self._finish(connection, lane, rmsg, coid, smsg, -EINTR, error)

@@ -49,6 +49,12 @@ POSSIBLE_RECEIVER_GRACE: Final = 0.02
 # What a pipe for pulses is enlarged to, in bytes: Linux allows no user more (fs.pipe-max-size).
 # libha: client/trunk.c.
 PULSE_PIPE: Final = 1 << 20
+# The longest that HA_QNX_SPIN_US may let a thread look before it waits, in microseconds. libha: host/spin.c.
+SPIN_MAX: Final = 10_000
+# After looking in vain, so many waits at most sleep at once. libha: host/spin.c.
+SPIN_SKIPPED: Final = 64
+# How old may be what a main thread that looks knows of signal handlers, in nanoseconds. libha: host/signals.c.
+HANDLERS_LOOK: Final = 1_000_000
 
 # The server's side.
 

@@ -6,7 +6,7 @@ live as long as the run; those that are not measured do nothing.
 
     sh ci/bench/run [--quick] [--json] [--only NAME ...] [--seed N]
 
-Groups, for --only: shapes, random, service, sizes, peers, throughput, idle, recovery, dropin, import.
+Groups, for --only: shapes, random, service, spin, sizes, peers, throughput, idle, recovery, dropin, import.
 """
 
 import argparse
@@ -27,12 +27,14 @@ from message import build_floor, ctypes_call, has_native, measure_floor
 from sides import BUFFERS, LARGEST, MESSAGES, SIZE, Client, Pair, Process, Server
 
 GROUPS = (
-    "shapes", "random", "service", "sizes", "peers", "throughput", "idle", "recovery", "dropin", "import",
+    "shapes", "random", "service", "spin", "sizes", "peers", "throughput", "idle", "recovery", "dropin", "import",
 )  # fmt: skip
 PINNED, FREE = "pinned", "free"
 MP = "multiprocessing.connection"
 SIZES = (64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20)
 CLIENTS = (1, 2, 4, 8)
+# For how long those look that wait awake, in microseconds: longer than a message of theirs takes.
+SPIN_US = 100
 _IMPORTS = {
     "nothing": "pass",
     "socket, ctypes and selectors": "import socket, ctypes, selectors",
@@ -139,6 +141,18 @@ def services(backend: str) -> Iterator[Case]:
         yield Case("service", f"{backend}: {name}", server, sender, places)
 
 
+def spinning(backend: str) -> Iterator[Case]:
+    """Waiting awake, each side on a CPU of its own."""
+    raw, client = Server(backend=backend, spin_us=SPIN_US), Client(backend=backend, spin_us=SPIN_US)
+    service, asks = raw._replace(kind="Service"), client._replace(call="ask")
+    for name, server, sender in (
+        ("plain", raw, client),
+        ("main threads", raw._replace(main_thread=True), client._replace(main_thread=True)),
+        ("ask, Service", service, asks),
+    ):
+        yield Case("spin", f"{backend}, awake: {name}", server, sender, (FREE,))
+
+
 def by_size(backends: Sequence[str]) -> Iterator[Case]:
     places = (PINNED, FREE)
     for backend in backends:
@@ -154,6 +168,7 @@ def cases(backends: Sequence[str], groups: Sequence[str], seed: int, is_quick: b
         found += shapes(backend)
         if backend == "fallback" or not is_quick:
             found += services(backend)
+        found += spinning(backend)
     found += random_shapes(backends, seed, 4 if is_quick else 16)
     found += by_size(backends)
     found += [Case("peers", peer, Server(peer), Client(peer), (PINNED, FREE)) for peer in peers.there()]

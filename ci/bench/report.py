@@ -79,7 +79,9 @@ def _goals(found: Found) -> Iterator[Goal]:
             for place in ("pinned", "free")
         ]
         yield Goal(f"{name} / mp.connection", limit, False, worst(ratios))
-    yield Goal("free CPUs with spinning / C floor, free (there is no spinning)", 0.25, False, None)
+    for backend in ("fallback", "native"):
+        awake = above(among(rf"{backend}, awake: (plain|main threads), free"), "floor, free")
+        yield Goal(f"{backend}: free CPUs with HA_QNX_SPIN_US / C floor, free", 0.25, False, worst(awake))
     yield Goal("free CPUs, shared-memory lane / C floor, free (there is none)", 0.1, False, None)
     crowd = [(ratio(found, "fallback, 8 processes", "pyzmq, 8 processes", "per_second"), "8 processes")]
     yield Goal("8 client processes, messages a second / pyzmq", 2, True, worst(crowd, min))

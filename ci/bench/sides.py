@@ -41,6 +41,7 @@ class Server(NamedTuple):
     with_info: bool = False
     main_thread: bool = False
     threads: int = 1
+    spin_us: int = 0
 
 
 class Client(NamedTuple):
@@ -54,6 +55,7 @@ class Client(NamedTuple):
     room_size: int = SIZE
     is_aware: bool = False
     main_thread: bool = False
+    spin_us: int = 0
 
 
 def buffer(kind: str, size: int) -> Any:
@@ -73,6 +75,7 @@ def buffer(kind: str, size: int) -> Any:
 
 def serve(server: Server, name: str) -> None:
     """In the server's process: answer until it is killed."""
+    os.environ["HA_QNX_SPIN_US"] = str(server.spin_us)
     if server.kind in peers.NAMES:
         peers.serve(server.kind, name)
     elif server.kind == "raw":
@@ -134,6 +137,7 @@ def _serve_by_class(server: Server, name: str) -> None:
 
 def be_client(client: Client, name: str, pipe: Pipe) -> None:
     """In the client's process: do what comes through the pipe, and tell what came of it."""
+    os.environ["HA_QNX_SPIN_US"] = str(client.spin_us)
     in_thread(functools.partial(_obey, client, name, pipe), client.main_thread)
 
 

@@ -215,7 +215,9 @@ static int read_more(struct exchange *exchange)
     struct lane *lane = exchange->use->lane;
     const struct rescue rescue = {exchange->cancellable, abandon, exchange};
     size_t length;
-    int error = wait_and_read(lane->in, lane->buffer + lane->have, sizeof lane->buffer - lane->have, exchange->deadline,
+    int error = spin_on(&lane->spinner, lane->in, exchange->deadline);
+    if (!error)
+        error = wait_and_read(lane->in, lane->buffer + lane->have, sizeof lane->buffer - lane->have, exchange->deadline,
                               &exchange->held, &rescue, &length);
     if (error)
         return give_up(exchange, error);

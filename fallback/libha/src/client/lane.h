@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "host/spin.h"
 #include "wire.h"
 
 struct trunk;
@@ -20,7 +21,8 @@ struct lane {
     atomic_bool is_interrupted; /* a frame of our own was put among what the server says */
     unsigned char *window;
     uint64_t window_size; /* 0: none */
-    size_t have;          /* bytes in the buffer */
+    struct spinner spinner;
+    size_t have; /* bytes in the buffer */
     unsigned char buffer[FRAME_MAX];
 };
 

@@ -70,20 +70,49 @@ static bool look_for_handlers(void)
     return false;
 }
 
-void signals_hold(struct held_signals *held, int64_t now)
+static bool handlers_may_run(int64_t now)
 {
-    held->are_held = false;
-    if (thread_goes_on())
-        return;
     if (now - atomic_load_explicit(&looked_at, memory_order_relaxed) > LOOK_AGAIN) {
         atomic_store_explicit(&looked_at, now, memory_order_relaxed);
         atomic_store_explicit(&has_handlers, look_for_handlers(), memory_order_relaxed);
     }
-    if (!atomic_load_explicit(&has_handlers, memory_order_relaxed))
-        return;
+    return atomic_load_explicit(&has_handlers, memory_order_relaxed);
+}
+
+static void hold(struct held_signals *held)
+{
     pthread_once(&once, make_mask);
     pthread_sigmask(SIG_BLOCK, &mask, &held->before);
     held->are_held = true;
+}
+
+void signals_hold(struct held_signals *held, int64_t now)
+{
+    held->are_held = false;
+    if (!thread_goes_on() && handlers_may_run(now))
+        hold(held);
+}
+
+bool signals_hold_awake(struct held_signals *held)
+{
+    held->are_held = false;
+    if (thread_goes_on())
+        return true;
+    if (handlers_may_run(clock_now()))
+        return false;
+    hold(held);
+    return true;
+}
+
+bool signals_wait(const struct held_signals *held)
+{
+    sigset_t pending;
+    if (!held->are_held || sigpending(&pending))
+        return false;
+    for (int number = 1; number <= SIGRTMAX; number++)
+        if (sigismember(&pending, number) == 1 && is_held(number) && sigismember(&held->before, number) == 0)
+            return true;
+    return false;
 }
 
 void signals_release(struct held_signals *held)

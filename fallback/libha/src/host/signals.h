@@ -21,6 +21,14 @@ struct held_signals {
 void signals_hold(struct held_signals *held, int64_t now);
 void signals_release(struct held_signals *held);
 
+/*
+ * The same for a thread that does not sleep, and so does not notice a handler: SIGINT is held back, too, and nothing if
+ * the program has handlers (false), since a signal for the process would wake another thread, but not this one.
+ */
+bool signals_hold_awake(struct held_signals *held);
+/* Whether a signal is held back that would have run a handler. */
+bool signals_wait(const struct held_signals *held);
+
 void signals_after_fork_in_child(void);
 
 #endif

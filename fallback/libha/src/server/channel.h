@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "host/runtime.h"
+#include "host/spin.h"
 #include "host/thread.h"
 #include "server/queue.h"
 #include "server/source.h"
@@ -50,6 +51,7 @@ struct channel {
     bool destroyed;
 
     int epoll;
+    struct spinner spinner; /* of the leader */
     int bell;
     int listener; /* -1: private */
     int peek[2];  /* a pipe, to look at messages in lanes */

@@ -196,7 +196,9 @@ static int wait_once(struct channel *channel, struct receiver *receiver, int64_t
     if (!leads)
         append(list_of(channel, receiver), receiver);
     channel_unlock(channel);
-    int error = leads ? wait_readable(epoll, end, &rescue) : wait_semaphore(&receiver->wake, end, &rescue);
+    int error = leads ? spin_on(&channel->spinner, epoll, end) : 0;
+    if (!error)
+        error = leads ? wait_readable(epoll, end, &rescue) : wait_semaphore(&receiver->wake, end, &rescue);
     channel_lock(channel);
     if (watches)
         channel->watcher = NULL;

@@ -3,7 +3,8 @@
 import contextlib
 import operator
 import threading
-from typing import Callable, Iterable, List, Protocol
+from threading import get_ident
+from typing import Callable, Dict, Iterable, List, Protocol
 
 # Held while a pipe has ends here that are to be passed on, and before a fork: a child that had them, too, would keep a
 # lane open whose client or server is dead.
@@ -28,17 +29,17 @@ def all_of(steps: Iterable[Callable[[], object]]) -> None:
 
 
 class Held:
-    """The locks that are held during a fork."""
+    """The locks that are held during forks, which several threads may be about to make."""
 
     def __init__(self) -> None:
-        self._locks: List[Lock] = []
+        self._locks: Dict[int, List[Lock]] = {}  # by the thread that has them
 
     def take(self, locks: Iterable[Lock]) -> None:
         """Wait for locks. One that a signal handler's exception has kept us from is not held."""
         # In one step for each, between whose halves no handler can come.
-        self._locks.extend(filter(operator.methodcaller("acquire"), locks))
+        self._locks.setdefault(get_ident(), []).extend(filter(operator.methodcaller("acquire"), locks))
 
     def release(self) -> None:
-        """Release those that are held."""
-        locks, self._locks = self._locks, []
+        """Release those that this thread holds."""
+        locks = self._locks.pop(get_ident(), [])
         all_of(lock.release for lock in reversed(locks))

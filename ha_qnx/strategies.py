@@ -20,7 +20,7 @@ import math
 import os
 import threading
 import time
-from errno import EAGAIN, EBADF, ENOENT, ENXIO, EPERM, ESRCH, ETIMEDOUT
+from errno import EAGAIN, EBADF, EINTR, ENOENT, ENXIO, EPERM, ESRCH, ETIMEDOUT
 from typing import Any, Callable, Dict, Generic, Optional, Sequence, Tuple, TypeVar
 
 from . import backends
@@ -258,7 +258,10 @@ _SAME_LOSS = 0.05
 
 
 def until_served(attempt: Callable[[], T], timeout: float, is_served: Callable[[T], bool]) -> T:
-    """Make an attempt until there is a server, or the time is over: then return or raise what the last one did."""
+    """Make an attempt until there is a server, or the time is over: then return or raise what the last one did.
+
+    One that a signal's handler has interrupted is made again: it says nothing of the server.
+    """
     deadline = time.monotonic() + timeout
     with contextlib.ExitStack() as stack:
         arrivals: Optional[Arrivals] = None
@@ -269,8 +272,10 @@ def until_served(attempt: Callable[[], T], timeout: float, is_served: Callable[[
                 if is_served(answer) or left <= 0:
                     return answer
             except OSError as error:
-                if error.errno not in NO_SERVER or left <= 0:
+                if error.errno not in NO_SERVER | {EINTR} or left <= 0:
                     raise
+                if error.errno == EINTR:
+                    continue
             if arrivals is None:
                 # Look once more, for what has arrived before anybody watched.
                 arrivals = stack.enter_context(Arrivals())

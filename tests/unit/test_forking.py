@@ -15,6 +15,8 @@ from ha_qnx.fallback import host
 from ha_qnx.fallback.forking import Held, all_of, forks_wait
 from ha_qnx.fallback.kernel import SocketKernel
 
+from ha_qnx import backends
+
 LONG = 100_000
 
 
@@ -150,6 +152,31 @@ def test_a_kernel_that_nobody_has_any_more_releases_what_it_holds_during_a_fork(
     assert Task(is_free).result()
 
 
+@pytest.mark.parametrize("name", ["fallback", "native", "hybrid"])
+def test_a_child_holds_the_number_of_a_connection_that_was_lost(name: str) -> None:
+    """A file that the child opens does not get the number of what it is about to recover."""
+    qnx = backends.backend(name)
+
+    def serve_one() -> int:
+        chid = qnx.ChannelCreate(0)
+        Task(lambda: qnx.MsgReply(qnx.MsgReceive(chid, bytearray(8)), 7))
+        return chid
+
+    def recover(lost: int, _handle: object) -> int:
+        return qnx.ha_ReConnectAttach(lost, 0, 0, serve_one(), lost, 0)
+
+    first = qnx.ChannelCreate(0)
+    coid = qnx.ha_ConnectAttach(0, 0, first, 0, 0, recover)
+    qnx.ChannelDestroy(first)
+
+    def use() -> Tuple[bool, int]:
+        files = [os.dup(0) for _file in range(4)]
+        return coid in files, qnx.MsgSend(coid, b"x")
+
+    assert in_a_child(use) == (False, 7)
+    qnx.ha_ConnectDetach(coid)
+
+
 def test_all_steps_are_taken() -> None:
     """The first that fails keeps no other from being taken, and what one has raised is raised."""
     taken: List[int] = []
@@ -179,4 +206,20 @@ def test_what_is_held_is_released_once() -> None:
     assert lock.locked()
     held.release()
     held.release()
+    assert not lock.locked()
+
+
+def test_threads_that_fork_at_once_release_each_their_own() -> None:
+    """A lock that one has waited for while another released what it held is released in its turn."""
+    held, lock = Held(), threading.Lock()
+
+    def fork() -> None:
+        held.take([lock])
+        held.release()
+
+    held.take([lock])
+    other = Task(fork)
+    other.wait_until_blocked()
+    held.release()
+    other.result()
     assert not lock.locked()

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from errno import EACCES, EBADF, ENOENT, ENXIO, ESRCH
+from errno import EACCES, EBADF, EINTR, ENOENT, ENXIO, ESRCH
 from typing import Any, Callable, List, Optional, Type
 
 import pytest
@@ -306,6 +306,18 @@ def test_wait_for_takes_some_errors_for_no_server(errno: int) -> None:
 
     assert strategies.wait_for(strategy, DEADLINE)(5, None) == 5
     assert answers == []
+
+
+def test_wait_for_goes_on_after_a_signal() -> None:
+    """A try that a signal's handler has ended says nothing of the server, and is made again at once."""
+    errors = [InterruptedError(EINTR, "interrupted"), InterruptedError(EINTR, "interrupted")]
+
+    def strategy(coid: int, _handle: Any) -> int:
+        if errors:
+            raise errors.pop()
+        return coid
+
+    assert strategies.wait_for(strategy, DEADLINE)(4, None) == 4
 
 
 def test_wait_for_lets_other_errors_pass() -> None:

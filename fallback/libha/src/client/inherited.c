@@ -113,10 +113,10 @@ static void leave_to_child(struct number *number, void *argument)
     if (!connection)
         return;
     connection_put(number, NULL);
-    bool is_dead = connection->detached || atomic_load(&connection->trunk->dead);
-    if (connection->cookie && is_dead && placeholder_is(connection->coid, connection->cookie))
+    if (connection->cookie && connection->detached && placeholder_is(connection->coid, connection->cookie))
         close(connection->coid); /* Dead ones are left out (B276). */
-    if (connection->cookie && !is_dead) {
+    /* One whose server is gone is dead, too, but its number is held: its recovery will need it. */
+    if (connection->cookie && !connection->detached) {
         struct inherited *inherited = calloc(1, sizeof *inherited);
         if (inherited) {
             *inherited = (struct inherited){

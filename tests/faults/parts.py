@@ -1,0 +1,96 @@
+"""The parts of the attack, by their names: each runs over pairs of backends, and says whether all is right."""
+
+import importlib
+import pkgutil
+import random
+import time
+from typing import Callable, Counter, Dict, NamedTuple, Sequence, Tuple
+
+import ha_qnx
+from ha_qnx import backends
+
+from . import accounting, steps
+from .accounts import describe, faults_of
+from .stage import PAIRS, staged
+
+__all__ = ["PAIRS", "PARTS", "pair_of", "run"]
+
+Pair = Tuple[str, str]
+
+
+class Order(NamedTuple):
+    """What a part has to do, and where it adds what it found."""
+
+    client: str
+    server: str
+    rng: random.Random
+    seconds: float
+    is_brief: bool
+    total: "Counter[str]"
+
+
+Part = Callable[[Order], object]
+
+
+def _scenario(name: str) -> Part:
+    def run(order: Order) -> None:
+        with staged(order.client, order.server, order.total, name) as stage:
+            accounting.SCENARIOS[name](stage, order.rng, order.seconds)
+            order.total["kills"] += len(stage.killed)
+
+    return run
+
+
+def _kills(side: str) -> Part:
+    def run(order: Order) -> None:
+        step = 150 if order.is_brief else 1
+        number = steps.kills(order.client, order.server, side, order.total, step, order.rng.randrange(step))
+        print(f"   {order.client}/{order.server}: the {side} makes {number} calls", flush=True)
+
+    return run
+
+
+def _errors(side: str) -> Part:
+    def run(order: Order) -> None:
+        steps.errors(order.client, order.server, side, order.total, time.monotonic() + order.seconds, order.rng)
+
+    return run
+
+
+PARTS: Dict[str, Part] = {
+    **{name: _scenario(name) for name in accounting.SCENARIOS},
+    **{f"kill-{side}": _kills(side) for side in steps.SIDES},
+    **{f"errno-{side}": _errors(side) for side in steps.SIDES},
+}
+
+
+def pair_of(text: str) -> Pair:
+    """A pair as it is written, such as native/fallback."""
+    client, server = text.split("/")
+    return client, server
+
+
+def run(name: str, pairs: Sequence[Pair], seed: int, seconds: float, is_brief: bool) -> bool:
+    """Run a part over pairs of backends, and print its account; whether that is right."""
+    _load()
+    total: Counter[str] = Counter()
+    for client, server in pairs:
+        found: Counter[str] = Counter()
+        began = time.monotonic()
+        rng = random.Random(seed)  # noqa: S311  # no secret depends on it
+        PARTS[name](Order(client, server, rng, seconds / len(pairs), is_brief, found))
+        took = time.monotonic() - began
+        print(f"{name:18s} {client + '/' + server:18s} {took:5.1f} s: {describe(found)}", flush=True)
+        total.update(found)
+    print(f"{name:18s} {'all':18s}         {describe(total)}", flush=True)
+    return not faults_of(total)
+
+
+def _load() -> None:
+    """Import here what processes that are forked would import."""
+    left_out = ("ha_qnx.conformance", "ha_qnx.examples", "ha_qnx.__main__", "ha_qnx.libha_posix")
+    for module in pkgutil.walk_packages(ha_qnx.__path__, "ha_qnx."):
+        if not module.name.startswith(left_out):
+            importlib.import_module(module.name)
+    for backend in backends.NAMES:
+        backends.backend(backend)

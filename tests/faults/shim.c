@@ -1,0 +1,100 @@
+/* A library to preload: counts the calls of the C library that a process makes, and kills it at the n-th, or fails that.
+
+   Both twins make these calls, CPython's modules and libha_posix alike. What to do stands in a page of memory that the
+   process shares with whoever attacks it, who reads there how far it came.
+
+   Here, each call has six arguments, of which the real one takes its own. */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* shim.py reads the names from these lists. Of the second, glibc has one with a 64 behind it, too. */
+/* clang-format off */
+#define CALLS(X) \
+    X(accept4) X(bind) X(connect) X(dup) X(dup2) X(dup3) X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(eventfd) \
+    X(flock) X(getpeername) X(getrandom) X(getsockname) X(getsockopt) X(ioctl) X(listen) X(memfd_create) X(mkdir) \
+    X(pipe2) X(poll) X(ppoll) X(read) X(recv) X(recvmsg) X(rename) X(rmdir) X(send) X(sendmsg) X(setsockopt) \
+    X(shutdown) X(socket) X(socketpair) X(tee) X(timerfd_create) X(timerfd_settime) X(unlink) X(write) X(writev)
+#define CALLS64(X) \
+    X(fcntl) X(fstat) X(ftruncate) X(lseek) X(lstat) X(mmap) X(open) X(openat) X(pread) X(pwrite) X(stat)
+#define CALLS_OF_DIRECTORIES(X) X(fdopendir) X(opendir)
+/* clang-format on */
+
+#define NUMBER(name) NR_##name,
+enum { CALLS(NUMBER) CALLS64(NUMBER) CALLS_OF_DIRECTORIES(NUMBER) NR_close, NR_ALL };
+
+enum { IDLE, COUNT, KILL, FAIL };
+
+/* Plan of shim.py. */
+static struct plan {
+    int32_t action;
+    int32_t pid;  /* Its calls count, those of its children do not. */
+    int32_t call; /* Which one, or -1 for any. */
+    int32_t nth;
+    int32_t error;
+    _Atomic int32_t met; /* so many that could be the n-th */
+    _Atomic int32_t fired;
+    _Atomic int32_t counts[NR_ALL];
+} *plan;
+
+void shim_use(void *page)
+{
+    plan = page;
+}
+
+/* Most commands of fcntl cannot fail. */
+static int can_fail(int call, long command)
+{
+    return call != NR_fcntl || command == F_DUPFD || command == F_DUPFD_CLOEXEC || command == F_SETPIPE_SZ;
+}
+
+/* Count a call; whether it shall fail. */
+static int is_to_fail(int call, long second)
+{
+    if (!can_fail(call, second) || !plan || plan->action == IDLE || plan->pid != syscall(SYS_getpid))
+        return 0;
+    atomic_fetch_add(&plan->counts[call], 1);
+    if (plan->action == COUNT || (plan->call >= 0 && plan->call != call))
+        return 0;
+    if (atomic_fetch_add(&plan->met, 1) + 1 != plan->nth)
+        return 0;
+    atomic_store(&plan->fired, call + 1);
+    if (plan->action == KILL)
+        syscall(SYS_kill, plan->pid, SIGKILL);
+    return 1;
+}
+
+#define PARAMETERS long a, long b, long c, long d, long e, long f
+
+#define WRAP_SYMBOL(symbol, number, failed, close_first)            \
+    long shim_##symbol(PARAMETERS) __asm__(#symbol);                \
+    long shim_##symbol(PARAMETERS)                                  \
+    {                                                               \
+        static long (*real)(PARAMETERS);                            \
+        if (!real)                                                  \
+            real = (long (*)(PARAMETERS))dlsym(RTLD_NEXT, #symbol); \
+        if (!is_to_fail(number, b))                                 \
+            return real(a, b, c, d, e, f);                          \
+        if (close_first)                                            \
+            real(a, b, c, d, e, f);                                 \
+        errno = plan->error;                                        \
+        return failed;                                              \
+    }
+#define WRAP(name) WRAP_SYMBOL(name, NR_##name, -1, 0)
+#define WRAP64(name) WRAP(name) WRAP_SYMBOL(name##64, NR_##name, -1, 0)
+#define WRAP_DIRECTORY(name) WRAP_SYMBOL(name, NR_##name, 0, 0)
+
+CALLS(WRAP)
+CALLS64(WRAP64)
+CALLS_OF_DIRECTORIES(WRAP_DIRECTORY)
+/* What close fails to say, it has done all the same. */
+WRAP_SYMBOL(close, NR_close, -1, 1)
+WRAP_SYMBOL(preadv64v2, NR_pread, -1, 0)
+WRAP_SYMBOL(pwritev64v2, NR_pwrite, -1, 0)

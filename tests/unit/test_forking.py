@@ -152,6 +152,7 @@ def test_a_kernel_that_nobody_has_any_more_releases_what_it_holds_during_a_fork(
     assert Task(is_free).result()
 
 
+@pytest.mark.usefixtures("shared_directory")
 @pytest.mark.parametrize("name", ["fallback", "native", "hybrid"])
 def test_a_child_holds_the_number_of_a_connection_that_was_lost(name: str) -> None:
     """A file that the child opens does not get the number of what it is about to recover."""

@@ -57,6 +57,8 @@ def _goals(found: Found) -> Iterator[Goal]:
     mains = [key for key in shapes if "main threads" in key]
     yield Goal("any shape of raw call, other threads / C floor, pinned", 1.8, False, worst(above(others, floor)))
     yield Goal("any shape of raw call, main threads / C floor, pinned", 2.1, False, worst(above(mains, floor)))
+    chance = above(among(r"random \d+, pinned"), floor)
+    yield Goal("shapes chosen by the seed, any threads / C floor, pinned", 2.1, False, worst(chance))
     for backend in ("fallback", "native"):
         mine = [key for key in among(rf"{backend}: .*, pinned") if not re.search("Service|ask|main threads", key)]
         if mine:

@@ -1,8 +1,8 @@
 """Whether timers keep their promise, and how late their pulses are: a hundred at 1 ms on one channel.
 
-Each expiry is a pulse, received or not. So each timer's pulses are counted, and every one is received at the moment that
-was set for it, or later by what is told here. A timer's pulses bear its number, and no timer may be ahead of another by
-more than the expiries that lie between: their order of expiry is kept. Run it with an interpreter that has ha_qnx:
+Each expiry is a pulse, received or not, and pulses come in the order of their expiries. So the n-th pulse of a timer
+belongs to its n-th expiry: it is late by so much, never early, and never behind a pulse that was due later. Run it with
+an interpreter that has ha_qnx:
 
     python ci/bench/timers.py [--timers N] [--period-us N] [--seconds N] [--backend NAME] [--json]
 
@@ -29,7 +29,7 @@ def measure(backend: str, count: int, period: int, seconds: float, show_progress
     coid = qnx.ConnectAttach(0, 0, chid)
     pulse = ha_qnx.Pulse()
     expiries = int(seconds * 1e9) // period
-    # All begin at once, and a thousandth of a period apart, so that their order is known.
+    # Their expiries lie close together, and yet have an order.
     first = time.monotonic_ns() + 100_000_000
     starts = [first + number * period // (10 * count) for number in range(count)]
     timers = []

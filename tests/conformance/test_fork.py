@@ -29,7 +29,18 @@ from ha_qnx import (
 from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
-from .servers import DupMessage, Seen, Server, Start, StartPeer, answer, is_descriptor, refuse, take
+from .servers import (
+    DupMessage,
+    Seen,
+    Server,
+    Start,
+    StartPeer,
+    answer,
+    become_another_program,
+    is_descriptor,
+    refuse,
+    take,
+)
 from .waiting import DEADLINE, Task, eventually
 
 SIDE = NTO_SIDE_CHANNEL
@@ -541,12 +552,6 @@ def test_a_recovery_function_may_fork_the_new_server(peer: Peer) -> None:
 
 
 # exec
-
-
-def become_another_program(*_args: Any) -> None:
-    """In another process: replace this program by one that does nothing and ends by itself."""
-    code = f"import signal; signal.alarm({_CHILD_LIMIT}); signal.pause()"
-    os.execv(sys.executable, [sys.executable, "-c", code])  # noqa: S606  # our own interpreter
 
 
 def connect_and_exec(qnx: Any, pid: int, chid: int, index: int) -> None:

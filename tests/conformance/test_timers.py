@@ -1,9 +1,11 @@
 """Timers: many at once, those of other processes and of forked children, and the calls that make and set them."""
 
+import contextlib
 import os
+import resource
 import signal
 import time
-from errno import EBADF, EINVAL, ENOTSUP, EPERM, ESRCH, ETIMEDOUT
+from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENFILE, ENOMEM, ENOTSUP, EPERM, ESRCH, ETIMEDOUT
 from typing import Any, Iterator, List, Tuple
 
 import pytest
@@ -12,12 +14,14 @@ from ha_qnx import (
     CLOCK_MONOTONIC,
     CLOCK_REALTIME,
     CLOCK_SOFTTIME,
+    NTO_CHF_DISCONNECT,
     NTO_SIDE_CHANNEL,
     NTO_TI_ABSOLUTE,
     NTO_TI_ACTIVE,
     NTO_TI_EXPIRED,
     NTO_TI_TOD_BASED,
     NTO_TIMEOUT_RECEIVE,
+    PULSE_CODE_DISCONNECT,
     SIGEV_INTR_INIT,
     SIGEV_NONE_INIT,
     SIGEV_PULSE_INIT,
@@ -42,7 +46,7 @@ from .receiving import (
     receive_pulse,
     receive_values,
 )
-from .servers import create_channel
+from .servers import become_another_program, create_channel
 from .waiting import eventually
 
 MILLISECOND = 1_000_000
@@ -224,6 +228,55 @@ def test_a_forked_child_has_no_timers(qnx: Any, channel: Tuple[int, int]) -> Non
     assert child_has_timer(qnx, timer) == 0
     assert receive_values(qnx, chid, 3) == [7] * 3
     qnx.TimerDestroy(timer)
+
+
+def send_by_timer_and_exec(qnx: Any, pid: int, chid: int) -> None:
+    """In another process: set a timer that sends pulses there, and become a program that does nothing."""
+    make_timer(qnx, SIGEV_PULSE_INIT(qnx.ConnectAttach(0, pid, chid), 10, 1, 7), MILLISECOND, MILLISECOND)
+    become_another_program()
+
+
+@checks("B269", "B279")
+def test_exec_ends_the_timers_of_a_process(qnx: Any, peer: Peer, start: Start) -> None:
+    """What they have sent until then is received; then the process is gone as a client, and no more comes."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    peer.begin(send_by_timer_and_exec, os.getpid(), chid)
+    codes = list(iter(lambda: receive_pulse(qnx, chid).code, PULSE_CODE_DISCONNECT))
+    assert set(codes) <= {1}
+    outlast_timeouts(qnx, 5 * MILLISECOND)
+    assert_nothing_waits(qnx, chid)
+    assert peer.process.poll() is None
+
+
+def set_timers_until_refused(qnx: Any) -> Tuple[int, List[int]]:
+    """Use up all descriptors, then try to make and set a timer; the errno, and what comes once there is room."""
+    limit = 100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    chid = qnx.ChannelCreate(0)
+    coid = qnx.ConnectAttach(0, 0, chid)
+    event = SIGEV_PULSE_INIT(coid, 10, 1, 7)
+    held: List[int] = []
+    with contextlib.suppress(OSError):
+        while len(held) < limit:
+            held.append(os.dup(0))
+    number = 0
+    try:
+        make_timer(qnx, event, MILLISECOND, MILLISECOND)
+    except OSError as error:
+        number = error.errno or 0
+    for fd in held:
+        os.close(fd)
+    if number:
+        make_timer(qnx, event, MILLISECOND, MILLISECOND)
+    return number, receive_values(qnx, chid, 3)
+
+
+@checks("B441", "B445")
+def test_a_timer_that_finds_no_descriptor_is_refused_or_runs(peer: Peer) -> None:
+    """On QNX a timer takes none; a host may have no room for it, and says so. Afterwards all is as before."""
+    number, values = peer.run(set_timers_until_refused)
+    assert number in {0, EAGAIN, EMFILE, ENFILE, ENOMEM}
+    assert values == [7] * 3
 
 
 @checks("D78")

@@ -11,10 +11,11 @@ underscores, and the structures that messages and pulses are read with. The call
 import importlib
 from typing import TYPE_CHECKING, Any, List
 
-from . import calls, constants, events, structures
+from . import calls, constants, dcmds, events, structures
 from .api import CALLS, Backend, RecoveryFunction
 from .backends import BackendUnavailableError, backend, backend_name
 from .constants import *  # noqa: F403  # the constants are public here, all of them
+from .dcmds import *  # noqa: F403  # as above
 from .events import *  # noqa: F403  # as above
 from .kernel import Name
 from .structures import *  # noqa: F403  # as above
@@ -44,6 +45,7 @@ __all__ = [
 ]
 __all__ += calls.__all__
 __all__ += constants.__all__
+__all__ += dcmds.__all__
 __all__ += events.__all__
 __all__ += structures.__all__
 

@@ -5,7 +5,7 @@ the calls that the package itself exports are those of the default backend.
 """
 
 import os
-from typing import IO, Any, Callable, Optional, Protocol
+from typing import IO, Any, Callable, Optional, Protocol, Tuple
 
 from .derived import Vocabulary
 from .kernel import BytesLike, Kernel, StrPath, Vector
@@ -22,8 +22,8 @@ RecoveryFunction = Callable[[int, Any], int]
 class Backend(Kernel, Vocabulary, Protocol):
     """A kernel whose calls recover, and libha's functions that say how; with QNX's constants and structures.
 
-    The MsgSend family, MsgSendPulse, read, readinto, write, lseek and fstat are *covers*: on an HA-aware connection
-    they survive the death of the server. On any other connection they are the plain calls.
+    The MsgSend family, MsgSendPulse, read, readinto, write, lseek, fstat and devctl are *covers*: on an HA-aware
+    connection they survive the death of the server. On any other connection they are the plain calls.
 
     The forms with ``_r`` do not raise OSError: they return what the others return, or the negative errno. (All of them;
     QNX has some that return it positive, B6.) They do raise for bad arguments.
@@ -371,6 +371,30 @@ class Backend(Kernel, Vocabulary, Protocol):
                 server answers by MsgError.
 
         Follows fstat(), B327.
+        """
+
+    def devctl(self, fd: int, dcmd: int, data: BytesLike = b"") -> Tuple[int, int, bytes]:
+        """Have a device do something: an _IO_DEVCTL message. As in C, errors are returned, and not raised.
+
+        After a recovery the command is sent again, though the server that died may have carried it out: as for write.
+
+        Args:
+            fd: a descriptor.
+            dcmd: the command, which says whether data goes to the server, comes from it, or both: ``ha_qnx.DIOF``,
+                ``DIOT``, ``DIOTF`` and ``DION`` make one.
+            data: what goes to the server; if data only comes from it, as many bytes as there is room for.
+
+        Returns:
+            Three things. The status: 0, or the errno that the server answers by MsgError; ENOTTY, the server, or a file
+            of the host, knows no such command; EBADF, the descriptor is not open, or its server is gone; ESRCH, the
+            server went while it had the message; EINTR and ETIMEDOUT as MsgSend. A status that the server answers by
+            MsgReply is negated. The info, a number of the server's. What is in the buffer afterwards, as long as
+            ``data``: where the server's data ends, it is ``data``.
+
+        Raises:
+            TypeError, ValueError: an argument is none.
+
+        Follows devctl(), B480 to B484.
         """
 
     def ha_fopen(

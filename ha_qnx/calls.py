@@ -51,6 +51,7 @@ __all__ = [
     "TimerSettime",
     "TimerTimeout",
     "close",
+    "devctl",
     "dup",
     "dup2",
     "fstat",
@@ -153,6 +154,7 @@ if TYPE_CHECKING:
     write = _default.write
     lseek = _default.lseek
     fstat = _default.fstat
+    devctl = _default.devctl
     ha_fopen = _default.ha_fopen
     ha_fclose = _default.ha_fclose
     MsgReceivePulsev = _default.MsgReceivePulsev

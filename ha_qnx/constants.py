@@ -83,6 +83,7 @@ IO_CONNECT: Final = 0x100
 IO_READ: Final = 0x101
 IO_WRITE: Final = 0x102
 IO_STAT: Final = 0x104
+IO_DEVCTL: Final = 0x106
 IO_LSEEK: Final = 0x109
 IO_DUP: Final = 0x115
 IO_CLOSE: Final = 0x116
@@ -91,6 +92,18 @@ IO_MAX: Final = 0x1FF
 IO_CONNECT_OPEN: Final = 2
 FTYPE_ANY: Final = 0
 FTYPE_NAME: Final = 12
+
+# Device commands (devctl): which way data goes, what kind of device, and those that libc sends by itself.
+POSIX_DEVDIR_NONE: Final = 0
+POSIX_DEVDIR_FROM: Final = 0x4000_0000
+POSIX_DEVDIR_TO: Final = 0x8000_0000
+POSIX_DEVDIR_TOFROM: Final = 0xC000_0000
+DCMD_ALL: Final = 1
+DCMD_CHR: Final = 3
+DCMD_MISC: Final = 5
+DCMD_ALL_GETFLAGS: Final = 0x4004_0101
+DCMD_ALL_SETFLAGS: Final = 0x8004_0102
+DCMD_CHR_ISATTY: Final = 0x0318
 
 # Paths (resmgr_attach).
 RESMGR_FLAG_BEFORE: Final = 0x0001
@@ -122,6 +135,12 @@ __all__ = [
     "CLOCK_MONOTONIC",
     "CLOCK_REALTIME",
     "CLOCK_SOFTTIME",
+    "DCMD_ALL",
+    "DCMD_ALL_GETFLAGS",
+    "DCMD_ALL_SETFLAGS",
+    "DCMD_CHR",
+    "DCMD_CHR_ISATTY",
+    "DCMD_MISC",
     "EBADFSYS",
     "ENONDP",
     "ENOREMOTE",
@@ -141,6 +160,7 @@ __all__ = [
     "IO_CLOSE",
     "IO_CONNECT",
     "IO_CONNECT_OPEN",
+    "IO_DEVCTL",
     "IO_DUP",
     "IO_LSEEK",
     "IO_MAX",
@@ -173,6 +193,10 @@ __all__ = [
     "NTO_TI_ACTIVE",
     "NTO_TI_EXPIRED",
     "NTO_TI_TOD_BASED",
+    "POSIX_DEVDIR_FROM",
+    "POSIX_DEVDIR_NONE",
+    "POSIX_DEVDIR_TO",
+    "POSIX_DEVDIR_TOFROM",
     "PULSE_CODE_COIDDEATH",
     "PULSE_CODE_DISCONNECT",
     "PULSE_CODE_MAXAVAIL",

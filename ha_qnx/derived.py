@@ -17,6 +17,12 @@ class Vocabulary(Protocol):
     CLOCK_MONOTONIC: ClassVar[int] = constants.CLOCK_MONOTONIC
     CLOCK_REALTIME: ClassVar[int] = constants.CLOCK_REALTIME
     CLOCK_SOFTTIME: ClassVar[int] = constants.CLOCK_SOFTTIME
+    DCMD_ALL: ClassVar[int] = constants.DCMD_ALL
+    DCMD_ALL_GETFLAGS: ClassVar[int] = constants.DCMD_ALL_GETFLAGS
+    DCMD_ALL_SETFLAGS: ClassVar[int] = constants.DCMD_ALL_SETFLAGS
+    DCMD_CHR: ClassVar[int] = constants.DCMD_CHR
+    DCMD_CHR_ISATTY: ClassVar[int] = constants.DCMD_CHR_ISATTY
+    DCMD_MISC: ClassVar[int] = constants.DCMD_MISC
     EBADFSYS: ClassVar[int] = constants.EBADFSYS
     ENONDP: ClassVar[int] = constants.ENONDP
     ENOREMOTE: ClassVar[int] = constants.ENOREMOTE
@@ -36,6 +42,7 @@ class Vocabulary(Protocol):
     IO_CLOSE: ClassVar[int] = constants.IO_CLOSE
     IO_CONNECT: ClassVar[int] = constants.IO_CONNECT
     IO_CONNECT_OPEN: ClassVar[int] = constants.IO_CONNECT_OPEN
+    IO_DEVCTL: ClassVar[int] = constants.IO_DEVCTL
     IO_DUP: ClassVar[int] = constants.IO_DUP
     IO_LSEEK: ClassVar[int] = constants.IO_LSEEK
     IO_MAX: ClassVar[int] = constants.IO_MAX
@@ -68,6 +75,10 @@ class Vocabulary(Protocol):
     NTO_TI_ACTIVE: ClassVar[int] = constants.NTO_TI_ACTIVE
     NTO_TI_EXPIRED: ClassVar[int] = constants.NTO_TI_EXPIRED
     NTO_TI_TOD_BASED: ClassVar[int] = constants.NTO_TI_TOD_BASED
+    POSIX_DEVDIR_FROM: ClassVar[int] = constants.POSIX_DEVDIR_FROM
+    POSIX_DEVDIR_NONE: ClassVar[int] = constants.POSIX_DEVDIR_NONE
+    POSIX_DEVDIR_TO: ClassVar[int] = constants.POSIX_DEVDIR_TO
+    POSIX_DEVDIR_TOFROM: ClassVar[int] = constants.POSIX_DEVDIR_TOFROM
     PULSE_CODE_COIDDEATH: ClassVar[int] = constants.PULSE_CODE_COIDDEATH
     PULSE_CODE_DISCONNECT: ClassVar[int] = constants.PULSE_CODE_DISCONNECT
     PULSE_CODE_MAXAVAIL: ClassVar[int] = constants.PULSE_CODE_MAXAVAIL

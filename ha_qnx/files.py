@@ -1,4 +1,4 @@
-"""Reading and writing: the covers of read, write, lseek and fstat, and file objects above them.
+"""Reading and writing: the covers of read, write, lseek, fstat and devctl, and file objects above them.
 
 ``Files`` adds these calls to a backend. On a connection each is one of QNX's I/O messages (``ha_qnx.iomessages``),
 which any resource manager understands; on an ordinary descriptor of the host it is the host's call. Both are recovered
@@ -13,12 +13,25 @@ import io
 import os
 import stat
 import warnings
-from errno import EBADF, EINVAL, EIO, EISDIR, ENOSYS
-from typing import IO, Any, Callable, List, Optional, Protocol, Set, TypeVar, Union
+from errno import EBADF, EINVAL, EIO, EISDIR, ENOSYS, ENOTTY
+from typing import IO, Any, Callable, List, Optional, Protocol, Set, Tuple, TypeVar, Union
 
 from . import iomessages
 from .api import Backend, RecoveryFunction
-from .buffers import LONG_MAX, as_int, as_long, integer, readable, readable_parts, writable, writable_parts
+from .buffers import (
+    INT_MAX,
+    INT_MIN,
+    LONG_MAX,
+    UINT_MAX,
+    as_int,
+    as_long,
+    integer,
+    readable,
+    readable_parts,
+    writable,
+    writable_parts,
+)
+from .constants import POSIX_DEVDIR_FROM, POSIX_DEVDIR_TO
 from .documenting import documented_by
 from .errors import failure
 from .kernel import BytesLike, Kernel, StrPath, Vector
@@ -136,6 +149,24 @@ class Files:
         reply = iomessages.reply_buffer(iomessages.STAT_SIZE)
         self._plain.MsgSendnc(fd, iomessages.stat_message(), reply)
         return iomessages.stat_of(reply)
+
+    def devctl(self, fd: int, dcmd: int, data: BytesLike = b"") -> Tuple[int, int, bytes]:
+        fd = as_int("fd", fd)
+        dcmd = integer("dcmd", dcmd, INT_MIN, UINT_MAX) & UINT_MAX
+        given = bytes(readable(data))
+        head, content = bytearray(iomessages.DEVCTL.size), bytearray(given)
+        sent = [iomessages.devctl_message(dcmd, integer("the size of data", len(given), 0, INT_MAX))]
+        received = [head]
+        if dcmd & POSIX_DEVDIR_TO:
+            sent.append(given)
+        if dcmd & POSIX_DEVDIR_FROM:
+            received.append(content)
+        try:
+            status = self._recovered(self._plain.MsgSendvnc, fd, sent, received)
+        except OSError as error:
+            # So ends a message to what is no connection, too (D32, D96).
+            return ENOTTY if error.errno == ENOSYS else error.errno or EIO, 0, given
+        return -status, iomessages.info_of(head), bytes(content)
 
     def _call(self, by_message: Callable[..., T], by_host: Callable[..., T], fd: int, *args: Any) -> T:
         """Make a call by a message or, on an ordinary descriptor, by the host; recover either."""

@@ -1,8 +1,8 @@
 """QNX's I/O messages: what libc sends for open, read, write, lseek, fstat, dup and close, and what comes back.
 
 Only layouts are known here, neither kernels nor recovery. A server finds the same structures here that a client uses:
-``TRANSFER``, ``SEEK``, ``COMBINE``, ``DUP`` and ``CONNECT`` read what it receives, ``stat_reply`` makes what it answers
-to _IO_STAT. The layouts are those of B310 to B341.
+``TRANSFER``, ``SEEK``, ``COMBINE``, ``DUP``, ``CONNECT`` and ``DEVCTL`` read what it receives, ``stat_reply`` and
+``devctl_reply`` make what it answers to _IO_STAT and _IO_DEVCTL. The layouts are those of B310 to B341 and B480.
 """
 
 import os
@@ -16,17 +16,20 @@ from .constants import (
     IO_CLOSE,
     IO_CONNECT,
     IO_CONNECT_OPEN,
+    IO_DEVCTL,
     IO_DUP,
     IO_LSEEK,
     IO_READ,
     IO_STAT,
     IO_WRITE,
 )
+from .kernel import BytesLike
 from .structures import MessageInfo
 
 __all__ = [
     "COMBINE",
     "CONNECT",
+    "DEVCTL",
     "DUP",
     "OPEN_ROOM",
     "POSITION",
@@ -36,7 +39,10 @@ __all__ = [
     "TRANSFER_MAX",
     "close_message",
     "combine_message",
+    "devctl_message",
+    "devctl_reply",
     "dup_message",
+    "info_of",
     "lseek_message",
     "name_open_message",
     "open_message",
@@ -56,6 +62,8 @@ CONNECT = Struct("=HHIHHIIIIHHHHBBH")
 TRANSFER = Struct("=HHIII")
 #: _IO_LSEEK: type, combine_len, whence, zero, offset.
 SEEK = Struct("=HHhHq")
+#: _IO_DEVCTL, the data behind it: type, combine_len, dcmd, nbytes, zero.
+DEVCTL = Struct("=HHIII")
 #: What is answered to _IO_LSEEK: the new position.
 POSITION = Struct("=q")
 #: The beginning of _IO_DUP: type, combine_len, then the _msg_info of 6.x of the original (D27): nd, srcnd, pid, tid,
@@ -65,6 +73,8 @@ DUP = Struct(COMBINE.format + packing("info32", ILP32_6).format[1:])
 TRANSFER_MAX = 0x7FFF_F000
 
 _stat = Struct("=HHI")
+# What is answered to _IO_DEVCTL, the data behind it: zero, ret_val, nbytes, zero.
+_devctl_answer = Struct("=IiII")
 # struct stat: first the 72 bytes of 6.x, whose times are seconds; then, on LP64, times with nanoseconds.
 _old_status = Struct("=QqIIiiIIIIIIiIQ")
 _times = Struct("=qqqqqq")
@@ -160,6 +170,23 @@ def lseek_message(offset: int, whence: int) -> bytes:
 def stat_message() -> bytes:
     """What a server receives for fstat; it answers with a struct stat (B327)."""
     return _stat.pack(IO_STAT, _stat.size, 0)
+
+
+def devctl_message(dcmd: int, nbytes: int) -> bytes:
+    """What a server receives for devctl, before the data if that goes to it (B480)."""
+    return DEVCTL.pack(IO_DEVCTL, DEVCTL.size, dcmd, nbytes, 0)
+
+
+def devctl_reply(info: int, data: BytesLike) -> bytes:
+    """What a server answers to _IO_DEVCTL, by a status of EOK (B481)."""
+    part = bytes(data)
+    return _devctl_answer.pack(0, info, len(part), 0) + part
+
+
+def info_of(reply: bytearray) -> int:
+    """The info in the answer to _IO_DEVCTL; 0 if there was none (D95)."""
+    info: int = _devctl_answer.unpack_from(reply)[1]
+    return info
 
 
 def reply_buffer(size: int) -> bytearray:

@@ -60,6 +60,7 @@ from .constants import (
     IO_CLOSE,
     IO_CONNECT,
     IO_CONNECT_OPEN,
+    IO_DEVCTL,
     IO_DUP,
     IO_LSEEK,
     IO_MAX,
@@ -69,13 +70,15 @@ from .constants import (
     NTO_CHF_DISCONNECT,
     NTO_CHF_UNBLOCK,
     NTO_MI_UNBLOCK_REQ,
+    POSIX_DEVDIR_FROM,
+    POSIX_DEVDIR_TO,
     PULSE_CODE_DISCONNECT,
     PULSE_CODE_MAXAVAIL,
     PULSE_CODE_UNBLOCK,
     RESMGR_FLAG_SELF,
 )
 from .errors import failure
-from .iomessages import CONNECT, DUP, POSITION, SEEK, TRANSFER
+from .iomessages import CONNECT, DEVCTL, DUP, POSITION, SEEK, TRANSFER, devctl_reply
 from .kernel import BytesLike, Name, StrPath
 from .ocb import Ocb, Ocbs
 from .relief import Relief
@@ -251,6 +254,14 @@ class BaseService:
     def size(self, request: Request) -> Union[int, Awaitable[int]]:
         """How long the file is: for seeking relative to its end."""
         raise failure(EINVAL)
+
+    def devctl(self, request: Request, dcmd: int, data: bytes) -> Union[Answer, Awaitable[Answer]]:
+        """Carry out a device command: answer its info, a number, or the data that the client asks for, both, or None.
+
+        ``dcmd`` is as ``ha_qnx.DIOF`` and its like make it; ``data`` is what came with it. Descriptors can be asked so
+        for their flags and whether they are a terminal, by DCMD_ALL_GETFLAGS, DCMD_ALL_SETFLAGS and DCMD_CHR_ISATTY.
+        """
+        raise failure(ENOSYS)
 
     def io(self, request: Request) -> Union[Answer, Awaitable[Answer]]:
         """Answer any other I/O message, such as _IO_STAT: ``request.kind`` tells."""
@@ -601,6 +612,11 @@ class BaseService:
             return Step(
                 lambda: self._origin(request, whence), lambda origin: _seek_answer(request, origin + offset), True
             )
+        if request.kind == IO_DEVCTL:
+            _kind, _length, dcmd, nbytes, _zero = request.unpack(DEVCTL)
+            sent = request.data[DEVCTL.size :][:nbytes] if dcmd & POSIX_DEVDIR_TO else b""
+            room = nbytes if dcmd & POSIX_DEVDIR_FROM else 0
+            return Step(lambda: self.devctl(request, dcmd, sent), lambda result: _devctl_answer(room, result), True)
         return Step(lambda: self.io(request), _plain_answer)
 
     def _origin(self, request: Request, whence: int) -> Union[int, Awaitable[int]]:
@@ -685,7 +701,7 @@ class Service(BaseService):
 
     The handlers that take a request may raise: an OSError's errno goes to the client, for anything else EIO. (So it is
     for EBADF and ESRCH, which would look as if the server were lost; ``request.error`` sends them.)
-    With several threads, handlers run at the same time, but only one ``read`` or ``write`` for an OCB.
+    With several threads, handlers run at the same time, but only one ``read``, ``write`` or ``devctl`` for an OCB.
     """
 
     def serve(
@@ -789,6 +805,14 @@ def _write_answer(request: Request, data: bytes, count: Optional[int]) -> Tuple[
         raise ValueError(f"write() returned {written}, but was given {len(data)} bytes")
     request.ocb.offset += written
     return written, None
+
+
+def _devctl_answer(room: int, result: Any) -> Tuple[int, bytes]:
+    info, data = _plain_answer(result)
+    if data is None:
+        return EOK, devctl_reply(info, b"")
+    # Unlike a status, an info is no length.
+    return EOK, devctl_reply(info if isinstance(result, tuple) else 0, memoryview(data).cast("B")[:room])
 
 
 def _seek_answer(request: Request, offset: int) -> Tuple[int, bytes]:

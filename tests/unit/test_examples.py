@@ -21,7 +21,7 @@ from ha_qnx import watching
 pytestmark = pytest.mark.slow
 
 DIRECTORY = pathlib.Path(importlib.util.find_spec("ha_qnx.examples").origin or "").parent  # type: ignore[union-attr]  # it is there
-PROGRAMS = ["reopen", "reconnect", "position", "session", "two_servers", "standby", "sampler"]
+PROGRAMS = ["reopen", "reconnect", "position", "session", "two_servers", "standby", "sampler", "device"]
 
 
 def run(name: str) -> List[str]:
@@ -75,6 +75,16 @@ def test_sampler_leaves_no_sample_out() -> None:
     servers = [line.rpartition(" ")[2] for line in lines if line.startswith("sample")]
     assert servers == [servers[0]] * 10 + [servers[-1]] * 10
     assert (len(set(servers)), lines[-1]) == (2, "1 recovery")
+
+
+def test_device_is_told_again_what_its_driver_knew() -> None:
+    """The level outlives the driver, and two drivers have carried out commands."""
+    lines = run("device")
+    found = [re.fullmatch(r"(?:the lamp| {2}killed: it) is at (\d+) %, says process (\d+)", line) for line in lines]
+    assert [match and match.group(1) for match in found] == ["20", "40", "40", "60", "80"]
+    processes = [match.group(2) for match in found if match]
+    assert processes == [processes[0]] * 2 + [processes[-1]] * 3
+    assert processes[0] != processes[-1]
 
 
 def test_two_servers_take_turns() -> None:

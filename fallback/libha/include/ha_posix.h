@@ -209,6 +209,7 @@ enum _file_type { _FTYPE_ALL = -1, _FTYPE_ANY = 0, _FTYPE_NAME = 12 };
 #define _IO_READ 0x0101
 #define _IO_WRITE 0x0102
 #define _IO_STAT 0x0104
+#define _IO_DEVCTL 0x0106
 #define _IO_LSEEK 0x0109
 #define _IO_DUP 0x0115
 #define _IO_CLOSE 0x0116
@@ -367,6 +368,27 @@ int ha_posix_dup2(int fd, int fd2);
 ssize_t ha_posix_read(int fd, void *buffer, size_t bytes);
 ssize_t ha_posix_write(int fd, const void *buffer, size_t bytes);
 int64_t ha_posix_lseek(int fd, int64_t offset, int whence);
+
+/*
+ * Device commands, which recover, too. devctl() returns 0 or an errno, and leaves errno alone. A command is made by
+ * __DION(), __DIOF(), __DIOT() or __DIOTF().
+ */
+int devctl(int fd, int dcmd, void *data, size_t bytes, int *info);
+
+#define _POSIX_DEVDIR_NONE 0
+#define _POSIX_DEVDIR_FROM 0x40000000
+#define _POSIX_DEVDIR_TO 0x80000000
+#define _POSIX_DEVDIR_TOFROM 0xc0000000
+#define __DION(_class, _cmd) ((int)(((unsigned)(_class) << 8) + (_cmd) + _POSIX_DEVDIR_NONE))
+#define __DIOF(_class, _cmd, _data) ((int)((sizeof(_data) << 16) + ((_class) << 8) + (_cmd) + _POSIX_DEVDIR_FROM))
+#define __DIOT(_class, _cmd, _data) ((int)((sizeof(_data) << 16) + ((_class) << 8) + (_cmd) + _POSIX_DEVDIR_TO))
+#define __DIOTF(_class, _cmd, _data) ((int)((sizeof(_data) << 16) + ((_class) << 8) + (_cmd) + _POSIX_DEVDIR_TOFROM))
+#define _DCMD_ALL 1
+#define _DCMD_CHR 3
+#define _DCMD_MISC 5
+#define DCMD_ALL_GETFLAGS 0x40040101
+#define DCMD_ALL_SETFLAGS 0x80040102
+#define DCMD_CHR_ISATTY 0x0318
 
 /* libha. A recovery function returns the number that it was called with if it has recovered the connection. */
 typedef int (*RFp)(int coid, void *handle);

@@ -127,6 +127,53 @@ static void an_ordinary_file(void)
     CHECK_FAILS(ha_posix_close(fd), EBADF);
 }
 
+#define GET __DIOF(_DCMD_MISC, 1, int)
+#define CHANGE __DIOTF(_DCMD_MISC, 2, int)
+#define SET __DIOT(_DCMD_MISC, 3, int)
+
+/* It answers device commands by their data, and refuses those without any. */
+static void serve_commands(int chid)
+{
+    struct {
+        uint16_t type, combine_len;
+        int32_t dcmd;
+        uint32_t nbytes, zero;
+        int data;
+    } message;
+    for (int rcvid; (rcvid = MsgReceive(chid, &message, sizeof message, NULL)) >= 0;) {
+        struct {
+            int32_t zero, ret_val;
+            uint32_t nbytes, zero2;
+            int data;
+        } reply = {0, message.dcmd & 0xff, 99, 0, message.data + 1};
+        if (message.type != _IO_DEVCTL)
+            MsgReply(rcvid, 0, NULL, 0);
+        else if (message.dcmd & _POSIX_DEVDIR_TOFROM)
+            MsgReply(rcvid, 0, &reply, sizeof reply);
+        else
+            MsgError(rcvid, message.nbytes ? EPERM : ENOSYS);
+        message.data = 41;
+    }
+}
+
+static void device_commands(void)
+{
+    int data = 7, info = 99;
+    struct server server = start_path_server(PATH, 0, serve_commands);
+    int fd = ha_posix_open(PATH, O_RDWR);
+    CHECK(GET == 0x40040501 && SET == (int)0x80040503 && CHANGE == (int)0xc0040502 && __DION(_DCMD_MISC, 4) == 0x504);
+    errno = EAGAIN;
+    CHECK(!devctl(fd, CHANGE, &data, sizeof data, &info) && data == 8 && info == 2);
+    CHECK(!devctl(fd, SET, &data, sizeof data, &info) && data == 8 && info == 3);
+    CHECK(!devctl(fd, GET, &data, sizeof data, NULL) && data == 42);
+    CHECK(devctl(fd, __DION(_DCMD_MISC, 4), NULL, 0, &info) == ENOTTY && info == 3);
+    CHECK(devctl(fd, __DION(_DCMD_MISC, 4), &data, 1, &info) == EPERM && errno == EAGAIN);
+    CHECK(devctl(0, GET, &data, sizeof data, &info) == ENOTTY && devctl(9999, GET, &data, sizeof data, &info) == EBADF);
+    CHECK(!devctl(fd, CHANGE, NULL, 0, NULL) && devctl(fd, CHANGE, NULL, 4, NULL) == EFAULT);
+    kill_server(&server);
+    CHECK(devctl(fd, GET, &data, sizeof data, &info) == EBADF && data == 42 && errno == EAGAIN);
+}
+
 /* Descriptors that are closed behind the library's back. */
 static void a_stolen_number(void)
 {
@@ -152,6 +199,7 @@ int main(int argc, char **argv)
         {"opening_a_name", opening_a_name},
         {"a_server_behind_a_path", a_server_behind_a_path},
         {"an_ordinary_file", an_ordinary_file},
+        {"device_commands", device_commands},
         {"a_stolen_number", a_stolen_number},
     };
     return RUN_CASES(cases, argc, argv);

@@ -35,8 +35,7 @@ int send_plain(int coid, const struct request *request, struct ticket *ticket, l
     return error;
 }
 
-/* The cover. */
-static int send_covered(int coid, const struct request *request, long *status)
+int send_covered(int coid, const struct request *request, long *status)
 {
     for (;;) {
         struct ticket ticket;

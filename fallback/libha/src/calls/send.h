@@ -18,6 +18,9 @@ struct request {
 /* MsgSend without recovery. 0 and a status, or an errno. Fills in the ticket. */
 int send_plain(int coid, const struct request *request, struct ticket *ticket, long *status);
 
+/* The same with recovery: the cover. */
+int send_covered(int coid, const struct request *request, long *status);
+
 /* A message of the library's own, without reply data, without recovery. */
 int send_bytes(int coid, const void *message, size_t size, long *status);
 

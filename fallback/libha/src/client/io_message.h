@@ -55,6 +55,23 @@ struct io_transfer {
     uint32_t zero;
 };
 
+/* What goes to the server follows. */
+struct io_devctl {
+    uint16_t type;
+    uint16_t combine_len;
+    uint32_t dcmd;
+    uint32_t nbytes;
+    int32_t zero;
+};
+
+/* What comes from it follows. */
+struct io_devctl_reply {
+    uint32_t zero;
+    int32_t ret_val;
+    uint32_t nbytes;
+    uint32_t zero2;
+};
+
 struct io_lseek {
     uint16_t type;
     uint16_t combine_len;

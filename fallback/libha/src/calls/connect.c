@@ -103,8 +103,10 @@ static void look_at(struct number *number, void *argument)
             describe(search, &connection->address, number->id, search->is_dead ? 0 : trunk_scoid(connection->trunk),
                      connection_flags(number->id, connection->flags, cookie));
     } else if (is_ours) {
-        search->is_dead = false; /* As far as it is known before its first use. */
-        describe(search, &inherited->address, number->id, 0, connection_flags(number->id, inherited->flags, cookie));
+        search->is_dead = inherited->is_dead; /* Of the others it is not known before their first use. */
+        if (!search->is_dead || search->with_dead)
+            describe(search, &inherited->address, number->id, 0,
+                     connection_flags(number->id, inherited->flags, cookie));
     }
     pthread_mutex_unlock(&number->lock);
 }

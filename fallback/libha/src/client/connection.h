@@ -45,6 +45,7 @@ struct inherited {
     struct address address;
     unsigned flags;
     off_t cookie;
+    bool is_dead;         /* its server was gone by then; its number is held for its recovery */
     bool is_copy;         /* of one of the parent; an exec copies nothing */
     int pid, coid, scoid; /* who it was in the parent */
     pthread_mutex_t reviving;

@@ -114,8 +114,7 @@ static void leave_to_child(struct number *number, void *argument)
         return;
     connection_put(number, NULL);
     if (connection->cookie && connection->detached && placeholder_is(connection->coid, connection->cookie))
-        close(connection->coid); /* Dead ones are left out (B276). */
-    /* One whose server is gone is dead, too, but its number is held: its recovery will need it. */
+        close(connection->coid);
     if (connection->cookie && !connection->detached) {
         struct inherited *inherited = calloc(1, sizeof *inherited);
         if (inherited) {
@@ -124,6 +123,7 @@ static void leave_to_child(struct number *number, void *argument)
                 .address = connection->address,
                 .flags = connection->flags,
                 .cookie = connection->cookie,
+                .is_dead = atomic_load(&connection->trunk->dead),
                 .is_copy = true,
                 .pid = parent,
                 .coid = connection->coid,

@@ -59,6 +59,12 @@ EXPORTED = {abi.posix_symbol(function.name) for function in abi.FUNCTIONS} | {
     "ha_posix_version",
     "ha_posix_interrupt_main_only",
     "ha_posix_unblock",
+    # For programs in C; the binding makes them of TimerCreate and its kind.
+    "ha_posix_timer_create",
+    "ha_posix_timer_settime",
+    "ha_posix_timer_gettime",
+    "ha_posix_timer_getoverrun",
+    "ha_posix_timer_delete",
 }
 # What some linkers and C libraries let every shared library export.
 OF_THE_LINKER = {"_init", "_fini", "_edata", "_end", "__bss_start"}

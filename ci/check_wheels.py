@@ -59,7 +59,8 @@ EXPORTED = {abi.posix_symbol(function.name) for function in abi.FUNCTIONS} | {
     "ha_posix_version",
     "ha_posix_interrupt_main_only",
     "ha_posix_unblock",
-    # For programs in C; the binding makes them of TimerCreate and its kind.
+    # For programs in C; the package makes them of messages, and of TimerCreate and its kind.
+    "devctl",
     "ha_posix_timer_create",
     "ha_posix_timer_settime",
     "ha_posix_timer_gettime",

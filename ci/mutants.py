@@ -598,8 +598,8 @@ MUTANTS = (
         "lets two servers have a name",
         "names",
         RUNTIME,
-        "fcntl.LOCK_EX | fcntl.LOCK_NB)\n                if os.fstat(fd).st_nlink == 0",
-        "fcntl.LOCK_SH | fcntl.LOCK_NB)\n                if os.fstat(fd).st_nlink == 0",
+        "fcntl.LOCK_EX | fcntl.LOCK_NB)\n                if not _is_at(file, fd)",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB)\n                if not _is_at(file, fd)",
     ),
     Mutant(
         "asks no server whether it wants the client",

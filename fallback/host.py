@@ -248,11 +248,18 @@ def is_stream(fd: int, mode: int) -> bool:
 
 
 def make_non_blocking(fd: int, mode: int) -> None:
-    """Let no read or write on a passed descriptor wait; where it can be had, by a description that is ours alone."""
+    """Let no read or write on a passed descriptor wait; where it can be had, by a description that is ours alone.
+
+    Raises:
+        ValueError: it is a pipe that another user does not let us open, who could make it wait.
+    """
     if not PORTABLE and is_pipe(fd):
         # Nobody may be at the other end any more; then there is nothing to wait for.
         with contextlib.suppress(OSError):
-            own = os.open(f"/proc/self/fd/{fd}", mode | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                own = os.open(f"/proc/self/fd/{fd}", mode | os.O_NONBLOCK | os.O_CLOEXEC)
+            except PermissionError:
+                raise ValueError("a pipe that cannot be opened") from None
             try:
                 os.dup2(own, fd, inheritable=False)
             finally:

@@ -22,7 +22,7 @@ from errno import (
     ESRCH,
     ETIMEDOUT,
 )  # fmt: skip
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence
 
 from ha_qnx import iomessages
 from ha_qnx.buffers import (
@@ -84,6 +84,7 @@ from ha_qnx.timing import timeout_arguments
 from . import host, wire
 from .channels import Channel
 from .connections import Connection, Lane
+from .door import peer_groups
 from .exchange import Exchange, announce_copy, exchange, exchange_in_window
 from .forking import Held, all_of, forks_wait
 from .keeper import Keeper
@@ -310,10 +311,7 @@ class SocketKernel(TimerCalls, Kernel):
             info.pid = os.getpid()
             cred.ruid, cred.euid, cred.suid = os.getresuid() if hasattr(os, "getresuid") else (os.getuid(),) * 3
             cred.rgid, cred.egid, cred.sgid = os.getresgid() if hasattr(os, "getresgid") else (os.getgid(),) * 3
-            groups = os.getgroups()
-            cred.ngroups = len(groups)
-            for i, group in enumerate(groups[: min(ngroups, len(cred.grouplist))]):
-                cred.grouplist[i] = group
+            groups: Sequence[int] = os.getgroups()
         else:
             client = self._scoids.entries.get(scoid)
             if client is None:
@@ -322,6 +320,10 @@ class SocketKernel(TimerCalls, Kernel):
             info.pid, uid, gid = client.credentials
             cred.ruid = cred.euid = cred.suid = uid
             cred.rgid = cred.egid = cred.sgid = gid
+            groups = peer_groups(client.sock)
+        cred.ngroups = len(groups)
+        for i, group in enumerate(groups[: min(ngroups, len(cred.grouplist))]):
+            cred.grouplist[i] = group
         with contextlib.suppress(OSError):
             info.sid = os.getsid(info.pid)
         return info
@@ -725,10 +727,7 @@ class SocketKernel(TimerCalls, Kernel):
             if channel is None:
                 raise failure(EINVAL)
             id = next(number for number in itertools.count() if number not in self._attached)
-            runtime = self._runtime()
-            runtime.keep()
-            paths = runtime.paths
-            self._attached[id] = attach_path(paths, plain.text, id, channel.address, file_type, flags)
+            self._attached[id] = attach_path(self._runtime(), plain.text, id, channel.address, file_type, flags)
             return id
 
     def resmgr_detach(self, id: int, flags: int = 0) -> int:

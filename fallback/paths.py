@@ -23,6 +23,7 @@ from ha_qnx.constants import (
 from ha_qnx.errors import failure
 from ha_qnx.paths import plain_path
 
+from . import door
 from .host import out_of_the_way
 from .runtime import ChannelAddress, Claim, Runtime, is_ending, owner_is_gone, place_in, wire_directory
 
@@ -72,12 +73,18 @@ class PathClaim(Claim):
 
 
 def attach(
-    room: str, path: str, id: int, address: ChannelAddress, file_type: int, flags: int, began: Optional[int] = None
+    runtime: Runtime,
+    path: str,
+    id: int,
+    address: ChannelAddress,
+    file_type: int,
+    flags: int,
+    began: Optional[int] = None,
 ) -> PathClaim:
     """Attach an absolute, plain path for a channel of ours; it is there whole from one moment to the next.
 
     Args:
-        room: the room of paths.
+        runtime: the runtime directory.
         path: the path.
         id: a number that no other attachment of this process has.
         address: the channel.
@@ -86,13 +93,20 @@ def attach(
         began: when it was attached, if that is to be done again.
 
     Raises:
-        OSError: EAGAIN, others remove what we make again and again; ENAMETOOLONG, ENOSPC and what else a host can say.
+        OSError: EAGAIN, others remove what we make again and again; EPERM, this user may attach nothing, or the path is
+            another user's; ENAMETOOLONG, ENOSPC and what else a host can say.
     """
+    runtime.keep()
+    room = runtime.paths
     directory = _directory(room, path)
     began = time.monotonic_ns() if began is None else began
     for _attempt in range(_ATTEMPTS):
         with contextlib.suppress(FileNotFoundError):  # Somebody has tidied up between two of our steps.
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+            try:
+                door.make_directories(room, directory, runtime.is_shared)
+            except PermissionError:
+                _attached_to(room, path, "")  # What dead servers of another user have left, root removes.
+                door.make_directories(room, directory, runtime.is_shared)
             _sweep(directory)
             name = f"{began:020}.{os.getpid()}.{id}"
             hidden, file = os.path.join(directory, "." + name), os.path.join(directory, name)
@@ -101,16 +115,18 @@ def attach(
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 os.pwrite(fd, f"{address} {file_type} {flags}\n".encode(), 0)
                 os.rename(hidden, file)
+                if runtime.is_shared:
+                    door.show(file, f"{address} {file_type} {flags}")
             except BaseException:
                 os.close(fd)
-                with contextlib.suppress(OSError):
-                    os.unlink(hidden)
+                for left in (hidden, file):
+                    with contextlib.suppress(OSError):
+                        os.unlink(left)
                 _leave_directory(file)
                 raise
 
             def again(runtime: Runtime) -> PathClaim:
-                runtime.keep()
-                return attach(room, path, id, address, file_type, flags, began)
+                return attach(runtime, path, id, address, file_type, flags, began)
 
             return PathClaim(out_of_the_way(fd), file, f"the path {path!r}", again)
     raise failure(EAGAIN)
@@ -153,16 +169,34 @@ def _read(file: str, rest: str) -> Optional[Attachment]:
     numbers = os.path.basename(file).split(".")
     if len(numbers) != 3 or not all(number.isdigit() and number.isascii() for number in numbers):
         return None
-    with contextlib.suppress(OSError), open(file, "rb", buffering=0) as opened:
-        if owner_is_gone(opened.fileno()):
+    with contextlib.suppress(OSError):
+        found = _text_of(file)
+        if found is None:
             _remove(file)
             return None
-        fields = opened.read(_FILE_MAX).decode("ascii", "replace").split()
+        fields = found[1].split()
         address = ChannelAddress.parse(fields[0]) if len(fields) == 3 else None
         if address is not None and fields[1].lstrip("-").isdigit() and fields[2].isdigit():
             began, pid, id = map(int, numbers)
-            return Attachment(file, address, id, int(fields[1]), int(fields[2]), rest, (began, pid, id))
+            if door.is_by(found[0], os.path.join(wire_directory(), "channels", str(address))):
+                return Attachment(file, address, id, int(fields[1]), int(fields[2]), rest, (began, pid, id))
     return None
+
+
+def _text_of(file: str) -> Optional[Tuple[int, str]]:
+    """To which user an attachment belongs, and what it says; None if its server is gone."""
+    try:
+        fd = door.open_own(file)
+    except PermissionError:  # Another user's: its lock cannot be tried.
+        text, owner = door.shown(file), os.lstat(file + door.SHOWN).st_uid
+        address = ChannelAddress.parse(text.partition(" ")[0])
+        return None if address is None or is_ending(address.pid) else (owner, text)
+    try:
+        if owner_is_gone(fd):
+            return None
+        return os.fstat(fd).st_uid, os.read(fd, _FILE_MAX).decode("ascii", "replace")
+    finally:
+        os.close(fd)
 
 
 def _sweep(directory: str) -> None:
@@ -170,12 +204,17 @@ def _sweep(directory: str) -> None:
     for name in os.listdir(directory):
         if name.startswith("."):
             file = os.path.join(directory, name)
-            with contextlib.suppress(OSError), open(file, "rb", buffering=0) as opened:
-                if owner_is_gone(opened.fileno()):
-                    _remove(file)
+            with contextlib.suppress(OSError):
+                fd = door.open_own(file)
+                try:
+                    if owner_is_gone(fd):
+                        _remove(file)
+                finally:
+                    os.close(fd)
 
 
 def _remove(file: str) -> None:
+    door.hide(file)
     os.unlink(file)
     _leave_directory(file)
 

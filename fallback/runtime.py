@@ -1,9 +1,11 @@
-"""The rendezvous: a private directory in which processes find each other's channels, names and paths.
+"""The rendezvous: a directory in which processes find each other's channels, names and paths.
 
 ``channels/PID.CHID.TOKEN`` is the listening socket of a channel. ``names/NAME`` holds the PID, CHID and TOKEN of the
 server that owns the name, and is locked as long as that server lives: the lock dies with its owner, so a successor
 takes the name over at once, and two live servers cannot both have it. The token is random, so that a number which the
 host uses again never leads to somebody else. What lies in ``paths`` is the business of paths.py.
+
+Who may enter it, and what another user may read there, is the business of door.py.
 
 All this lies in a subdirectory for the version of the wire: processes of another version neither find us nor half
 understand what we leave.
@@ -15,13 +17,12 @@ import fcntl
 import os
 import signal
 import socket
-import stat
 import time
 from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ha_qnx.errors import no_such_name
 
-from . import wire
+from . import door, wire
 from .host import out_of_the_way, socket_out_of_the_way
 
 _SOCKET_PATH_MAX = 100
@@ -32,10 +33,6 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 _ENCODED = [chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in range(256)]
 # More than the text of any address.
 _ADDRESS_MAX = 200
-
-
-class UnsafeDirectoryError(PermissionError):
-    """The runtime directory could be changed by somebody else."""
 
 
 class ChannelAddress(NamedTuple):
@@ -77,9 +74,9 @@ def directory_path() -> str:
     return os.path.join(os.path.abspath(temporary), f"ha_qnx-{os.getuid()}")
 
 
-def wire_directory() -> str:
-    """Where ``channels``, ``names`` and ``paths`` are, if they were made yet."""
-    return os.path.join(directory_path(), f"wire-{wire.VERSION}")
+def wire_directory(path: Optional[str] = None) -> str:
+    """Where ``channels``, ``names`` and ``paths`` are, if they were made yet; in another directory, if it is given."""
+    return os.path.join(path or directory_path(), f"wire-{wire.VERSION}")
 
 
 def place_in(room: str, entry: bytes, end: str = "") -> str:
@@ -101,25 +98,6 @@ def owner_is_gone(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def check_directory(path: str) -> None:
-    """Refuse a directory that belongs to somebody else or that others can change.
-
-    Raises:
-        UnsafeDirectoryError: with a sentence that says what to do.
-        OSError: it does not exist or cannot be examined.
-    """
-    status = os.lstat(path)
-    advice = "remove it, or name another directory in HA_QNX_RUNTIME"
-    if not stat.S_ISDIR(status.st_mode):
-        raise UnsafeDirectoryError(errno.ENOTDIR, f"the runtime path is no directory: {advice}", path)
-    if status.st_uid != os.geteuid():
-        owner = f"the runtime directory belongs to user {status.st_uid}, not to you: {advice}"
-        raise UnsafeDirectoryError(errno.EPERM, owner, path)
-    if status.st_mode & 0o022:
-        mode = f"others may write to the runtime directory (mode {stat.S_IMODE(status.st_mode):04o}): "
-        raise UnsafeDirectoryError(errno.EPERM, mode + f"run chmod 700 on it, {advice}", path)
 
 
 class Claim:
@@ -152,6 +130,7 @@ class Claim:
         """Give it up."""
         if self.is_there():
             with contextlib.suppress(OSError):
+                door.hide(self.file)
                 os.unlink(self.file)
         self.forget()
 
@@ -188,11 +167,17 @@ class Runtime:
         self._make()
 
     def _make(self) -> None:
+        rooms = self._channels, self._names, self.paths
+        #: Whether it was set up for several users.
+        self.is_shared = door.is_shared(self.path, self._own)
+        if self.is_shared:
+            door.check_shared(self.path, self._own, rooms)
+            return
         os.makedirs(self.path, mode=0o700, exist_ok=True)
-        check_directory(self.path)
-        for directory in (self._own, self._channels, self._names, self.paths):
+        door.check_directory(self.path)
+        for directory in (self._own, *rooms):
             os.makedirs(directory, mode=0o700, exist_ok=True)
-            check_directory(directory)
+            door.check_directory(directory)
 
     def __del__(self) -> None:
         for fd in (getattr(self, "_directory_fd", -1), getattr(self, "_root_fd", -1)):
@@ -208,8 +193,9 @@ class Runtime:
         """Have the directory locked as long as this process lives: systemd-tmpfiles leaves alone what lies below."""
         self.enter()
         if not _is_at(self.path, self._root_fd):
-            self._root_fd = _exchanged(self._root_fd, os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             with contextlib.suppress(OSError):
+                root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._root_fd = _exchanged(self._root_fd, root)
                 fcntl.flock(self._root_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def socket_path(self, address: ChannelAddress) -> str:
@@ -238,10 +224,16 @@ class Runtime:
         try:
             path = self.socket_path(address)
             listener.bind(path)
+            if self.is_shared:
+                os.chmod(path, 0o666)  # noqa: S103  # who cannot enter the directory cannot connect
             return listener, os.lstat(path)
         except BaseException:
             listener.close()
             raise
+
+    def may_answer(self, sock: socket.socket, address: ChannelAddress) -> bool:
+        """Whether it is the process of an address that listens at the other end, where others can make sockets, too."""
+        return not self.is_shared or door.is_who_it_should_be(sock, address.pid)
 
     def has_channel(self, address: ChannelAddress, entry: os.stat_result) -> bool:
         """Whether others find the socket of a channel of ours."""
@@ -285,13 +277,19 @@ class Runtime:
         """
         self.keep()
         file = place_in(self._names, name.encode())
-        for fd in _open_until_linked(file):
+        door.make_directories(self._names, os.path.dirname(file), self.is_shared)
+        for fd in self._open_until_there(name, file):
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(fd).st_nlink == 0:
+                if not _is_at(file, fd):
                     continue  # Its owner released it between our open and our lock: the path is another file now.
+                if not _is_only_ours(fd):
+                    os.unlink(file)
+                    continue
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, str(address).encode(), 0)
+                if self.is_shared:
+                    door.show(file, str(address))
             except BlockingIOError:
                 owner = ChannelAddress.parse(os.pread(fd, _ADDRESS_MAX, 0).decode("ascii", "replace"))
                 if owner is None or not is_ending(owner.pid):
@@ -305,6 +303,23 @@ class Runtime:
             return Claim(out_of_the_way(os.dup(fd)), file, f"the name {name!r}", again)
         raise FileExistsError(errno.EEXIST, "other servers keep taking this name", name)
 
+    def _open_until_there(self, name: str, file: str) -> Iterator[int]:
+        for _attempt in range(100):
+            try:
+                fd = _open_or_make(file)
+            except PermissionError:
+                owner = ChannelAddress.parse(_shown_or_nothing(file))
+                if owner is None:
+                    raise door.may_not_attach(self._names) from None
+                if not is_ending(owner.pid):
+                    raise FileExistsError(errno.EEXIST, "a server of another user has this name", name) from None
+                left = f"a server of user {os.lstat(file).st_uid} has left this name: only that user can remove {file}"
+                raise PermissionError(errno.EPERM, left, name) from None
+            try:
+                yield fd
+            finally:
+                os.close(fd)
+
     def find_name(self, name: str) -> ChannelAddress:
         """Where the owner of a name is, or was: its channel may be dead by now.
 
@@ -312,25 +327,32 @@ class Runtime:
             FileNotFoundError: nobody has the name.
         """
         try:
-            with open(place_in(self._names, name.encode()), encoding="ascii", errors="replace") as file:
-                address = ChannelAddress.parse(file.read(_ADDRESS_MAX))
-        except FileNotFoundError:
+            owner, text = read_entry(place_in(self._names, name.encode()))
+            address = ChannelAddress.parse(text)
+        except OSError as error:
+            if error.errno not in _NO_ENTRY:
+                raise
             address = None
-        if address is None:
+        if address is None or not self.is_of(owner, address):
             raise self.no_such_name(name)
         return address
+
+    def is_of(self, owner: int, address: ChannelAddress) -> bool:
+        """Whether a channel is the one of the user to whom an entry belongs that leads to it."""
+        return door.is_by(owner, os.path.join(self._channels, str(address)))
 
     def remove_dead_name(self, name: str, address: ChannelAddress) -> None:
         """Remove what a dead server has left of its name, unless a successor has taken it."""
         with contextlib.suppress(OSError):
             file = place_in(self._names, name.encode())
-            fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(file, _FOR_OWNER)
             try:
                 # Locked only if it is the dead one's: whoever is refused because of our lock can see that.
                 left = str(address).encode()
                 if os.pread(fd, _ADDRESS_MAX, 0) == left:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if os.fstat(fd).st_nlink and os.pread(fd, _ADDRESS_MAX, 0) == left:
+                        door.hide(file)
                         os.unlink(file)
             finally:
                 os.close(fd)
@@ -346,9 +368,17 @@ class Runtime:
         """
         if is_ending(address.pid):
             return False
-        with contextlib.suppress(OSError), open(place_in(self._names, name.encode()), "rb") as file:
-            return not owner_is_gone(file.fileno())
-        return False
+        file = place_in(self._names, name.encode())
+        try:
+            fd = door.open_own(file)
+        except PermissionError:
+            return os.path.lexists(file + door.SHOWN)  # Its lock cannot be tried; but its process lives.
+        except OSError:
+            return False
+        try:
+            return not owner_is_gone(fd)
+        finally:
+            os.close(fd)
 
 
 def _decoded(text: str) -> str:
@@ -361,8 +391,8 @@ def _decoded(text: str) -> str:
 def names_in(room: str) -> Iterator[Tuple[str, ChannelAddress]]:
     """The names in a room, with those that took them; the locks are not tried, which would disturb a server."""
     for file in _files_in(room):
-        with contextlib.suppress(OSError), open(file, encoding="ascii", errors="replace") as opened:
-            address = ChannelAddress.parse(opened.read(200))
+        with contextlib.suppress(OSError):
+            address = ChannelAddress.parse(read_entry(file)[1])
             if address is not None:
                 yield _name_of(os.path.relpath(file, room)), address
 
@@ -372,8 +402,8 @@ def paths_in(room: str) -> Iterator[Tuple[str, ChannelAddress]]:
     for file in _files_in(room):
         entry = os.path.relpath(file, room)
         if not os.path.basename(entry).startswith("."):
-            with contextlib.suppress(OSError), open(file, encoding="ascii", errors="replace") as opened:
-                address = ChannelAddress.parse(opened.read(200).partition(" ")[0])
+            with contextlib.suppress(OSError):
+                address = ChannelAddress.parse(read_entry(file)[1].partition(" ")[0])
                 if address is not None:
                     yield _path_of(entry), address
 
@@ -409,17 +439,49 @@ _ENTRIES = {"names": _name_of, "paths": _path_of}
 
 def _files_in(room: str) -> List[str]:
     """What is in a room, however deep: a long name is cut into pieces, each but the last a directory."""
-    return sorted(os.path.join(place, file) for place, _directories, files in os.walk(room) for file in files)
+    found = (os.path.join(place, file) for place, _directories, files in os.walk(room) for file in files)
+    return sorted(file for file in found if not file.endswith(door.SHOWN))
 
 
-def _open_until_linked(file: str) -> Iterator[int]:
-    os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
-    for _attempt in range(100):
-        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+# What looking for the file of a name says if there is none, or something else in its place.
+_NO_ENTRY = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EAGAIN))
+# Nothing that somebody has put in the place of a file makes its opening wait, or leads elsewhere.
+_FOR_OWNER = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def _open_or_make(file: str) -> int:
+    try:
+        return os.open(file, _FOR_OWNER)  # Not made at once: where several may, hosts refuse that to root, too.
+    except FileNotFoundError:
+        return os.open(file, _FOR_OWNER | os.O_CREAT, 0o600)
+
+
+def _is_only_ours(fd: int) -> bool:
+    """Whether a file is this user's, and nobody has linked another one in its place."""
+    status = os.fstat(fd)
+    return status.st_uid == os.geteuid() and status.st_nlink == 1
+
+
+def read_entry(file: str) -> Tuple[int, str]:
+    """What an entry says, and the user to whom it belongs.
+
+    Raises:
+        OSError: there is none.
+    """
+    try:
+        fd = door.open_own(file)
+    except PermissionError:
+        return os.lstat(file + door.SHOWN).st_uid, door.shown(file)
+    try:
+        return os.fstat(fd).st_uid, os.read(fd, _ADDRESS_MAX).decode("ascii", "replace")
+    finally:
+        os.close(fd)
+
+
+def _shown_or_nothing(file: str) -> str:
+    with contextlib.suppress(OSError):
+        return door.shown(file)
+    return ""
 
 
 def process_exists(pid: int) -> bool:

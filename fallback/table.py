@@ -336,21 +336,25 @@ class ConnectionTable:
     def _reach(self, address: ChannelAddress) -> Tuple[socket.socket, ChannelAddress]:
         """A socket to a channel of another process, and the channel's whole address."""
         runtime = self._runtime()
+        refusal = failure(ESRCH)
         for candidate in [address] if address.token else filter(address.matches, runtime.channels()):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 sock.setblocking(False)
                 sock.connect(runtime.socket_path(candidate))
                 # A process that is killed, or in exit, may listen for a moment more (B40).
-                if not _is_ending(candidate.pid):
+                if runtime.may_answer(sock, candidate) and not _is_ending(candidate.pid):
                     return host.socket_out_of_the_way(sock), candidate
                 sock.close()
             except (ConnectionRefusedError, FileNotFoundError):
                 sock.close()
+            except BlockingIOError as error:
+                sock.close()
+                refusal = error  # Of a socket that somebody else may have made under these numbers.
             except BaseException:
                 sock.close()
                 raise
-        raise failure(ESRCH)
+        raise refusal
 
     # Ending.
 

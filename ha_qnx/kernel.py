@@ -487,8 +487,9 @@ class Kernel(Protocol):
             The name; its ``chid`` is the channel.
 
         Raises:
-            OSError: EINVAL, no name that can be (B289, B290); EEXIST, a live server has it (B293); ENOENT, there is no
-                global name service (B292); ENAMETOOLONG; and as ChannelCreate.
+            OSError: EINVAL, no name that can be (B289, B290); EEXIST, a live server has it (B293); EPERM, this user may
+                not attach it (D105, D106); ENOENT, there is no global name service (B292); ENAMETOOLONG; and as
+                ChannelCreate.
 
         Follows name_attach(), B286 to B295.
         """
@@ -558,7 +559,8 @@ class Kernel(Protocol):
         Raises:
             OSError: EINVAL, no path that can be (one below /dev/name is for name_attach), a bad file_type, an unknown
                 flag, or no channel of this process;
-                EPERM, QNX lets only root attach a path; ENAMETOOLONG; EMFILE, ENFILE, ENOSPC, the host has no room.
+                EPERM, QNX lets only root attach a path, and a shared runtime directory those whom it was set up for
+                (D105, D106); ENAMETOOLONG; EMFILE, ENFILE, ENOSPC, the host has no room.
 
         Follows resmgr_attach().
         """

@@ -51,6 +51,7 @@ from typing import (
 )
 
 from . import backends
+from .access import READ, WRITE, Access, check_opened
 from .api import Backend
 from .buffers import INT_MAX, as_seconds, integer
 from .constants import (
@@ -201,7 +202,14 @@ class BaseService:
     #: can begin so, too (one of protobuf by ``08 01``); a service that clients do not open can switch it off.
     takes_io = True
 
-    def __init__(self, *targets: StrPath, flags: int = 0, backend: Optional[Backend] = None) -> None:
+    def __init__(
+        self,
+        *targets: StrPath,
+        flags: int = 0,
+        mode: Optional[int] = None,
+        group: Union[str, int, None] = None,
+        backend: Optional[Backend] = None,
+    ) -> None:
         """A server for a name, for paths, or for both.
 
         Args:
@@ -209,11 +217,16 @@ class BaseService:
                 the first of them that lives.
             flags: of the paths, as for resmgr_attach: with RESMGR_FLAG_BEFORE the oldest of several services is asked
                 first, without it the newest; RESMGR_FLAG_DIR serves what lies below the paths, too.
+            mode: who may open it, as of a file that belongs to this user: 0o600 is for this user alone, 0o660 for the
+                group, too; whoever sends to the name needs the right to read and to write. Others get EACCES, root
+                never. Without it, everybody may who can connect.
+            group: the name or number of that group; by default, that of this process. Of a client's groups, its own and
+                eight further ones count.
             backend: as ``ha_qnx.backend`` gives it; without it, the default one.
 
         Raises:
-            TypeError: there is no target, or one is neither str nor path.
-            ValueError: there are two names.
+            TypeError: there is no target, or one is neither str nor path; the mode or the group is of a wrong type.
+            ValueError: there are two names; the mode is none, or there is no such group.
         """
         if not targets:
             raise TypeError("a service needs a name, or a path")
@@ -224,6 +237,7 @@ class BaseService:
         #: What it is called in the log: its name, or its first path.
         self.name = (names or self.paths)[0]
         self._flags = flags
+        self._access = Access.of(mode, group)
         self._has_name = bool(names)
         self.backend = backends.backend() if backend is None else backend
         self._ocbs = Ocbs()
@@ -591,6 +605,8 @@ class BaseService:
                 raise failure(ENOSYS)
             request.ocb.ioflag = ioflag
         if not request.ocb.links:
+            if self._access is not None:
+                self._access.check(request.client, request.ocb.ioflag or READ | WRITE)
             yield Step(lambda: self.opened(request), lambda _none: self._enter(request))
         elif request.kind == IO_DUP:
             yield Step(lambda: None, lambda _none: self._enter(request))
@@ -600,6 +616,8 @@ class BaseService:
     def _step(self, request: Request) -> Step:
         if not IO_BASE <= request.kind <= IO_MAX:
             return Step(lambda: self.message(request), _plain_answer)
+        if request.kind in (IO_READ, IO_WRITE) and self._access is not None:
+            check_opened(request.ocb.ioflag, READ if request.kind == IO_READ else WRITE)
         if request.kind == IO_READ:
             _kind, _length, nbytes, _xtype, _zero = request.unpack(TRANSFER)
             return Step(lambda: self.read(request, nbytes), lambda data: _read_answer(request, nbytes, data), True)

@@ -6,6 +6,7 @@ that must be mended; the exit status is 1 if there is one.
 
 import argparse
 import contextlib
+import grp
 import json
 import os
 import platform
@@ -22,8 +23,8 @@ HELP = "tell what this machine can do, and what is wrong with it"
 
 DESCRIPTION = """\
 Tells which backend is used and why, why another one cannot be had, which library a backend
-has loaded, where processes find each other, whether that directory is safe, and which names
-and paths servers have attached.
+has loaded, where processes find each other, whether that directory is safe, who may do what
+there, and which names and paths servers have attached.
 """
 
 EPILOG = """\
@@ -31,6 +32,9 @@ examples:
   ha-qnx doctor                      for a person
   ha-qnx doctor --json               one JSON object, for a program or a bug report
   ha-qnx doctor --backend native     what a program that asks for this backend gets
+  ha-qnx doctor --setup /run/ha_qnx --clients plant
+                                     a runtime directory of this user's, to whose servers the
+                                     members of the group "plant" may connect
 
 exit status: 0, all is well; 1, the backend cannot be had, or the runtime directory cannot
 be used safely; 2, wrong use.
@@ -125,7 +129,7 @@ def _examine_libraries(libraries: Libraries) -> Dict[str, Any]:
 def _examine_runtime() -> Optional[Dict[str, Any]]:
     """The directory in which processes find each other; None where the backend that uses it cannot even be imported."""
     try:
-        from ..fallback import runtime
+        from ..fallback import door, runtime
     except ImportError:
         return None
     path = runtime.directory_path()
@@ -136,6 +140,8 @@ def _examine_runtime() -> Optional[Dict[str, Any]]:
         "owner": None,
         "mode": None,
         "problem": None,
+        "shared": False,
+        "rights": [],
         "names": [],
         "paths": [],
         "removed": [],
@@ -149,11 +155,16 @@ def _examine_runtime() -> Optional[Dict[str, Any]]:
         status = os.lstat(path)
         found["owner"] = _user_name(status.st_uid)
         found["mode"] = f"{stat.S_IMODE(status.st_mode):04o}"
-        runtime.check_directory(path)
+        found["shared"] = door.is_shared(path, rooms)
+        if found["shared"]:
+            door.check_shared(path, rooms, [os.path.join(rooms, room) for room in ("channels", "names", "paths")])
+        else:
+            door.check_directory(path)
+        found["rights"] = _rights(path, rooms) if found["shared"] else [f"{found['owner']} may do everything"]
         found["names"] = [_examine_place(*held) for held in runtime.names_in(os.path.join(rooms, "names"))]
         found["paths"] = [_examine_place(*held) for held in runtime.paths_in(os.path.join(rooms, "paths"))]
     except OSError as error:
-        found["problem"] = f"{error.strerror}: {path}"
+        found["problem"] = f"{error.strerror}: {error.filename or path}"
     return found
 
 
@@ -178,6 +189,27 @@ def _user_name(uid: int) -> str:
     with contextlib.suppress(KeyError):
         return pwd.getpwuid(uid).pw_name
     return str(uid)
+
+
+def _rights(path: str, rooms: str) -> List[str]:
+    """Who may do what in a shared directory, a sentence for each."""
+    gate, names = os.stat(path), os.stat(os.path.join(rooms, "names"))
+    clients = "every user" if gate.st_mode & stat.S_IXOTH else f"group {_group_name(gate.st_gid)}"
+    servers = (
+        f"group {_group_name(names.st_gid)}, where it may connect," if names.st_mode & stat.S_IWGRP else "nobody else"
+    )
+    owner = _user_name(gate.st_uid) + (" and root" if gate.st_uid else "")
+    return [
+        f"{owner} may attach, see and remove everything",
+        f"{clients} may connect, and make channels",
+        f"{servers} may attach names and paths, and remove its own",
+    ]
+
+
+def _group_name(gid: int) -> str:
+    with contextlib.suppress(KeyError):
+        return grp.getgrgid(gid).gr_name
+    return str(gid)
 
 
 def _examine_place(name: str, address: Any) -> Dict[str, Any]:
@@ -243,7 +275,10 @@ def _describe_runtime(runtime: Optional[Dict[str, Any]]) -> List[str]:
         return lines
     if not runtime["exists"]:
         return [*lines, "  not there yet: the first program that needs it makes it"]
-    lines.append("  safe: nobody else can change it")
+    if runtime["shared"]:
+        lines += ["  safe, and set up for several users:", *(f"    {right}" for right in runtime["rights"])]
+    else:
+        lines.append("  safe: nobody else can change it, or connect")
     for what in ("names", "paths"):
         held = [f"    {_describe_name(entry)}" for entry in runtime[what]]
         lines += [f"  {what}:", *held] if held else [f"  no {what}"]
@@ -260,10 +295,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the options of this command."""
     parser.add_argument("--backend", choices=NAMES, help="the backend that a program would ask for")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--setup", metavar="DIRECTORY", help="set up a runtime directory for several users")
+    parser.add_argument("--clients", metavar="GROUP", help="with --setup: who may connect (default: every user)")
+    parser.add_argument(
+        "--servers", metavar="GROUP", help="with --setup: who may attach names and paths (default: only its owner)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Examine this machine and print what was found; returns the exit status."""
+    if options.setup:
+        return _set_up(options.setup, options.clients, options.servers)
+    if options.clients or options.servers:
+        sys.stderr.write("ha-qnx doctor: --clients and --servers go with --setup\n")
+        return 2
     report = examine(options.backend)
     sys.stdout.write(json.dumps(report, indent=2) + "\n" if options.json else describe(report))
     return 1 if report["faults"] else 0
+
+
+def _set_up(path: str, clients: Optional[str], servers: Optional[str]) -> int:
+    """Set up a runtime directory for several users; 0, or 1 if that failed, or 2."""
+    from ..fallback import door, runtime
+
+    path = os.path.abspath(path)
+    try:
+        groups = [None if name is None else _group(name) for name in (clients, servers)]
+    except KeyError as error:
+        sys.stderr.write(f"ha-qnx doctor: {error.args[0]}\n")
+        return 2
+    try:
+        done = door.set_up(path, runtime.wire_directory(path), *groups)
+    except OSError as error:
+        sys.stderr.write(f"ha-qnx doctor: {error.strerror}: {error.filename or path}\n")
+        return 1
+    sys.stdout.write("".join(f"{command}\n" for command in done))
+    sys.stdout.write(f"\nServers and clients find it by HA_QNX_RUNTIME={path}\n")
+    return 0
+
+
+def _group(name: str) -> int:
+    return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid

@@ -5,12 +5,15 @@ import os
 import pathlib
 import platform
 import shutil
+import stat
 import subprocess
 import sys
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Tuple
 
 import pytest
 from ha_qnx.conformance.waiting import eventually
+from ha_qnx.fallback import wire
+from ha_qnx.fallback.runtime import Runtime
 
 import ha_qnx
 from ha_qnx import backends
@@ -294,6 +297,59 @@ def test_nothing_is_changed(capsys: Capture, runtime_directory: pathlib.Path) ->
     runtime_directory.mkdir(mode=0o700)
     examined(capsys)
     assert os.listdir(runtime_directory) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "modes", "rights"),
+    [
+        ([], [0o755, 0o755, 0o1777, 0o711, 0o711], "every user may connect"),
+        (["--clients", str(os.getgid())], [0o750, 0o755, 0o1777, 0o711, 0o711], "nobody else may attach"),
+        (["--servers", str(os.getgid())], [0o755, 0o755, 0o1777, 0o1731, 0o1731], "where it may connect, may attach"),
+    ],
+    ids=["all", "clients", "servers"],
+)
+def test_a_directory_is_set_up_for_several_users(
+    capsys: Capture, runtime_directory: pathlib.Path, groups: List[str], modes: List[int], rights: str
+) -> None:
+    """Whatever the umask; a second time sets right what somebody has changed. Who may do what is told."""
+    rooms = runtime_directory / f"wire-{wire.VERSION}"
+    made = [runtime_directory, rooms, *(rooms / room for room in ("channels", "names", "paths"))]
+    for before in (None, 0o700):
+        for directory in made if before else ():
+            directory.chmod(before or 0)
+        assert "chmod" not in told(capsys, "--setup", str(runtime_directory), *groups)
+        assert [stat.S_IMODE(directory.stat().st_mode) for directory in made] == modes
+    assert rights in told(capsys)
+    status, report = examined(capsys)
+    assert (status, report["runtime"]["shared"]) == (0, True)
+    assert ha_qnx.name_detach(ha_qnx.name_attach("set-up")) == 0
+
+
+def test_what_is_wrong_with_a_shared_directory_is_told(capsys: Capture, runtime_directory: pathlib.Path) -> None:
+    """Which part of it, and what mode it should have."""
+    main(["doctor", "--setup", str(runtime_directory)])
+    names = runtime_directory / f"wire-{wire.VERSION}" / "names"
+    names.chmod(0o777)
+    capsys.readouterr()
+    assert examined(capsys)[1]["faults"] == [
+        f"others may write to the runtime directory (mode 0777): it should be 1731: {names}"
+    ]
+    with pytest.raises(PermissionError, match="it should be 1731"):
+        Runtime()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--setup", "/proc/none"], 1),
+        (["--setup", "/nowhere", "--clients", "no-such-group"], 2),
+        (["--clients", "0"], 2),
+    ],
+)
+def test_what_cannot_be_set_up_is_told(capsys: Capture, arguments: List[str], status: int) -> None:
+    """1, the host does not let us; 2, wrong use."""
+    assert main(["doctor", *arguments]) == status
+    assert capsys.readouterr().err.startswith("ha-qnx doctor: ")
 
 
 HOLD = """

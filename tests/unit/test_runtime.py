@@ -18,10 +18,10 @@ import pytest
 from ha_qnx.conformance.expect import fails_with
 from ha_qnx.conformance.waiting import DEADLINE, eventually
 from ha_qnx.fallback import wire
+from ha_qnx.fallback.door import UnsafeDirectoryError
 from ha_qnx.fallback.runtime import (
     ChannelAddress,
     Runtime,
-    UnsafeDirectoryError,
     directory_path,
     is_ending,
     is_zombie,

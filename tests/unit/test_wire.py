@@ -733,7 +733,7 @@ class RawServer:
 def test_a_server_that_ends_while_a_client_opens_is_a_lost_server() -> None:
     """Whenever the server goes, open says that there is none: EBADF would mean that a number is lost (D6)."""
     server, kernel, runtime, ended = RawServer(), SocketKernel(), Runtime(), threading.Event()
-    claim = attach(runtime.paths, "/dev/ending", 0, server.address, FTYPE_ANY, RESMGR_FLAG_SELF)
+    claim = attach(runtime, "/dev/ending", 0, server.address, FTYPE_ANY, RESMGR_FLAG_SELF)
 
     def end_each() -> None:
         while not ended.is_set():

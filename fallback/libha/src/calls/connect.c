@@ -200,6 +200,9 @@ static int client_info(int scoid, struct _client_info *info, int ngroups)
             .pid = who.pid,
             .cred = {.ruid = uid, .euid = uid, .suid = uid, .rgid = gid, .egid = gid, .sgid = gid},
         };
+        info->cred.ngroups = (uint32_t)who.group_count;
+        for (int i = 0; i < ngroups && (size_t)i < who.group_count && i < IDENTITY_GROUPS; i++)
+            info->cred.grouplist[i] = (int32_t)who.groups[i];
     }
     pid_t session = getsid(info->pid);
     info->sid = session > 0 ? session : 0;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ha_posix.h"
@@ -257,6 +258,8 @@ int trunk_pass(struct trunk *trunk, const struct lane_frame *frame, const int *e
     int64_t limit = clock_now() + PASSING_LIMIT;
     struct thread *thread = thread_self();
     atomic_store(&thread->is_wanted_back, false);
+    for (int i = 0; i < count; i++)
+        fchmod(ends[i], 0666); /* A server of another user opens its pipes anew, which belong to who has made them. */
     for (;;) {
         if (atomic_load(&trunk->dead))
             return EBADF;

@@ -415,11 +415,12 @@ bool descriptor_is_stream(int fd, int direction)
         format_descriptor_path(path, sizeof path, fd);
         enter();
         int own = open(path, direction | O_NONBLOCK | O_CLOEXEC);
+        bool is_withheld = own < 0 && errno == EACCES; /* By another user, who could make it wait. */
         bool is_own = own >= 0 && dup3(own, fd, O_CLOEXEC) == fd;
         close_keeping_errno(own);
         leave();
         /* If nobody reads from it any more, it cannot be opened, and does not block either. */
-        return is_own || !fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+        return is_own || (!is_withheld && !fcntl(fd, F_SETFL, flags | O_NONBLOCK));
     }
     return flags >= 0 && !fstat(fd, &status) && S_ISSOCK(status.st_mode) && !fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }

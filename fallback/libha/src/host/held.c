@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "host/descriptor.h"
+#include "host/door.h"
 #include "host/runtime.h"
 
 /* A longer name is cut into pieces, as PROTOCOL.md says. */
@@ -47,9 +48,10 @@ int held_path(char path[PATH_MAX], const char *room, const char *name, size_t le
 
 int held_make_directories(char *path)
 {
-    for (char *end = strstr(path, "+/"); end; end = strstr(end + 2, "+/")) {
+    bool shared = runtime_is_shared();
+    for (char *end = strstr(path + runtime_length(), "+/"); end; end = strstr(end + 2, "+/")) {
         end[1] = '\0';
-        int error = mkdir(path, 0700) && errno != EEXIST ? errno : 0;
+        int error = door_make_own(path, shared);
         end[1] = '/';
         if (error)
             return error;
@@ -57,15 +59,30 @@ int held_make_directories(char *path)
     return 0;
 }
 
+/* Nothing that somebody has put in the place of a file makes its opening wait, or leads elsewhere. */
+#define PLAINLY (O_NOFOLLOW | O_NONBLOCK)
+
+/* Not made at once: where several may make files, hosts refuse that to root, too. */
+static int open_or_make(const char *path)
+{
+    int fd = descriptor_open(AT_FDCWD, path, O_RDWR | PLAINLY, 0);
+    return fd < 0 && errno == ENOENT ? descriptor_open(AT_FDCWD, path, O_RDWR | O_CREAT | PLAINLY, 0600) : fd;
+}
+
 int held_take(const char *path, int *fd)
 {
-    struct stat status;
-    *fd = descriptor_open(AT_FDCWD, path, O_RDWR | O_CREAT, 0600);
+    struct stat status, there;
+    *fd = open_or_make(path);
     if (*fd < 0)
         return errno;
     int error = flock(*fd, LOCK_EX | LOCK_NB) ? errno : 0;
-    if (!error && !fstat(*fd, &status) && status.st_nlink > 0)
+    if (!error && fstat(*fd, &status))
+        error = errno;
+    bool is_there = !error && !lstat(path, &there) && there.st_ino == status.st_ino && there.st_dev == status.st_dev;
+    if (is_there && status.st_uid == geteuid() && status.st_nlink == 1)
         return 0;
+    if (is_there && unlink(path)) /* Left by another user, or linked here from elsewhere. */
+        error = EACCES;
     descriptor_close(*fd);
     *fd = -1;
     return error == EWOULDBLOCK ? EEXIST : error ? error : EAGAIN;
@@ -80,26 +97,40 @@ int held_write(int fd, const char *text)
     return errno ? errno : ENOSPC;
 }
 
-int held_read(const char *path, char *text, size_t size)
+int held_show(const char *path, const char *text)
 {
-    int fd = descriptor_open(AT_FDCWD, path, O_RDONLY, 0);
+    return runtime_is_shared() ? door_show(path, text) : 0;
+}
+
+void held_remove(const char *path)
+{
+    door_hide(path);
+    unlink(path);
+}
+
+int held_read(const char *path, char *text, size_t size, uid_t *owner)
+{
+    struct stat status;
+    int fd = descriptor_open(AT_FDCWD, path, O_RDONLY | PLAINLY, 0);
     if (fd < 0)
-        return errno;
+        return errno == EACCES ? door_read_shown(path, text, size, owner) : errno;
     ssize_t length = read(fd, text, size - 1);
-    int error = length < 0 ? errno : 0;
+    int error = length < 0 || fstat(fd, &status) ? errno : 0;
     descriptor_close(fd);
     text[length < 0 ? 0 : length] = '\0';
+    if (!error)
+        *owner = status.st_uid;
     return error;
 }
 
 bool held_by_the_living(const char *path, bool remove)
 {
-    int fd = descriptor_open(AT_FDCWD, path, O_RDONLY, 0);
+    int fd = descriptor_open(AT_FDCWD, path, O_RDONLY | PLAINLY, 0);
     if (fd < 0)
-        return false;
+        return errno == EACCES && door_shows(path); /* Another user's, whose lock cannot be tried. */
     bool living = flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
     if (!living && remove)
-        unlink(path);
+        held_remove(path);
     descriptor_close(fd);
     return living;
 }

@@ -53,7 +53,8 @@ static bool is_left_over(const char *path)
 {
     char text[256];
     struct address owner;
-    int error = held_read(path, text, sizeof text);
+    uid_t user;
+    int error = held_read(path, text, sizeof text, &user);
     if (error)
         return error == ENOENT;
     if (!address_parse(&owner, text) || !process_is_ending(owner.pid))
@@ -62,14 +63,24 @@ static bool is_left_over(const char *path)
     return true;
 }
 
+/* Whether another user, who lets nobody try the lock, has a server that lives. */
+static bool is_of_the_living(const char *path)
+{
+    char text[256];
+    struct address owner;
+    uid_t user;
+    return !held_read(path, text, sizeof text, &user) && address_parse(&owner, text) && !process_is_ending(owner.pid);
+}
+
 int names_claim(const char *name, const struct address *address, int *claim)
 {
     char path[PATH_MAX], text[ADDRESS_SIZE];
     int error = find_file(path, name);
-    if (!error)
-        error = held_make_directories(path);
     if (error)
         return error;
+    error = held_make_directories(path);
+    if (error)
+        return error == EACCES ? EPERM : error;
     address_format(text, address);
     error = EAGAIN;
     for (int i = 0; i < CLAIM_TRIES && error == EAGAIN; i++) {
@@ -78,8 +89,12 @@ int names_claim(const char *name, const struct address *address, int *claim)
             error = EAGAIN;
     }
     if (error)
-        return error == EAGAIN ? EEXIST : error;
+        return error == EAGAIN || (error == EACCES && is_of_the_living(path)) ? EEXIST
+               : error == EACCES                                              ? EPERM
+                                                                              : error;
     error = held_write(*claim, text);
+    if (!error)
+        error = held_show(path, text);
     if (error)
         names_release(name, *claim);
     return error;
@@ -92,19 +107,26 @@ void names_release(const char *name, int claim)
     /* It may have been removed, and be another server's by now. */
     if (!find_file(path, name) && !fstat(claim, &own) && !lstat(path, &there) && own.st_ino == there.st_ino &&
         own.st_dev == there.st_dev)
-        unlink(path);
+        held_remove(path);
     descriptor_close(claim);
+}
+
+/* What looking for the file of a name says if there is something else in its place. */
+static bool is_no_entry(int error)
+{
+    return error == ENOTDIR || error == EISDIR || error == ELOOP || error == EAGAIN;
 }
 
 int names_find(const char *name, struct address *address)
 {
     char path[PATH_MAX], text[256];
+    uid_t owner;
     int error = find_file(path, name);
     if (!error)
-        error = held_read(path, text, sizeof text);
+        error = held_read(path, text, sizeof text, &owner);
     if (error)
-        return error == EISDIR ? ENOENT : error;
-    return address_parse(address, text) ? 0 : ENOENT;
+        return is_no_entry(error) ? ENOENT : error;
+    return address_parse(address, text) && runtime_is_of(owner, address) ? 0 : ENOENT;
 }
 
 int names_without_channel(const char *name, const struct address *address)

@@ -13,6 +13,7 @@
 #include "ha_posix.h"
 #include "host/clock.h"
 #include "host/descriptor.h"
+#include "host/door.h"
 #include "host/held.h"
 
 #define ROOM "paths"
@@ -43,6 +44,27 @@ static bool remove_if_left(const char *entry, void *directory)
     return true;
 }
 
+/* A file of a server that is gone. */
+static bool remove_if_dead(const char *entry, void *directory)
+{
+    char path[PATH_MAX + NAME_MAX + 2];
+    snprintf(path, sizeof path, "%s/%s", (const char *)directory, entry);
+    if (*entry != '.' && !strchr(entry, *END))
+        held_by_the_living(path, true);
+    return true;
+}
+
+/* The directory of a path is its first server's; what dead ones of another user have left, root removes. */
+static int make_directory(char *directory)
+{
+    int error = held_make_directories(directory);
+    if (!error)
+        error = door_make_own(directory, runtime_is_shared());
+    if (error != EACCES || runtime_each(directory, remove_if_dead, directory) || rmdir(directory))
+        return error;
+    return door_make_own(directory, runtime_is_shared());
+}
+
 /* One try; EAGAIN if the directory was removed meanwhile, or the file by who took it for left. */
 static int attach_once(char *directory, struct served *served, int *claim)
 {
@@ -53,9 +75,7 @@ static int attach_once(char *directory, struct served *served, int *claim)
     if (snprintf(hidden, sizeof hidden, "%s/.%s", directory, entry) >= PATH_MAX)
         return ENAMETOOLONG;
     snprintf(file, sizeof file, "%s/%s", directory, entry);
-    int error = held_make_directories(directory);
-    if (!error && mkdir(directory, 0700) && errno != EEXIST)
-        error = errno;
+    int error = make_directory(directory);
     if (!error)
         error = held_take(hidden, claim);
     if (error)
@@ -65,10 +85,13 @@ static int attach_once(char *directory, struct served *served, int *claim)
     error = held_write(*claim, text);
     if (!error && rename(hidden, file))
         error = errno == ENOENT ? EAGAIN : errno;
+    if (!error)
+        error = held_show(file, text);
     if (!error && !(served->file = strdup(file)))
         error = ENOMEM;
     if (error) {
-        unlink(error == ENOMEM ? file : hidden);
+        unlink(hidden);
+        held_remove(file);
         descriptor_close(*claim);
         rmdir(directory);
     }
@@ -86,7 +109,7 @@ int paths_attach(const char *path, struct served *served, int *claim)
     error = EAGAIN;
     for (int i = 0; i < ATTACH_TRIES && error == EAGAIN; i++)
         error = attach_once(directory, served, claim);
-    return error;
+    return error == EACCES ? EPERM : error; /* As on QNX: not everybody may attach a path. */
 }
 
 static void remove_directory_of(const char *file)
@@ -98,7 +121,7 @@ static void remove_directory_of(const char *file)
 
 void paths_detach(const struct served *served, int claim)
 {
-    unlink(served->file);
+    held_remove(served->file);
     descriptor_close(claim);
     remove_directory_of(served->file);
 }
@@ -181,11 +204,13 @@ static bool add(const char *entry, void *argument)
     char text[256];
     struct served found = {.length = finding->length}, *served;
     pid_t pid;
+    uid_t owner;
     if (!parse_entry(entry, &found, &pid))
         return true;
     char file[PATH_MAX + NAME_MAX + 2];
     snprintf(file, sizeof file, "%s/%s", finding->directory, entry);
-    if (held_read(file, text, sizeof text) || !parse_text(text, &found, pid))
+    if (held_read(file, text, sizeof text, &owner) || !parse_text(text, &found, pid) ||
+        !runtime_is_of(owner, &found.address))
         return true; /* It was detached meanwhile. */
     if (finding->directories_only && !(found.flags & _RESMGR_FLAG_DIR))
         return true;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "host/descriptor.h"
+#include "host/door.h"
 
 /* A longer path to a socket goes by /proc/self/fd, as PROTOCOL.md says. */
 #define SOCKET_PATH_LIMIT 100
@@ -25,6 +26,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char root[PATH_MAX]; /* empty until it was found */
+static bool shared;         /* it was set up for several users */
 static bool swept;
 
 /* $HA_QNX_RUNTIME, $XDG_RUNTIME_DIR/ha_qnx, or ha_qnx-UID in the temporary directory; absolute. */
@@ -67,61 +69,77 @@ static int make_directory(char *path)
     return mkdir(path, 0700) && errno != EEXIST ? errno : 0;
 }
 
-/* Whether nobody else can change what is in a directory. */
-static int check_directory(const char *path)
+/* Sees to a directory of a private runtime directory. Under the lock. */
+static int find_directory(const char *path, bool make)
 {
-    struct stat status;
-    if (lstat(path, &status))
+    if (make && mkdir(path, 0700) && errno != EEXIST)
         return errno;
-    if (!S_ISDIR(status.st_mode))
-        return ENOTDIR;
-    if (status.st_uid != geteuid() || status.st_mode & (S_IWGRP | S_IWOTH))
-        return EPERM;
-    return 0;
+    int error = door_check_private(path);
+    return error == ENOENT && !make ? 0 : error;
 }
 
-/* Finds the runtime directory; makes it, if it is not there, or ENOENT. Under the lock. */
-static int find_checked_root(bool make)
+/* The same for the runtime directory, what lies in it for this version, and a room; ENOENT if it is not there. */
+static int find_private(const char *own, const char *room, bool make)
 {
-    int error = *root ? 0 : find_root(root, sizeof root);
-    if (!error && make)
-        error = make_directory(root);
+    int error = make ? make_directory(root) : 0;
     if (!error)
-        error = check_directory(root);
+        error = door_check_private(root);
+    if (!error)
+        error = find_directory(own, make);
+    return error ? error : find_directory(room, make);
+}
+
+/* One for several users is there, or somebody has yet to set it up. */
+static int find_shared(const char *own, const char *room)
+{
+    int error = shared ? 0 : door_check_shared(root); /* What is above it, once. */
+    if (!error)
+        error = door_check_part(root, own, false);
+    return error ? error : door_check_part(root, room, true);
+}
+
+/* Finds the runtime directory, and a room in it. Under the lock. */
+static int find_room(const char *room, bool make)
+{
+    char own[PATH_MAX + 32], path[PATH_MAX + 64];
+    bool is_shared;
+    int error = *root ? 0 : find_root(root, sizeof root);
+    snprintf(own, sizeof own, "%s/" VERSION_ROOM, root);
+    snprintf(path, sizeof path, "%s/%s", own, room);
+    if (!error)
+        error = door_is_shared(root, own, &is_shared);
+    if (!error)
+        error = is_shared ? find_shared(own, path) : find_private(own, path, make);
+    shared = !error && is_shared;
     if (error)
         *root = '\0';
     return error;
 }
 
-/* Sees to a directory in the runtime directory. Under the lock. */
-static int find_directory(const char *path, bool make)
-{
-    if (make && mkdir(path, 0700) && errno != EEXIST)
-        return errno;
-    int error = check_directory(path);
-    return error == ENOENT && !make ? 0 : error;
-}
-
-/* The same for a room, and what it lies in. */
-static int find_room(const char *room, bool make)
-{
-    char path[PATH_MAX + 32];
-    snprintf(path, sizeof path, "%s/" VERSION_ROOM, root);
-    int error = find_directory(path, make);
-    snprintf(path, sizeof path, "%s/" VERSION_ROOM "/%s", root, room);
-    return error ? error : find_directory(path, make);
-}
-
 int runtime_entry(char path[PATH_MAX], const char *room, const char *entry, bool make)
 {
     pthread_mutex_lock(&lock);
-    int error = find_checked_root(make);
-    if (!error)
-        error = find_room(room, make);
+    int error = find_room(room, make);
     if (!error && snprintf(path, PATH_MAX, "%s/" VERSION_ROOM "/%s/%s", root, room, entry) >= PATH_MAX)
         error = ENAMETOOLONG;
     pthread_mutex_unlock(&lock);
     return error;
+}
+
+size_t runtime_length(void)
+{
+    pthread_mutex_lock(&lock);
+    size_t length = strlen(root);
+    pthread_mutex_unlock(&lock);
+    return length;
+}
+
+bool runtime_is_shared(void)
+{
+    pthread_mutex_lock(&lock);
+    bool is_shared = shared;
+    pthread_mutex_unlock(&lock);
+    return is_shared;
 }
 
 void address_format(char text[ADDRESS_SIZE], const struct address *address)
@@ -357,8 +375,9 @@ int runtime_listen(const struct address *address, int *listener)
     *listener = error ? -1 : descriptor_socket(SOCK_STREAM | SOCK_NONBLOCK);
     if (!error && *listener < 0)
         error = errno;
-    if (!error &&
-        (bind(*listener, (struct sockaddr *)&socket.name, sizeof socket.name) || listen(*listener, INT_MAX))) {
+    if (!error && (bind(*listener, (struct sockaddr *)&socket.name, sizeof socket.name) ||
+                   /* Who cannot enter the directory cannot connect. */
+                   (runtime_is_shared() && chmod(socket.name.sun_path, 0666)) || listen(*listener, INT_MAX))) {
         error = errno;
         descriptor_close(*listener);
         *listener = -1;
@@ -374,6 +393,14 @@ void runtime_remove_channel(const struct address *address)
     address_format(text, address);
     if (!runtime_entry(path, CHANNELS, text, true))
         unlink(path);
+}
+
+bool runtime_is_of(uid_t owner, const struct address *address)
+{
+    char text[ADDRESS_SIZE], path[PATH_MAX];
+    struct stat status;
+    address_format(text, address);
+    return runtime_entry(path, CHANNELS, text, false) || lstat(path, &status) || status.st_uid == owner;
 }
 
 struct attempt {
@@ -394,7 +421,10 @@ static bool try_connect(struct address *found, void *argument)
     if (!error && (sock < 0 || connect(sock, (struct sockaddr *)&socket.name, sizeof socket.name)))
         error = errno;
     descriptor_close(socket.room);
+    if (!error && runtime_is_shared() && !door_is_who_it_should_be(sock, found->pid))
+        error = ECONNREFUSED;
     if (!error) {
+        attempt->error = 0;
         *attempt->wanted = *found;
         attempt->sock = sock;
         return false;
@@ -403,7 +433,7 @@ static bool try_connect(struct address *found, void *argument)
     if (error == ENOENT || error == ECONNREFUSED)
         return true;
     attempt->error = error;
-    return false;
+    return error == EAGAIN; /* Of a socket that somebody else may have made under these numbers. */
 }
 
 int runtime_connect(struct address *address, int *sock)

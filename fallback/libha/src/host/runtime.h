@@ -4,6 +4,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -41,6 +42,12 @@ int runtime_connect(struct address *address, int *sock);
  * not there; else ENOENT if the directory is not.
  */
 int runtime_entry(char path[PATH_MAX], const char *room, const char *entry, bool make);
+/* How long the path of the directory is that an entry was looked for in last. */
+size_t runtime_length(void);
+/* Whether it was set up for several users, as was seen when an entry was looked for last. */
+bool runtime_is_shared(void);
+/* Whether the socket of a channel, if it is there, was made by the owner of an entry: nobody else answers for it. */
+bool runtime_is_of(uid_t owner, const struct address *address);
 /* Calls a function with the name of every entry of a directory, until it returns false. */
 int runtime_each(const char *path, bool (*function)(const char *entry, void *argument), void *argument);
 

@@ -80,7 +80,7 @@ void client_add(struct channel *channel, int sock)
     client->source.kind = SOURCE_CLIENT;
     client->channel = channel;
     client->sock = sock;
-    client->who = (struct identity){who.pid, who.uid, who.gid};
+    client->who = (struct identity){.pid = who.pid, .uid = who.uid, .gid = who.gid};
     client->descriptors = 1;
     event.data.ptr = &client->source;
     if (!has_room(client, &sock, 1)) {
@@ -443,6 +443,20 @@ static bool has_gone(const struct client *client)
     return client->is_leaving || (poll(&entry, 1, 0) > 0 && entry.revents);
 }
 
+/* All its groups but the one that its credentials have. */
+static void find_groups(const struct client *client, struct identity *who)
+{
+    socklen_t size = 0;
+    getsockopt(client->sock, SOL_SOCKET, SO_PEERGROUPS, NULL, &size); /* How much room it takes. */
+    gid_t *groups = size ? malloc(size) : NULL;
+    if (!groups || getsockopt(client->sock, SOL_SOCKET, SO_PEERGROUPS, groups, &size))
+        size = 0;
+    who->group_count = size / sizeof *groups;
+    for (size_t i = 0; i < who->group_count && i < IDENTITY_GROUPS; i++)
+        who->groups[i] = groups[i];
+    free(groups);
+}
+
 int client_identify(int scoid, struct identity *who)
 {
     struct number *number = scoid & _NTO_SIDE_CHANNEL ? number_find(scoid) : NULL;
@@ -463,8 +477,10 @@ int client_identify(int scoid, struct identity *who)
     client = number->client;
     if (client && client->channel == channel)
         error = client->has_left || has_gone(client) ? gone : 0;
-    if (!error)
+    if (!error) {
         *who = client->who;
+        find_groups(client, who);
+    }
     pthread_mutex_unlock(&number->lock);
     channel_unlock(channel);
     return error;

@@ -22,11 +22,16 @@ struct pulse_lane {
     bool is_paused;
 };
 
+/* As many groups as there is room for in what ConnectClientInfo tells. */
+#define IDENTITY_GROUPS 8
+
 /* Who a client is. */
 struct identity {
     pid_t pid;
     uid_t uid;
     gid_t gid;
+    size_t group_count; /* of further groups; these, and the first of them, are found by client_identify only */
+    gid_t groups[IDENTITY_GROUPS];
 };
 
 /* Under its channel's lock; once it has left, under that of its scoid's number. */

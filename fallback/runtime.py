@@ -485,7 +485,9 @@ def _shown_or_nothing(file: str) -> str:
 
 
 def process_exists(pid: int) -> bool:
-    """Whether a process has this number, a zombie's included."""
+    """Whether a process has this number, a zombie's included; those below 1 stand for groups of processes."""
+    if pid < 1:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -142,6 +142,7 @@ def _examine_runtime() -> Optional[Dict[str, Any]]:
         "problem": None,
         "shared": False,
         "rights": [],
+        "hidden": False,
         "names": [],
         "paths": [],
         "removed": [],
@@ -161,6 +162,7 @@ def _examine_runtime() -> Optional[Dict[str, Any]]:
         else:
             door.check_directory(path)
         found["rights"] = _rights(path, rooms) if found["shared"] else [f"{found['owner']} may do everything"]
+        found["hidden"] = not os.access(os.path.join(rooms, "names"), os.R_OK) and os.path.isdir(rooms)
         found["names"] = [_examine_place(*held) for held in runtime.names_in(os.path.join(rooms, "names"))]
         found["paths"] = [_examine_place(*held) for held in runtime.paths_in(os.path.join(rooms, "paths"))]
     except OSError as error:
@@ -279,6 +281,8 @@ def _describe_runtime(runtime: Optional[Dict[str, Any]]) -> List[str]:
         lines += ["  safe, and set up for several users:", *(f"    {right}" for right in runtime["rights"])]
     else:
         lines.append("  safe: nobody else can change it, or connect")
+    if runtime["hidden"]:
+        return [*lines, "  which names and paths there are, only its owner and root may see"]
     for what in ("names", "paths"):
         held = [f"    {_describe_name(entry)}" for entry in runtime[what]]
         lines += [f"  {what}:", *held] if held else [f"  no {what}"]

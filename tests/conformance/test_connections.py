@@ -663,13 +663,14 @@ def test_a_dead_connection_is_passed_over_unless_it_is_to_be_described(qnx: Any,
 
 @checks("B69")
 def test_the_connections_of_a_process_that_does_not_exist(qnx: Any, peer: Peer) -> None:
-    """ConnectServerInfo and ConnectFlags of a process that does not exist are ESRCH."""
+    """ConnectServerInfo and ConnectFlags of a process that is not there are ESRCH; none has a negative number."""
     coid = qnx.ConnectAttach(0, 0, qnx.ChannelCreate(0))
     peer.kill()
-    with fails_with(ESRCH):
-        qnx.ConnectServerInfo(peer.pid, coid, MessageInfo())
-    with fails_with(ESRCH):
-        qnx.ConnectFlags(peer.pid, coid, 0, 0)
+    for none in (peer.pid, -1, -os.getpgrp(), -(1 << 31)):
+        with fails_with(ESRCH):
+            qnx.ConnectServerInfo(none, coid, MessageInfo())
+        with fails_with(ESRCH):
+            qnx.ConnectFlags(none, coid, 0, 0)
 
 
 @checks("B63", "B71")

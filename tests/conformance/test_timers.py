@@ -281,8 +281,11 @@ def test_a_timer_that_finds_no_descriptor_is_refused_or_runs(peer: Peer) -> None
 
 @checks("D78")
 def test_timers_are_those_of_the_own_process(qnx: Any, peer: Peer, channel: Tuple[int, int]) -> None:
-    """TimerInfo of another process is EPERM, of none ESRCH."""
+    """TimerInfo of another process is EPERM, of none ESRCH; a negative number is none."""
     timer = make_timer(qnx, SIGEV_PULSE_INIT(channel[1], 10, 1, 1), LONG)
+    for none in (-1, -os.getpgrp(), -(1 << 31)):
+        with fails_with(ESRCH):
+            qnx.TimerInfo(none, timer)
     with fails_with(EPERM):
         qnx.TimerInfo(peer.pid, timer)
     pid = peer.pid

@@ -12,6 +12,7 @@ from typing import Callable, Iterator, List, Optional
 
 import pytest
 from ha_qnx.conformance import waiting
+from ha_qnx.conformance.waiting import is_asleep
 
 from ha_qnx import NTO_COF_NOSHARE, NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND, backends
 
@@ -126,12 +127,10 @@ class Victim:
         """How many descriptors it has."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
-    @property
-    def cpu(self) -> float:
-        """The seconds of processor time that it has had."""
-        with open(f"/proc/{self.pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    def is_asleep(self) -> bool:
+        """Whether each of its threads sleeps in a call that blocks, and stays asleep."""
+        threads = os.listdir(f"/proc/{self.pid}/task")
+        return all(is_asleep(int(thread), str(self.pid)) for thread in threads)
 
     @property
     def memory(self) -> int:

@@ -336,6 +336,41 @@ def test_passed_descriptors_are_closed_with_their_trunk(server: Server, honest: 
     eventually(lambda: len(os.listdir("/dev/fd")) <= before + 2, "the server to close what it was passed")
 
 
+@pytest.mark.parametrize("step", ["host.is_stream", "host.make_non_blocking", "Channel._obey", "host.out_of_the_way"])
+def test_nothing_is_left_of_a_lane_that_an_exception_hinders(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """A signal handler raises in MsgReceive, with the descriptors received: the client hears of its end."""
+    kernel = SocketKernel()
+    chid = kernel.ChannelCreate(0)
+    raw = Raw(kernel, chid)
+    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    pulse = SocketKernel()
+    coid = pulse.ConnectAttach(0, os.getpid(), chid)
+
+    def receive_pulse() -> None:
+        pulse.MsgSendPulse(coid, -1, 1, 1)
+        assert kernel.MsgReceive(chid, bytearray(100)) == 0
+
+    receive_pulse()
+    before = len(os.listdir("/dev/fd"))
+    read, write = raw.open_lane()
+
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"ha_qnx.fallback.channels.{step}", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            kernel.MsgReceive(chid, bytearray(100))
+    os.close(read)
+    os.close(write)
+    assert raw.is_dropped()
+    receive_pulse()
+    assert len(os.listdir("/dev/fd")) < before  # The server's end of the trunk is closed, too.
+    raw.close()
+    pulse.ConnectDetach(coid)
+    kernel.ChannelDestroy(chid)
+
+
 LANE_RUBBISH = {
     "rubbish": b"\xff" * 64,
     "a-gigabyte-announced": message(1 << 30) + b"a little",

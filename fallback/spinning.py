@@ -63,6 +63,8 @@ class Spinner:
         """What a look brings that is true; or None."""
         if self._skipped:
             self._skipped -= 1
+            if not self._skipped and host.processors() < 2:
+                self._skipped = limits.SPIN_SKIPPED
             return None
         if is_main and _handlers.may_run():
             return None
@@ -75,8 +77,7 @@ class Spinner:
                 self._misses = 0
                 return found
         self._misses += 1
-        alone = host.processors() < 2
-        self._skipped = limits.SPIN_SKIPPED if alone else min(1 << self._misses, limits.SPIN_SKIPPED)
+        self._skipped = min(1 << self._misses, limits.SPIN_SKIPPED)
         return None
 
 

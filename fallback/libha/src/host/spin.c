@@ -53,25 +53,27 @@ static bool look(int fd, int64_t deadline)
 
 static void count(struct spinner *spinner, bool paid)
 {
-    unsigned misses = paid ? 0 : atomic_load_explicit(&spinner->misses, memory_order_relaxed) + 1, skipped = 0;
-    if (!paid)
-        skipped = misses < 6 && has_processors() ? 1U << misses : SKIPPED;
+    unsigned misses = paid ? 0 : atomic_load_explicit(&spinner->misses, memory_order_relaxed) + 1;
     atomic_store_explicit(&spinner->misses, misses, memory_order_relaxed);
-    atomic_store_explicit(&spinner->skipped, skipped, memory_order_relaxed);
+    atomic_store_explicit(&spinner->skipped, paid ? 0 : misses < 6 ? 1U << misses : SKIPPED, memory_order_relaxed);
+}
+
+/* Whether this wait is one that sleeps at once. */
+static bool is_skipped(struct spinner *spinner)
+{
+    unsigned skipped = atomic_load_explicit(&spinner->skipped, memory_order_relaxed);
+    if (!skipped)
+        return false;
+    skipped--;
+    atomic_store_explicit(&spinner->skipped, skipped || has_processors() ? skipped : SKIPPED, memory_order_relaxed);
+    return true;
 }
 
 int spin_on(struct spinner *spinner, int fd, int64_t deadline)
 {
     struct held_signals held;
     pthread_once(&once, read_variable);
-    if (!nanoseconds)
-        return 0;
-    unsigned skipped = atomic_load_explicit(&spinner->skipped, memory_order_relaxed);
-    if (skipped) {
-        atomic_store_explicit(&spinner->skipped, skipped - 1, memory_order_relaxed);
-        return 0;
-    }
-    if (!signals_hold_awake(&held))
+    if (!nanoseconds || is_skipped(spinner) || !signals_hold_awake(&held))
         return 0;
     bool paid = look(fd, deadline), was_interrupted = !paid && signals_wait(&held);
     signals_release(&held);

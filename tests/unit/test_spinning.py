@@ -106,22 +106,23 @@ def test_what_is_no_time_is_an_error_that_says_what_is(text: str, monkeypatch: p
     )
 
 
-# A server that signals its client while that looks for the reply, which does not come.
+# A server that answers until it shall not; from then on it signals its client, again and again, and says nothing.
 _SERVER = """
 import os, sys, time, ha_qnx
 qnx, client, number = ha_qnx.backend(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 chid = qnx.ChannelCreate()
 print(chid, flush=True)
-while True:
-    buffer = bytearray(16)
+buffer = bytearray(16)
+while buffer[:4] != b"stop":
     rcvid = qnx.MsgReceive(chid, buffer)
-    if buffer[:4] == b"stop":
-        time.sleep(0.002)
-        os.kill(client, number)
-    else:
+    if buffer[:4] != b"stop":
         qnx.MsgReply(rcvid, 0)
+while os.getppid() == client:
+    os.kill(client, number)
+    time.sleep(0.02)
 """
 
+# One signal may come where it is heard too late (README's known limits), or between two messages.
 _CLIENT = """
 import os, signal, subprocess, sys, ha_qnx
 backend, number, with_handler = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "handler"
@@ -130,21 +131,24 @@ if with_handler:
 qnx = ha_qnx.backend(backend)
 server = subprocess.Popen([sys.executable, "-c", os.environ["SERVER"], backend, str(os.getpid()), str(number)],
                           stdout=subprocess.PIPE)
-try:
-    coid = qnx.ConnectAttach(0, server.pid, int(server.stdout.readline()))
-    ended = 0
-    for _round in range(20):
-        for _answered in range(3):
-            qnx.MsgSend(coid, b"go", bytearray(8))
+coid = qnx.ConnectAttach(0, server.pid, int(server.stdout.readline()))
+for _answered in range(20):
+    qnx.MsgSend(coid, b"go", bytearray(8))
+ended = 0
+while signal.getsignal(number) != signal.SIG_IGN:
+    try:
         try:
             qnx.MsgSend(coid, b"stop", bytearray(8))
         except (InterruptedError, KeyboardInterrupt):
             ended += 1
-    qnx.ConnectDetach(coid)
-    print("ended", ended, flush=True)
-finally:
-    server.kill()
-    server.communicate()
+        if ended >= 20:
+            signal.signal(number, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        pass
+server.kill()
+server.communicate()
+qnx.ConnectDetach(coid)
+print("ended", ended)
 """
 
 
@@ -165,4 +169,4 @@ def test_signals_end_the_call_of_a_thread_that_looks(
     client = start_program(_CLIENT, backend, str(int(number)), ends_by)
     eventually(lambda: client.process.poll() is not None, "the client to end")
     assert client.errors == ""
-    assert client.output.split() == ["ended", "20"]
+    assert client.output == "ended 20\n"

@@ -59,7 +59,8 @@ EXPORTED = {abi.posix_symbol(function.name) for function in abi.FUNCTIONS} | {
     "ha_posix_version",
     "ha_posix_interrupt_main_only",
     "ha_posix_unblock",
-    # For programs in C; the package makes them of messages, and of TimerCreate and its kind.
+    # For programs in C; the package makes them of other calls.
+    *("MsgReceivePulsev", "MsgReceivePulsev_r", "TimerCreate_r", "TimerSettime_r", "TimerInfo_r", "TimerDestroy_r"),
     "devctl",
     "ha_posix_timer_create",
     "ha_posix_timer_settime",

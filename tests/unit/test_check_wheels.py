@@ -29,6 +29,7 @@ FUNCTIONS = [
     "ha_posix_version",
     "ha_posix_interrupt_main_only",
     "ha_posix_unblock",
+    *("MsgReceivePulsev", "MsgReceivePulsev_r", "TimerCreate_r", "TimerSettime_r", "TimerInfo_r", "TimerDestroy_r"),
     "devctl",
     *(f"ha_posix_timer_{call}" for call in ("create", "settime", "gettime", "getoverrun", "delete")),
 ]

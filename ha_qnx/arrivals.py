@@ -89,7 +89,7 @@ def _watch_all(fd: int, directory: str) -> bool:
     if not _add_watch(fd, directory):
         return False
     # From here on, the watch tells of what comes. What goes meanwhile was left by a server that is gone.
-    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
         inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
         return all(_watch_all(fd, path) or not os.path.isdir(path) for path in inner)
     return False

@@ -167,6 +167,25 @@ def steady(stage: Stage, number: int, threads: int = 1, seed: int = 0, expected:
     return parts[0].report()
 
 
+def calm(stage: Stage, number: int) -> Report:
+    """A client that asks now and then, for what takes a window, too, until it is told to end."""
+    client = Client(stage, _THREADS * number)
+
+    def body() -> None:
+        with client.connect() as connection:
+            for round_number in itertools.count():
+                for size in _SIZES:
+                    client.ask(connection, *size)
+                    time.sleep(0.002)
+                if round_number == 0:
+                    stage.me.tell("all sizes")
+                if stage.is_over:
+                    return
+
+    leaves_nothing(client, body)
+    return client.report()
+
+
 # The scenarios. Each takes a stage and a generator of random numbers, and some seconds if it can use them.
 
 

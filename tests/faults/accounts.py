@@ -14,6 +14,8 @@ _REQUEST = struct.Struct("=HHIQQ")  # kind, 0, client, number, bytes of the answ
 _ANSWER = struct.Struct("=IIQ")  # client, checksum of the request, number
 _KIND = 0x4321  # Nothing that looks like an I/O message.
 _HOLD = 0x4322  # One that is not answered.
+#: From here on, clients keep no account.
+NOBODY = 1 << 31
 _NOISE = os.urandom(1 << 17)
 
 
@@ -29,6 +31,14 @@ def held_request() -> bytes:
 
 def is_held(request: bytes) -> bool:
     return request[:2] == _HOLD.to_bytes(2, "little") or request[:2] == _HOLD.to_bytes(2, "big")
+
+
+def is_request(request: bytes) -> bool:
+    """Whether it is one of ours, and not what somebody hostile has made of it."""
+    if len(request) < _REQUEST.size:
+        return False
+    kind, _zero, _client, _number, room = _REQUEST.unpack_from(request)
+    return bool(kind == _KIND and room <= len(_NOISE))
 
 
 def answer_of(request: bytes) -> bytes:
@@ -58,7 +68,13 @@ class Ledger:
         if self._fd < 0:
             self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _kind, _zero, client, number, _room = _REQUEST.unpack_from(request)
-        os.write(self._fd, b"%d %d %d\n" % (client, number, os.getpid()))
+        if client < NOBODY:
+            os.write(self._fd, b"%d %d %d\n" % (client, number, os.getpid()))
+
+    @property
+    def size(self) -> int:
+        """How long it is, in bytes."""
+        return os.stat(self._path).st_size if os.path.exists(self._path) else 0
 
     def read(self) -> List[Record]:
         """All of it, in the order in which it was done."""

@@ -1,5 +1,6 @@
 """The parts of the attack, by their names: each runs over pairs of backends, and says whether all is right."""
 
+import codecs
 import importlib
 import pkgutil
 import random
@@ -9,7 +10,7 @@ from typing import Callable, Counter, Dict, NamedTuple, Sequence, Tuple
 import ha_qnx
 from ha_qnx import backends
 
-from . import accounting, steps
+from . import accounting, fuzz, steps
 from .accounts import describe, faults_of
 from .stage import PAIRS, staged
 
@@ -57,10 +58,19 @@ def _errors(side: str) -> Part:
     return run
 
 
+def _fuzz(order: Order) -> None:
+    began = time.monotonic()
+    with staged(order.client, order.server, order.total, "fuzz") as stage:
+        sessions = fuzz.fuzz(stage, order.rng, order.seconds)
+    order.total["sessions"] += sessions
+    print(f"   {sessions / (time.monotonic() - began):.0f} sessions a second", flush=True)
+
+
 PARTS: Dict[str, Part] = {
     **{name: _scenario(name) for name in accounting.SCENARIOS},
     **{f"kill-{side}": _kills(side) for side in steps.SIDES},
     **{f"errno-{side}": _errors(side) for side in steps.SIDES},
+    "fuzz": _fuzz,
 }
 
 
@@ -92,5 +102,7 @@ def _load() -> None:
     for module in pkgutil.walk_packages(ha_qnx.__path__, "ha_qnx."):
         if not module.name.startswith(left_out):
             importlib.import_module(module.name)
+    for encoding in ("ascii", "latin-1"):
+        codecs.lookup(encoding)
     for backend in backends.NAMES:
         backends.backend(backend)

@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -49,19 +50,39 @@ void shim_use(void *page)
     plan = page;
 }
 
-/* Most commands of fcntl cannot fail. */
-static int can_fail(int call, long command)
+/* Most commands of fcntl cannot fail; and memory that is no file's is asked for by the interpreter, not by us. */
+static int can_fail(int call, long second, long fifth)
 {
-    return call != NR_fcntl || command == F_DUPFD || command == F_DUPFD_CLOEXEC || command == F_SETPIPE_SZ;
+    if (call == NR_mmap)
+        return (int)fifth >= 0;
+    return call != NR_fcntl || second == F_DUPFD || second == F_DUPFD_CLOEXEC || second == F_SETPIPE_SZ;
+}
+
+/* Nobody gets EAGAIN from a descriptor that blocks. */
+static int can_say_again(int call, long fd, long third, long fourth)
+{
+    if ((call == NR_recvmsg || call == NR_sendmsg) && third & MSG_DONTWAIT)
+        return 1;
+    if ((call == NR_recv || call == NR_send) && fourth & MSG_DONTWAIT)
+        return 1;
+    return (syscall(SYS_fcntl, fd, F_GETFL) & O_NONBLOCK) != 0;
+}
+
+static int moves_data(int call)
+{
+    return call == NR_read || call == NR_write || call == NR_writev || call == NR_recv || call == NR_recvmsg ||
+           call == NR_send || call == NR_sendmsg;
 }
 
 /* Count a call; whether it shall fail. */
-static int is_to_fail(int call, long second)
+static int is_to_fail(int call, long first, long second, long third, long fourth, long fifth)
 {
-    if (!can_fail(call, second) || !plan || plan->action == IDLE || plan->pid != syscall(SYS_getpid))
+    if (!can_fail(call, second, fifth) || !plan || plan->action == IDLE || plan->pid != syscall(SYS_getpid))
         return 0;
     atomic_fetch_add(&plan->counts[call], 1);
     if (plan->action == COUNT || (plan->call >= 0 && plan->call != call))
+        return 0;
+    if (plan->error == EAGAIN && moves_data(call) && !can_say_again(call, first, third, fourth))
         return 0;
     if (atomic_fetch_add(&plan->met, 1) + 1 != plan->nth)
         return 0;
@@ -80,7 +101,7 @@ static int is_to_fail(int call, long second)
         static long (*real)(PARAMETERS);                            \
         if (!real)                                                  \
             real = (long (*)(PARAMETERS))dlsym(RTLD_NEXT, #symbol); \
-        if (!is_to_fail(number, b))                                 \
+        if (!is_to_fail(number, a, b, c, d, e))                     \
             return real(a, b, c, d, e, f);                          \
         if (close_first)                                            \
             real(a, b, c, d, e, f);                                 \

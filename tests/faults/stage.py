@@ -4,6 +4,7 @@ This process is started with the shim preloaded (``__main__``), and so are those
 """
 
 import contextlib
+import errno
 import faulthandler
 import json
 import mmap
@@ -16,12 +17,13 @@ import signal
 import tempfile
 import time
 import traceback
-from typing import Any, Callable, Counter, Iterator, List, NoReturn, Optional, Set
+from collections import Counter
+from typing import Any, Callable, Iterator, List, NoReturn, Optional, Set
 
 from ha_qnx import Request, Service, backends
 from ha_qnx.requests import LATER, Answer
 
-from .accounts import Ledger, Report, answer_of, describe, faults_of, is_held, judge
+from .accounts import Ledger, Report, answer_of, describe, faults_of, is_held, is_request, judge
 from .shim import Plan
 
 DEADLINE = 20.0
@@ -65,8 +67,6 @@ class Process:
             self._stage.me = self
             os.environ["HA_QNX_RUNTIME"] = str(self._stage.directory / "run")
             faulthandler.register(signal.SIGUSR1)
-            if self.plan is not None:
-                self.plan.begin()
             body()
             code = 0
         except BaseException:
@@ -137,7 +137,16 @@ class Process:
 
     @property
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        """How many it has, without pipes of its own: a few, which a server makes when it needs one, and keeps."""
+        found = [entry.split()[1] for entry in self.open_files()]
+        own = [where for where, ends in Counter(found).items() if where.startswith("pipe:") and ends == 2]
+        return len(found) - 2 * min(len(own), 4)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that it has now."""
+        with open(f"/proc/{self.pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def open_files(self) -> List[str]:
         """What its descriptors lead to."""
@@ -166,6 +175,8 @@ class Recorder(Service):
         data = request.data
         if is_held(data):
             return LATER
+        if not is_request(data):
+            raise OSError(errno.EBADMSG, "this is none of our requests")
         self._ledger.write(data)
         return answer_of(data)
 
@@ -219,8 +230,10 @@ class Stage:
         """Start a server; ``setup`` runs in it before."""
 
         def body() -> None:
+            if plan is not None:
+                plan.begin()
             setup()
-            Recorder(self.server_backend, self).serve(threads, standby=standby)
+            Recorder(self.server_backend, self).serve(threads, standby=standby, grace=1.0)
 
         self.servers.append(self.start("server", body, plan))
         return self.servers[-1]
@@ -275,7 +288,7 @@ class Stage:
         """What those have to say that have come to their end."""
         return [Report(*json.loads(path.read_text())) for path in sorted(self.directory.glob("report-*"))]
 
-    def account(self) -> Counter[str]:
+    def account(self) -> "Counter[str]":
         """How it stands, when all has ended."""
         account = judge(self.ledger.read(), self.reports(), self.killed)
         account.update(self.faults)
@@ -295,7 +308,7 @@ class Stage:
 
 
 @contextlib.contextmanager
-def staged(client: str, server: str, sum_up: Counter[str], where: str) -> Iterator[Stage]:
+def staged(client: str, server: str, sum_up: "Counter[str]", where: str) -> Iterator[Stage]:
     """A stage whose account is added to a sum; if there is a fault, what its processes printed is printed."""
     stage = Stage(client, server)
     try:

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from errno import EACCES, EBADF, EINTR, ENOENT, ENXIO, ESRCH
+from errno import EACCES, EBADF, EINTR, EMFILE, ENOENT, ENXIO, ESRCH
 from typing import Any, Callable, List, Optional, Type
 
 import pytest
@@ -393,6 +393,26 @@ def test_a_host_without_inotify_polls(monkeypatch: pytest.MonkeyPatch, start_pro
     start_program(SERVER, "one")
     with connect("one", wait=DEADLINE, backend=fallback) as connection:
         assert connection.ask(b"x") == b"one unknown"
+
+
+def test_a_watch_that_finds_no_room_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a directory cannot be read, since the table of descriptors is full, we poll."""
+
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    def full(_path: str) -> None:
+        raise OSError(EMFILE, os.strerror(EMFILE))
+
+    fallback = ha_qnx.backend("fallback")
+    chid = fallback.ChannelCreate()  # So that the directory is there.
+    before = open_files()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", full)
+        with Arrivals() as arrivals:
+            assert not arrivals.wakes
+    eventually(lambda: open_files() == before, "the watch to be closed")
+    fallback.ChannelDestroy(chid)
 
 
 # Rebuilding.

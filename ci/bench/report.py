@@ -212,16 +212,11 @@ def draw(found: Found, directory: str) -> None:
     Raises:
         ImportError: there is no matplotlib.
     """
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "ha_qnx"  # The same figures make the same file.
-    os.makedirs(directory, exist_ok=True)
     with contextlib.suppress(ValueError):
-        _draw(os.path.join(directory, "latency.svg"), _latencies(found), "size of message and reply (bytes)",
+        draw_curves(os.path.join(directory, "latency.svg"), _latencies(found), "size of message and reply (bytes)",
               "round trip (microseconds)", "Latency by size")  # fmt: skip
     with contextlib.suppress(ValueError):
-        _draw(os.path.join(directory, "throughput.svg"), _throughputs(found), "client processes",
+        draw_curves(os.path.join(directory, "throughput.svg"), _throughputs(found), "client processes",
               "messages a second", "Throughput by clients, all CPUs free")  # fmt: skip
 
 
@@ -246,13 +241,20 @@ def _curves(found: Found, pattern: str, figure: str) -> Curves:
     return curves
 
 
-def _draw(path: str, curves: Curves, x: str, y: str, title: str) -> None:
-    """Draw curves; an axis is logarithmic if that is what it takes to see them all.
+def draw_curves(path: str, curves: Curves, x: str, y: str, title: str, is_over_time: bool = False) -> None:
+    """Draw curves; an axis is logarithmic if that is what it takes to see them all, and time is not.
 
     Raises:
+        ImportError: there is no matplotlib.
         ValueError: there are none.
     """
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "ha_qnx"  # The same figures make the same file.
     from matplotlib import pyplot
+
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     from matplotlib.ticker import FuncFormatter
 
     if not curves:
@@ -262,16 +264,17 @@ def _draw(path: str, curves: Curves, x: str, y: str, title: str) -> None:
     for name, points in curves.items():
         colour = f"C{names.index(name.replace(', free', '').replace(', pinned', ''))}"
         across, up = zip(*sorted(points))
-        axes.plot(across, up, marker="o", markersize=3, color=colour, label=name,
+        axes.plot(across, up, marker=None if is_over_time else "o", markersize=3, color=colour, label=name,
                   linestyle="--" if name.endswith(", free") else "-")  # fmt: skip
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sorted({place for points in curves.values() for place, _height in points}))
+    if not is_over_time:
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted({place for points in curves.values() for place, _height in points}))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _position: _plain(value)))
     heights = [height for points in curves.values() for _place, height in points]
     if max(heights) > 100 * min(heights):
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _position: _plain(value)))
     axes.set(xlabel=x, ylabel=y, title=title)
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(fontsize="small")

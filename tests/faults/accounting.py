@@ -34,7 +34,8 @@ class Client:
     def __init__(self, stage: Stage, number: int) -> None:
         self.stage, self.number = stage, number
         self.qnx: Backend = backends.backend(stage.client_backend)
-        self.answered: List[Sequence[int]] = []
+        self.answered: List[List[int]] = []
+        self._run: List[int] = []  # the last of these
         self.wrong: List[Sequence[int]] = []
         self.abandoned: List[Sequence[int]] = []
         self.errors: List[str] = []
@@ -52,7 +53,7 @@ class Client:
         for _sibling in range(count - 1):
             parts.append(copy.copy(self))
             parts[-1].number = parts[-2].number + 1
-            parts[-1]._numbers = itertools.count(1)
+            parts[-1]._numbers, parts[-1]._run = itertools.count(1), []
         return parts
 
     def connect(self, target: str = "", **how: Any) -> Connection:
@@ -71,7 +72,11 @@ class Client:
                 raise
             self.abandoned.append((self.number, number))
             return
-        self.answered.append((self.number, number))
+        if self._run[1:] and self._run[2] == number - 1:
+            self._run[2] = number
+        else:
+            self._run = [self.number, number, number]
+            self.answered.append(self._run)
         if answer != answer_of(request):
             self.wrong.append((self.number, number))
 

@@ -88,8 +88,8 @@ class Ledger:
 class Report(NamedTuple):
     """What a client says at its end."""
 
-    answered: Sequence[Sequence[int]]  # client and number of each
-    wrong: Sequence[Sequence[int]]
+    answered: Sequence[Sequence[int]]  # client, first and last number of each run of them
+    wrong: Sequence[Sequence[int]]  # client and number of each
     abandoned: Sequence[Sequence[int]]  # not waited for to the end, as was expected
     errors: Sequence[str]  # of requests that should have been answered
     internal: Sequence[str]  # exceptions that are none of the interface
@@ -117,9 +117,10 @@ def judge(records: Iterable[Record], reports: Sequence[Report], killed: Set[int]
             last[client, pid] = number
         account["carried out"] += 1
     for report in reports:
-        account["answered"] += len(report.answered)
         account["abandoned"] += len(report.abandoned)
-        account["lost"] += sum((client, number) not in done for client, number in report.answered)
+        for client, first, last_number in report.answered:
+            account["answered"] += last_number + 1 - first
+            account["lost"] += sum((client, number) not in done for number in range(first, last_number + 1))
         account["wrong"] += len(report.wrong)
         account["given up"] += len(report.errors)
         account["internal errors"] += len(report.internal)

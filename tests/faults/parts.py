@@ -82,7 +82,7 @@ def pair_of(text: str) -> Pair:
 
 def run(name: str, pairs: Sequence[Pair], seed: int, seconds: float, is_brief: bool) -> bool:
     """Run a part over pairs of backends, and print its account; whether that is right."""
-    _load()
+    load()
     total: Counter[str] = Counter()
     for client, server in pairs:
         found: Counter[str] = Counter()
@@ -96,7 +96,7 @@ def run(name: str, pairs: Sequence[Pair], seed: int, seconds: float, is_brief: b
     return not faults_of(total)
 
 
-def _load() -> None:
+def load() -> None:
     """Import here what processes that are forked would import."""
     left_out = ("ha_qnx.conformance", "ha_qnx.examples", "ha_qnx.__main__", "ha_qnx.libha_posix")
     for module in pkgutil.walk_packages(ha_qnx.__path__, "ha_qnx."):

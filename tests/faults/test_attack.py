@@ -15,7 +15,7 @@ from .parts import PARTS
 
 def report(*answered: int, **rest: Any) -> Report:
     """Of client 1."""
-    return Report([(1, number) for number in answered], [], [], [], [], 0)._replace(**rest)
+    return Report([(1, number, number) for number in answered], [], [], [], [], 0)._replace(**rest)
 
 
 @pytest.mark.parametrize(

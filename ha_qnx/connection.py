@@ -232,7 +232,7 @@ class Connection(int):
         """
         how = OpenMode(mode, buffering, encoding, errors, newline)
         limit = time_limit(timeout)
-        calls = self.backend if limit is None else _Timed(self.backend, limit)
+        calls: Any = self.backend if limit is None else _Timed(self.backend, limit)
         file: IO[Any] = how.layers(RawFile(calls, self.coid, how, self.coid, closefd=False))
         return file
 
@@ -359,6 +359,10 @@ class _Timed:
 
     def lseek(self, fd: int, offset: int, whence: int) -> int:
         return within(self._qnx, self._timeout, self._qnx.lseek, fd, offset, whence)
+
+    def _ftruncate(self, fd: int, length: int) -> object:
+        qnx: Any = self._qnx
+        return within(qnx, self._timeout, qnx._ftruncate, fd, length)
 
     def close(self, fd: int) -> object:
         return within(self._qnx, self._timeout, self._qnx.close, fd)

@@ -85,11 +85,17 @@ IO_WRITE: Final = 0x102
 IO_STAT: Final = 0x104
 IO_DEVCTL: Final = 0x106
 IO_LSEEK: Final = 0x109
+IO_CHMOD: Final = 0x10A
+IO_SPACE: Final = 0x110
 IO_DUP: Final = 0x115
 IO_CLOSE: Final = 0x116
+IO_SYNC: Final = 0x119
 IO_BASE: Final = 0x100
 IO_MAX: Final = 0x1FF
 IO_CONNECT_OPEN: Final = 2
+IO_XTYPE_NONE: Final = 0
+IO_XTYPE_OFFSET: Final = 5
+IO_XTYPE_MASK: Final = 0xFF
 FTYPE_ANY: Final = 0
 FTYPE_NAME: Final = 12
 
@@ -157,6 +163,7 @@ __all__ = [
     "HA_RECOVERY_RESET_ICOUNT",
     "HA_RECOVERY_SUSPEND",
     "IO_BASE",
+    "IO_CHMOD",
     "IO_CLOSE",
     "IO_CONNECT",
     "IO_CONNECT_OPEN",
@@ -165,8 +172,13 @@ __all__ = [
     "IO_LSEEK",
     "IO_MAX",
     "IO_READ",
+    "IO_SPACE",
     "IO_STAT",
+    "IO_SYNC",
     "IO_WRITE",
+    "IO_XTYPE_MASK",
+    "IO_XTYPE_NONE",
+    "IO_XTYPE_OFFSET",
     "NAME_FLAG_ATTACH_GLOBAL",
     "NAME_FLAG_DETACH_SAVEDPP",
     "ND_LOCAL_NODE",

@@ -39,6 +39,7 @@ class Vocabulary(Protocol):
     HA_RECOVERY_RESET_ICOUNT: ClassVar[int] = constants.HA_RECOVERY_RESET_ICOUNT
     HA_RECOVERY_SUSPEND: ClassVar[int] = constants.HA_RECOVERY_SUSPEND
     IO_BASE: ClassVar[int] = constants.IO_BASE
+    IO_CHMOD: ClassVar[int] = constants.IO_CHMOD
     IO_CLOSE: ClassVar[int] = constants.IO_CLOSE
     IO_CONNECT: ClassVar[int] = constants.IO_CONNECT
     IO_CONNECT_OPEN: ClassVar[int] = constants.IO_CONNECT_OPEN
@@ -47,8 +48,13 @@ class Vocabulary(Protocol):
     IO_LSEEK: ClassVar[int] = constants.IO_LSEEK
     IO_MAX: ClassVar[int] = constants.IO_MAX
     IO_READ: ClassVar[int] = constants.IO_READ
+    IO_SPACE: ClassVar[int] = constants.IO_SPACE
     IO_STAT: ClassVar[int] = constants.IO_STAT
+    IO_SYNC: ClassVar[int] = constants.IO_SYNC
     IO_WRITE: ClassVar[int] = constants.IO_WRITE
+    IO_XTYPE_MASK: ClassVar[int] = constants.IO_XTYPE_MASK
+    IO_XTYPE_NONE: ClassVar[int] = constants.IO_XTYPE_NONE
+    IO_XTYPE_OFFSET: ClassVar[int] = constants.IO_XTYPE_OFFSET
     NAME_FLAG_ATTACH_GLOBAL: ClassVar[int] = constants.NAME_FLAG_ATTACH_GLOBAL
     NAME_FLAG_DETACH_SAVEDPP: ClassVar[int] = constants.NAME_FLAG_DETACH_SAVEDPP
     ND_LOCAL_NODE: ClassVar[int] = constants.ND_LOCAL_NODE

@@ -4,14 +4,17 @@
     with open("/dev/journal") as journal:     # a connection, through the buffers and the text layer
         for line in journal: ...
 
-What is replaced: os.open, os.read, os.readv, os.write, os.writev, os.lseek, os.fstat, os.close, os.dup, os.dup2, and
-open(), which is io.open and what os.fdopen and pathlib use. On a connection of the backend they are its covers; on any
-other descriptor, and any path that no server has attached when it is opened, the originals run. (On a QNX target every
-path has a server; there, the paths below /dev are meant.) Arguments, results, exceptions, ``closefd`` and ``opener``
-are those of the originals, and so is PEP 475: what a signal interrupts begins anew.
+What is replaced: os.open, os.read, os.readv, os.pread, os.write, os.writev, os.pwrite, os.sendfile, os.lseek, os.fstat,
+os.isatty, os.ftruncate, os.fsync, os.fdatasync, os.fchmod, os.close, os.dup, os.dup2; on paths os.stat, os.lstat,
+os.access, os.truncate and os.chmod, and so os.path.exists and its like; and open(), which is io.open and what
+os.fdopen, pathlib and linecache use. On a connection of the backend they are its covers; on any other descriptor, and
+any path that no server has attached when it is opened, the originals run. (On a QNX target every path has a server;
+there, the paths below /dev are meant.) Arguments, results, exceptions, ``closefd`` and ``opener`` are those of the
+originals, and so is PEP 475: what a signal interrupts begins anew. On a host, a call on a path opens it, asks the
+server, and closes it again (D98).
 
 What stays as it was, and does not know connections: what a module took before with ``from os import read``, io.FileIO
-itself, os.pread and os.sendfile, os.closerange, os.set_inheritable and os.set_blocking, sockets, mmap, extension
+itself, os.preadv and os.pwritev, os.closerange, os.set_inheritable and os.set_blocking, sockets, mmap, extension
 modules, and other programs that inherit a descriptor. On a QNX target it is the preloaded libha that serves those
 (``ha-qnx run``).
 
@@ -31,12 +34,12 @@ import sys
 import threading
 import types
 from errno import EINTR, ENOSYS, ESPIPE
-from typing import IO, Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple, Union
+from typing import IO, Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple, TypeVar, Union
 
 from . import backends, strategies
 from .api import Backend
 from .buffers import as_seconds
-from .constants import NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
+from .constants import DCMD_CHR_ISATTY, NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
 from .files import OpenMode, RawFile, is_connection, uninterrupted
 from .kernel import BytesLike, StrPath
 from .platforms import is_qnx
@@ -47,6 +50,8 @@ __all__ = ["PATHS_VARIABLE", "install", "installed", "parse_paths", "uninstall"]
 
 #: Names a map of paths: /dev/ser1=/dev/fakeser,/dev/ser2=...
 PATHS_VARIABLE = "HA_QNX_PATHS"
+
+T = TypeVar("T")
 
 _DEVICES = "/dev/"
 
@@ -254,6 +259,51 @@ class _Covers:
             place.moved_by(count)
         return count
 
+    def pread(self, fd: int, n: int, offset: int) -> bytes:
+        data: bytes = uninterrupted(self.backend._pread, fd, n, offset)
+        return data
+
+    def pwrite(self, fd: int, data: BytesLike, offset: int) -> int:
+        count: int = uninterrupted(self.backend._pwrite, fd, data, offset)
+        return count
+
+    def sendfile(self, out_fd: int, in_fd: int, offset: Optional[int], count: int) -> int:
+        """Copy as os.sendfile does: from the position, or from an offset, which leaves the position alone."""
+        size = min(operator.index(count), _SENT_AT_ONCE)
+        data = os.read(in_fd, size) if offset is None else os.pread(in_fd, size, offset)
+        left = memoryview(data)
+        while left:
+            left = left[os.write(out_fd, left) :]
+        return len(data)
+
+    def _ftruncate(self, fd: int, length: int) -> None:
+        self.backend._ftruncate(fd, length)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        status: os.stat_result = self.backend.fstat(fd)
+        return status
+
+    def fsync(self, fd: int) -> None:
+        self.backend._fsync(fd)
+
+    def fchmod(self, fd: int, mode: int) -> None:
+        self.backend._fchmod(fd, mode)
+
+    def isatty(self, fd: int) -> bool:
+        status: int = self.backend.devctl(fd, DCMD_CHR_ISATTY)[0]
+        return status == 0
+
+    def at(self, path: StrPath, target: str, call: Callable[[int], T], oflag: int = os.O_RDONLY) -> T:
+        """Make a call on what is at a path."""
+        try:
+            fd = uninterrupted(self.backend.open, target, oflag)
+            try:
+                return uninterrupted(call, fd)
+            finally:
+                self.backend.close(fd)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+
     def close(self, fd: int) -> None:
         place = self._places.pop(fd, None)
         try:
@@ -326,17 +376,18 @@ class _Installed:
     def __init__(self, covers: _Covers) -> None:
         self._originals: List[Tuple[Any, str, Any]] = []
         self._keep_the_originals_for_ourselves()
-        calls = _descriptor_calls(covers)
+        calls = {**_descriptor_calls(covers), **_more_descriptor_calls(covers), **_path_calls(covers)}
         for original, replacement in calls.items():
             self._replace(os, original.__name__, replacement)
+        for name in ("supports_dir_fd", "supports_effective_ids", "supports_fd", "supports_follow_symlinks"):
+            supporting = getattr(os, name)
+            self._replace(os, name, supporting | {calls[original] for original in calls if original in supporting})
         calls[builtins.open] = _open_call(covers)
         opening = calls[builtins.open]
         for owner in (io, builtins):
             self._replace(owner, "open", opening)
-        accessor = getattr(pathlib, "_NormalAccessor", None)
-        if accessor is not None and accessor.open in calls:
-            # Up to Python 3.10, pathlib takes its call when it is imported.
-            self._replace(accessor, "open", staticmethod(calls[accessor.open]))
+        for owner, name, call in _taken_at_import(calls):
+            self._replace(owner, name, call)
 
     def _keep_the_originals_for_ourselves(self) -> None:
         """Let this package's own modules go on with the originals: what lies under a connection is their business."""
@@ -356,10 +407,42 @@ class _Installed:
             setattr(owner, name, original)
 
 
+# As much as Python's own copying takes at once.
+_SENT_AT_ONCE = 1 << 23
+
 # Modules of this package that are programs on top of it.
 _PROGRAMS = (f"{__package__}.conformance", f"{__package__}.examples")
 
 _Call = Callable[..., Any]
+
+
+_Calls = Dict[_Call, _Call]
+
+
+def _taken_at_import(calls: _Calls) -> Iterator[Tuple[Any, str, Any]]:
+    """Calls that modules of the standard library took when they were imported, with what is to be in their place."""
+    accessor = getattr(pathlib, "_NormalAccessor", None)  # Up to Python 3.10.
+    for name, call in list(vars(accessor).items()) if accessor is not None else ():
+        original = getattr(call, "__func__", call)
+        if isinstance(original, types.BuiltinFunctionType) and original in calls:
+            yield accessor, name, staticmethod(calls[original])
+    tokenize = sys.modules.get("tokenize")  # By which linecache opens.
+    original = getattr(tokenize, "_builtin_open", None)
+    if original in calls:
+        yield tokenize, "_builtin_open", calls[original]
+
+
+def _noting(replacements: _Calls) -> Callable[[_Call], Callable[[_Call], _Call]]:
+    """Decorators, each of which notes what it decorates as the replacement of a call."""
+
+    def replaces(original: _Call) -> Callable[[_Call], _Call]:
+        def note(replacement: _Call) -> _Call:
+            replacements[original] = functools.wraps(original)(replacement)
+            return replacement
+
+        return note
+
+    return replaces
 
 
 def _descriptor_calls(covers: _Covers) -> Dict[_Call, _Call]:
@@ -368,14 +451,8 @@ def _descriptor_calls(covers: _Covers) -> Dict[_Call, _Call]:
     Each asks first, at the price of one look into a set, whether the descriptor can be one of ours.
     """
     ours = covers.descriptors
-    replacements: Dict[_Call, _Call] = {}
-
-    def replaces(original: _Call) -> Callable[[_Call], _Call]:
-        def note(replacement: _Call) -> _Call:
-            replacements[original] = functools.wraps(original)(replacement)
-            return replacement
-
-        return note
+    replacements: _Calls = {}
+    replaces = _noting(replacements)
 
     original_open, original_close, original_dup, original_dup2 = os.open, os.close, os.dup, os.dup2
     original_read, original_readv, original_write, original_writev = os.read, os.readv, os.write, os.writev
@@ -427,8 +504,7 @@ def _descriptor_calls(covers: _Covers) -> Dict[_Call, _Call]:
     def fstat(fd: int) -> os.stat_result:
         if fd not in ours:
             return original_fstat(fd)
-        found: os.stat_result = covers.backend.fstat(fd)
-        return found
+        return covers.fstat(fd)
 
     @replaces(original_close)
     def close(fd: int) -> None:
@@ -445,6 +521,138 @@ def _descriptor_calls(covers: _Covers) -> Dict[_Call, _Call]:
         return original_dup2(fd, fd2, inheritable)
 
     return replacements
+
+
+def _more_descriptor_calls(covers: _Covers) -> _Calls:
+    """The same for calls that are made more rarely."""
+    ours = covers.descriptors
+    replacements: _Calls = {}
+    replaces = _noting(replacements)
+
+    original_pread, original_pwrite, original_isatty = os.pread, os.pwrite, os.isatty
+    original_ftruncate, original_fsync, original_fchmod = os.ftruncate, os.fsync, os.fchmod
+
+    @replaces(original_pread)
+    def pread(fd: int, length: int, offset: int, /) -> bytes:
+        if fd not in ours or operator.index(length) < 0:
+            return original_pread(fd, length, offset)
+        return covers.pread(fd, operator.index(length), offset)
+
+    @replaces(original_pwrite)
+    def pwrite(fd: int, data: BytesLike, offset: int, /) -> int:
+        if fd not in ours or data is None:
+            return original_pwrite(fd, data, offset)
+        return covers.pwrite(fd, data, offset)
+
+    @replaces(original_isatty)
+    def isatty(fd: int, /) -> bool:
+        return covers.isatty(fd) if fd in ours else original_isatty(fd)
+
+    @replaces(original_ftruncate)
+    def ftruncate(fd: int, length: int, /) -> None:
+        return uninterrupted(covers._ftruncate, fd, length) if fd in ours else original_ftruncate(fd, length)
+
+    @replaces(original_fchmod)
+    def fchmod(fd: int, mode: int) -> None:
+        return uninterrupted(covers.fchmod, fd, mode) if fd in ours else original_fchmod(fd, mode)
+
+    def syncing(original: Callable[[Any], None]) -> None:
+        @replaces(original)
+        def fsync(fd: Any) -> None:
+            number = _number(fd)
+            return uninterrupted(covers.fsync, number) if number in ours else original(fd)
+
+    syncing(original_fsync)
+    if hasattr(os, "fdatasync"):
+        syncing(os.fdatasync)
+    if hasattr(os, "sendfile"):
+        original_sendfile: _Call = os.sendfile
+
+        @replaces(original_sendfile)
+        def sendfile(out_fd: int, in_fd: int, offset: Any, count: int, *more: Any, **others: Any) -> int:
+            if more or others or (out_fd not in ours and in_fd not in ours):
+                sent: int = original_sendfile(out_fd, in_fd, offset, count, *more, **others)
+                return sent
+            return covers.sendfile(out_fd, in_fd, offset, count)
+
+    return replacements
+
+
+def _number(fd: Any) -> Any:
+    """The descriptor of a file object, which some calls take, too."""
+    return fd if isinstance(fd, int) or not hasattr(fd, "fileno") else fd.fileno()
+
+
+def _path_calls(covers: _Covers) -> _Calls:
+    """A replacement for each call of the module os that is about a path. On a QNX target, libc asks the server."""
+    ours = covers.descriptors
+    replacements: _Calls = {}
+    replaces = _noting(replacements)
+
+    original_stat, original_lstat, original_access = os.stat, os.lstat, os.access
+    original_truncate, original_chmod = os.truncate, os.chmod
+
+    def asked(path: Any, by_host: Callable[[Any], T], by_message: Callable[[int], T], oflag: int = os.O_RDONLY) -> T:
+        """Ask the server of a path, if it has one: else the host."""
+        target = covers.target(path)
+        if target is None or is_qnx():
+            return by_host(target or path)
+        return covers.at(os.fspath(path), target, by_message, oflag)
+
+    @replaces(original_stat)
+    def stat(path: Any, *, dir_fd: Optional[int] = None, follow_symlinks: bool = True) -> os.stat_result:
+        if isinstance(path, int) and path in ours:
+            return os.fstat(path)
+        return asked(
+            path,
+            lambda target: original_stat(target, dir_fd=dir_fd, follow_symlinks=follow_symlinks),
+            covers.fstat,
+        )
+
+    @replaces(original_lstat)
+    def lstat(path: Any, *, dir_fd: Optional[int] = None) -> os.stat_result:
+        return asked(path, lambda target: original_lstat(target, dir_fd=dir_fd), covers.fstat)
+
+    @replaces(original_access)
+    def access(
+        path: Any, mode: int, *, dir_fd: Optional[int] = None, effective_ids: bool = False, follow_symlinks: bool = True
+    ) -> bool:
+        def by_host(target: Any) -> bool:
+            return original_access(
+                target, mode, dir_fd=dir_fd, effective_ids=effective_ids, follow_symlinks=follow_symlinks
+            )
+
+        try:
+            return asked(path, by_host, lambda _fd: not mode & os.X_OK, _ACCESS_MODES[mode & (os.R_OK | os.W_OK)])
+        except OSError:
+            return False
+
+    @replaces(original_truncate)
+    def truncate(path: Any, length: int) -> None:
+        if isinstance(path, int):
+            return os.ftruncate(path, length)
+        return asked(
+            path,
+            lambda target: original_truncate(target, length),
+            lambda fd: covers._ftruncate(fd, length),
+            os.O_WRONLY,
+        )
+
+    @replaces(original_chmod)
+    def chmod(path: Any, mode: int, *, dir_fd: Optional[int] = None, follow_symlinks: bool = True) -> None:
+        if isinstance(path, int):
+            return os.fchmod(path, mode)
+        return asked(
+            path,
+            lambda target: original_chmod(target, mode, dir_fd=dir_fd, follow_symlinks=follow_symlinks),
+            lambda fd: covers.fchmod(fd, mode),
+        )
+
+    return replacements
+
+
+# How a path is opened to see whether it can be read, written, or both.
+_ACCESS_MODES = {0: os.O_RDONLY, os.R_OK: os.O_RDONLY, os.W_OK: os.O_WRONLY, os.R_OK | os.W_OK: os.O_RDWR}
 
 
 def _open_call(covers: _Covers) -> _Call:

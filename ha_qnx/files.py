@@ -13,7 +13,7 @@ import io
 import os
 import stat
 import warnings
-from errno import EBADF, EINVAL, EIO, EISDIR, ENOSYS, ENOTTY
+from errno import EACCES, EBADF, EINVAL, EIO, EISDIR, ENOSYS, ENOTTY, EPERM
 from typing import IO, Any, Callable, List, Optional, Protocol, Set, Tuple, TypeVar, Union
 
 from . import iomessages
@@ -35,7 +35,6 @@ from .constants import POSIX_DEVDIR_FROM, POSIX_DEVDIR_TO
 from .documenting import documented_by
 from .errors import failure
 from .kernel import BytesLike, Kernel, StrPath, Vector
-from .platforms import is_qnx
 from .structures import MessageInfo
 
 __all__ = ["Files", "OpenMode", "RawFile", "Transfers", "is_connection"]
@@ -149,6 +148,67 @@ class Files:
         reply = iomessages.reply_buffer(iomessages.STAT_SIZE)
         self._plain.MsgSendnc(fd, iomessages.stat_message(), reply)
         return iomessages.stat_of(reply)
+
+    # What calls of the module os become.
+
+    def _pread(self, fd: int, n: int, offset: int) -> bytes:
+        """Read elsewhere than at the position, which stays: what os.pread becomes."""
+        buffer = bytearray(min(integer("n", n, 0, LONG_MAX), iomessages.TRANSFER_MAX))
+        offset = as_long("offset", offset)
+        count = self._call(self._pread_message, self._pread_host, fd, buffer, offset)
+        return bytes(memoryview(buffer)[:count])
+
+    def _pread_message(self, fd: int, buffer: bytearray, offset: int) -> int:
+        if offset < 0:
+            raise failure(EINVAL if is_connection(self._plain, fd) else ENOSYS)
+        size = len(buffer)
+        return _count(self._plain.MsgSend(fd, iomessages.pread_message(size, offset), buffer), size)
+
+    @staticmethod
+    def _pread_host(fd: int, buffer: bytearray, offset: int) -> int:
+        return os.preadv(fd, [buffer], offset)
+
+    def _pwrite(self, fd: int, data: BytesLike, offset: int) -> int:
+        """Write elsewhere than at the position, which stays: what os.pwrite becomes."""
+        view = readable(data)[: iomessages.TRANSFER_MAX]
+        return self._call(self._pwrite_message, os.pwrite, fd, view, as_long("offset", offset))
+
+    def _pwrite_message(self, fd: int, data: memoryview, offset: int) -> int:
+        if offset < 0:
+            raise failure(EINVAL if is_connection(self._plain, fd) else ENOSYS)
+        size = len(data)
+        return _count(self._plain.MsgSendvs(fd, [iomessages.pwrite_message(size, offset), data], None), size)
+
+    def _ftruncate(self, fd: int, length: int) -> None:
+        """Cut or lengthen a file (B487): what os.ftruncate becomes."""
+        self._call(self._truncate_message, os.ftruncate, fd, as_long("length", length))
+
+    def _truncate_message(self, fd: int, length: int) -> None:
+        if length < 0:
+            raise failure(EINVAL if is_connection(self._plain, fd) else ENOSYS)
+        reply = bytearray(iomessages.POSITION.size)
+        self._plain.MsgSend(fd, iomessages.free_message(length), reply)
+        if iomessages.position_of(reply) < length:
+            self._plain.MsgSend(fd, iomessages.allocate_message(length), None)
+
+    def _fsync(self, fd: int) -> None:
+        """Have what was written kept (B488): what os.fsync becomes."""
+        self._call(self._message_alone, self._fsync_host, fd, iomessages.sync_message())
+
+    @staticmethod
+    def _fsync_host(fd: int, _message: bytes) -> None:
+        os.fsync(fd)
+
+    def _fchmod(self, fd: int, mode: int) -> None:
+        """Change permissions (B488): what os.fchmod becomes."""
+        mode = integer("mode", mode, 0, UINT_MAX)
+        self._call(self._chmod_message, os.fchmod, fd, mode)
+
+    def _chmod_message(self, fd: int, mode: int) -> None:
+        self._message_alone(fd, iomessages.chmod_message(mode))
+
+    def _message_alone(self, fd: int, message: bytes) -> None:
+        self._plain.MsgSend(fd, message, None)
 
     def devctl(self, fd: int, dcmd: int, data: BytesLike = b"") -> Tuple[int, int, bytes]:
         fd = as_int("fd", fd)
@@ -342,6 +402,8 @@ class Transfers(Protocol):
 
     def lseek(self, fd: int, offset: int, whence: int) -> int: ...
 
+    def _ftruncate(self, fd: int, length: int) -> object: ...
+
     def close(self, fd: int) -> object: ...
 
     def ConnectServerInfo(self, pid: int, coid: int, info: Optional[MessageInfo]) -> int: ...
@@ -437,29 +499,28 @@ class RawFile(io.RawIOBase):
         return self.seek(0, os.SEEK_CUR)
 
     def truncate(self, size: Optional[int] = None) -> int:
-        """Truncate an ordinary file. No I/O message of this project asks a server to do that.
+        """Truncate the file, or let zeros follow.
 
         Args:
-            size: how many bytes stay; without it, those before the position.
+            size: how many bytes it is to have; without it, those before the position.
 
         Returns:
             How many they are.
 
         Raises:
-            io.UnsupportedOperation: this is a connection, or not open for writing.
+            io.UnsupportedOperation: it is not open for writing; or its server cannot do that.
             OSError: as os.ftruncate.
         """
         if not self.writable():
             raise io.UnsupportedOperation("File not open for writing")
-        # On QNX ftruncate asks the server; on a host it would truncate what lies under the connection.
-        if not is_qnx() and is_connection(self._calls, self._fd):
-            raise io.UnsupportedOperation("truncate")
         if size is None:
             size = self.tell()
         try:
-            os.ftruncate(self._fd, size)
-        except PermissionError:
-            raise io.UnsupportedOperation("truncate") from None
+            uninterrupted(self._calls._ftruncate, self._fd, size)
+        except OSError as error:
+            if error.errno in (EPERM, EACCES, ENOSYS):
+                raise io.UnsupportedOperation("truncate") from None
+            raise
         return size
 
     def close(self) -> None:

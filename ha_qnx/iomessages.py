@@ -8,11 +8,13 @@ Only layouts are known here, neither kernels nor recovery. A server finds the sa
 import os
 from errno import EIO
 from struct import Struct
+from typing import Optional, Tuple
 
 from .abi import ILP32_6, packing
 from .constants import (
     FTYPE_ANY,
     FTYPE_NAME,
+    IO_CHMOD,
     IO_CLOSE,
     IO_CONNECT,
     IO_CONNECT_OPEN,
@@ -20,37 +22,50 @@ from .constants import (
     IO_DUP,
     IO_LSEEK,
     IO_READ,
+    IO_SPACE,
     IO_STAT,
+    IO_SYNC,
     IO_WRITE,
+    IO_XTYPE_OFFSET,
 )
 from .kernel import BytesLike
 from .structures import MessageInfo
 
 __all__ = [
+    "CHMOD",
     "COMBINE",
     "CONNECT",
     "DEVCTL",
     "DUP",
+    "FREE",
+    "OFFSET",
     "OPEN_ROOM",
     "POSITION",
     "SEEK",
+    "SPACE",
     "STAT_SIZE",
     "TRANSFER",
     "TRANSFER_MAX",
+    "allocate_message",
+    "chmod_message",
     "close_message",
     "combine_message",
     "devctl_message",
     "devctl_reply",
     "dup_message",
+    "free_message",
     "info_of",
     "lseek_message",
     "name_open_message",
     "open_message",
     "position_of",
+    "pread_message",
+    "pwrite_message",
     "read_message",
     "stat_message",
     "stat_of",
     "stat_reply",
+    "sync_message",
     "write_message",
 ]
 
@@ -60,6 +75,14 @@ COMBINE = Struct("=HH")
 CONNECT = Struct("=HHIHHIIIIHHHHBBH")
 #: _IO_READ and _IO_WRITE, the data behind it: type, combine_len, nbytes, xtype, zero.
 TRANSFER = Struct("=HHIII")
+#: _IO_READ and _IO_WRITE elsewhere than at the position: the same, and the offset.
+OFFSET = Struct("=HHIIIq")
+#: _IO_CHMOD: type, combine_len, mode.
+CHMOD = Struct("=HHI")
+#: _IO_SPACE: type, combine_len, subtype, whence, start, len.
+SPACE = Struct("=HHHhqq")
+#: Its subtype by which ftruncate first asks to free what is behind the start, and the one by which it asks for more.
+FREE, _ALLOCATE = 0x6F, 0x6E
 #: _IO_LSEEK: type, combine_len, whence, zero, offset.
 SEEK = Struct("=HHhHq")
 #: _IO_DEVCTL, the data behind it: type, combine_len, dcmd, nbytes, zero.
@@ -73,6 +96,7 @@ DUP = Struct(COMBINE.format + packing("info32", ILP32_6).format[1:])
 TRANSFER_MAX = 0x7FFF_F000
 
 _stat = Struct("=HHI")
+_sync = Struct("=HHI")
 # What is answered to _IO_DEVCTL, the data behind it: zero, ret_val, nbytes, zero.
 _devctl_answer = Struct("=IiII")
 # struct stat: first the 72 bytes of 6.x, whose times are seconds; then, on LP64, times with nanoseconds.
@@ -83,6 +107,7 @@ STAT_SIZE = _old_status.size + _times.size
 
 _DUP_REST = bytes(8)  # reserved, key
 _SH_DENYNO = 0x40
+_SYNC_FLAG = 0x20
 # What a reply buffer holds before the reply: where it is still there, the reply did not reach.
 _UNANSWERED = b"\xff"
 _U32_MAX = 0xFFFF_FFFF
@@ -162,6 +187,36 @@ def write_message(nbytes: int) -> bytes:
     return TRANSFER.pack(IO_WRITE, TRANSFER.size, nbytes, 0, 0)
 
 
+def pread_message(nbytes: int, offset: int) -> bytes:
+    """What a server receives for pread."""
+    return OFFSET.pack(IO_READ, TRANSFER.size, nbytes, IO_XTYPE_OFFSET, 0, offset)
+
+
+def pwrite_message(nbytes: int, offset: int) -> bytes:
+    """What a server receives for pwrite, before the data."""
+    return OFFSET.pack(IO_WRITE, TRANSFER.size, nbytes, IO_XTYPE_OFFSET, 0, offset)
+
+
+def free_message(start: int) -> bytes:
+    """What a server receives first for ftruncate: to cut the file; it answers how long the file is then (B487)."""
+    return SPACE.pack(IO_SPACE, SPACE.size, FREE, os.SEEK_SET, start, 0)
+
+
+def allocate_message(length: int) -> bytes:
+    """What a server receives for ftruncate if the file is shorter than that (B487)."""
+    return SPACE.pack(IO_SPACE, SPACE.size, _ALLOCATE, os.SEEK_SET, 0, length)
+
+
+def sync_message() -> bytes:
+    """What a server receives for fsync (B488)."""
+    return _sync.pack(IO_SYNC, _sync.size, _SYNC_FLAG)
+
+
+def chmod_message(mode: int) -> bytes:
+    """What a server receives for fchmod (B488)."""
+    return CHMOD.pack(IO_CHMOD, CHMOD.size, mode)
+
+
 def lseek_message(offset: int, whence: int) -> bytes:
     """What a server receives for lseek; it answers with the new position (B325, B326)."""
     return SEEK.pack(IO_LSEEK, SEEK.size, whence, 0, offset)
@@ -235,11 +290,15 @@ def stat_of(reply: bytearray) -> os.stat_result:
 
 def stat_reply(status: os.stat_result) -> bytes:
     """What a server answers to _IO_STAT for a file that looks like this."""
-    blocks = getattr(status, "st_blocks", 0)
-    nanoseconds = (status.st_mtime_ns, status.st_atime_ns, status.st_ctime_ns)
+    # A result that was made of ten numbers has None for what is beyond them, and only whole seconds.
+    blocks, rdev = getattr(status, "st_blocks", 0) or 0, getattr(status, "st_rdev", 0) or 0
+    times: Tuple[Optional[int], ...] = (status.st_mtime_ns, status.st_atime_ns, status.st_ctime_ns)
+    nanoseconds = [
+        1_000_000_000 * int(status[index]) if time is None else time for index, time in zip((8, 7, 9), times)
+    ]
     old_times = (number // 1_000_000_000 & _U32_MAX for number in nanoseconds)
     return _old_status.pack(
-        status.st_ino, status.st_size, status.st_dev & _U32_MAX, getattr(status, "st_rdev", 0) & _U32_MAX,
+        status.st_ino, status.st_size, status.st_dev & _U32_MAX, rdev & _U32_MAX,
         status.st_uid & 0x7FFF_FFFF, status.st_gid & 0x7FFF_FFFF, *old_times, status.st_mode, status.st_nlink,
-        512, blocks & 0x7FFF_FFFF, getattr(status, "st_blksize", 512), blocks,
+        512, blocks & 0x7FFF_FFFF, getattr(status, "st_blksize", 0) or 512, blocks,
     ) + _times.pack(*(part for number in nanoseconds for part in divmod(number, 1_000_000_000)))  # fmt: skip

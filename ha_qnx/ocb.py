@@ -29,6 +29,23 @@ class Ocb:
         self.links = 0
 
 
+class OcbAt(Ocb):
+    """The OCB of an opening, with an offset of its own: what a read or a write elsewhere works on."""
+
+    def __init__(self, ocb: Ocb, offset: int) -> None:
+        object.__setattr__(self, "_ocb", ocb)
+        object.__setattr__(self, "offset", offset)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_ocb"), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "offset":
+            object.__setattr__(self, name, value)
+        else:
+            setattr(object.__getattribute__(self, "_ocb"), name, value)
+
+
 class _Link(NamedTuple):
     """A connection that has an OCB: whose it is, because numbers are used again."""
 

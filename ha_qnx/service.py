@@ -26,7 +26,6 @@ import contextlib
 import errno
 import logging
 import math
-import operator
 import os
 import queue
 import random
@@ -52,12 +51,22 @@ from typing import (
 
 from . import backends
 from .access import READ, WRITE, Access, check_opened
+from .answering import (
+    devctl_answer,
+    plain_answer,
+    read_answer,
+    seek_answer,
+    stat_answer,
+    truncate_answer,
+    write_answer,
+)
 from .api import Backend
 from .buffers import INT_MAX, as_seconds, integer
 from .constants import (
     EOK,
     FTYPE_ANY,
     IO_BASE,
+    IO_CHMOD,
     IO_CLOSE,
     IO_CONNECT,
     IO_CONNECT_OPEN,
@@ -66,7 +75,13 @@ from .constants import (
     IO_LSEEK,
     IO_MAX,
     IO_READ,
+    IO_SPACE,
+    IO_STAT,
+    IO_SYNC,
     IO_WRITE,
+    IO_XTYPE_MASK,
+    IO_XTYPE_NONE,
+    IO_XTYPE_OFFSET,
     NAME_FLAG_DETACH_SAVEDPP,
     NTO_CHF_DISCONNECT,
     NTO_CHF_UNBLOCK,
@@ -79,9 +94,9 @@ from .constants import (
     RESMGR_FLAG_SELF,
 )
 from .errors import failure
-from .iomessages import CONNECT, DEVCTL, DUP, POSITION, SEEK, TRANSFER, devctl_reply
+from .iomessages import CHMOD, CONNECT, DEVCTL, DUP, FREE, OFFSET, SEEK, SPACE, TRANSFER
 from .kernel import BytesLike, Name, StrPath
-from .ocb import Ocb, Ocbs
+from .ocb import Ocb, OcbAt, Ocbs
 from .relief import Relief
 from .requests import LATER, Answer, Request
 from .strategies import is_path
@@ -269,6 +284,22 @@ class BaseService:
         """How long the file is: for seeking relative to its end."""
         raise failure(EINVAL)
 
+    def stat(self, request: Request) -> Union[os.stat_result, Awaitable[os.stat_result]]:
+        """What the file looks like, as ``os.stat`` tells it of a file."""
+        raise failure(ENOSYS)
+
+    def truncate(self, request: Request, size: int) -> object:
+        """Cut the file, or let zeros follow, so that it has ``size`` bytes."""
+        raise failure(ENOSYS)
+
+    def fsync(self, request: Request) -> object:
+        """See to it that what was written outlives the server."""
+        raise failure(ENOSYS)
+
+    def chmod(self, request: Request, mode: int) -> object:
+        """Change the permissions of the file."""
+        raise failure(ENOSYS)
+
     def devctl(self, request: Request, dcmd: int, data: bytes) -> Union[Answer, Awaitable[Answer]]:
         """Carry out a device command: answer its info, a number, or the data that the client asks for, both, or None.
 
@@ -278,7 +309,7 @@ class BaseService:
         raise failure(ENOSYS)
 
     def io(self, request: Request) -> Union[Answer, Awaitable[Answer]]:
-        """Answer any other I/O message, such as _IO_STAT: ``request.kind`` tells."""
+        """Answer any other I/O message: ``request.kind`` tells."""
         raise failure(ENOSYS)
 
     def opened(self, request: Request) -> object:
@@ -553,7 +584,7 @@ class BaseService:
                 result = self.message(request)
                 if result is LATER:
                     return self._leave_for_later(request)
-                request.reply(*(_plain_answer(result)))
+                request.reply(*(plain_answer(result)))
                 return None
             for step in self._steps(request):
                 guard: ContextManager[Any] = request.ocb.lock if step.is_guarded else contextlib.nullcontext()
@@ -595,7 +626,7 @@ class BaseService:
     def _steps(self, request: Request) -> Iterator[Step]:
         """What is to be done about a request; the answer of the last step is the answer."""
         if request.kind == IO_CLOSE:
-            yield Step(lambda: self._leave(request), _plain_answer)
+            yield Step(lambda: self._leave(request), plain_answer)
             return
         if request.kind == IO_DUP:
             request.ocb = self._original(request) or request.ocb
@@ -615,27 +646,51 @@ class BaseService:
 
     def _step(self, request: Request) -> Step:
         if not IO_BASE <= request.kind <= IO_MAX:
-            return Step(lambda: self.message(request), _plain_answer)
-        if request.kind in (IO_READ, IO_WRITE) and self._access is not None:
-            check_opened(request.ocb.ioflag, READ if request.kind == IO_READ else WRITE)
-        if request.kind == IO_READ:
-            _kind, _length, nbytes, _xtype, _zero = request.unpack(TRANSFER)
-            return Step(lambda: self.read(request, nbytes), lambda data: _read_answer(request, nbytes, data), True)
-        if request.kind == IO_WRITE:
-            _kind, _length, nbytes, _xtype, _zero = request.unpack(TRANSFER)
-            data = request.data[TRANSFER.size :][:nbytes]
-            return Step(lambda: self.write(request, data), lambda count: _write_answer(request, data, count), True)
+            return Step(lambda: self.message(request), plain_answer)
+        if request.kind in (IO_READ, IO_WRITE):
+            if self._access is not None:
+                check_opened(request.ocb.ioflag, READ if request.kind == IO_READ else WRITE)
+            return self._transfer(request)
         if request.kind == IO_LSEEK:
             _kind, _length, whence, _zero, offset = request.unpack(SEEK)
             return Step(
-                lambda: self._origin(request, whence), lambda origin: _seek_answer(request, origin + offset), True
+                lambda: self._origin(request, whence), lambda origin: seek_answer(request, origin + offset), True
             )
         if request.kind == IO_DEVCTL:
             _kind, _length, dcmd, nbytes, _zero = request.unpack(DEVCTL)
             sent = request.data[DEVCTL.size :][:nbytes] if dcmd & POSIX_DEVDIR_TO else b""
             room = nbytes if dcmd & POSIX_DEVDIR_FROM else 0
-            return Step(lambda: self.devctl(request, dcmd, sent), lambda result: _devctl_answer(room, result), True)
-        return Step(lambda: self.io(request), _plain_answer)
+            return Step(lambda: self.devctl(request, dcmd, sent), lambda result: devctl_answer(room, result), True)
+        return self._step_of_file(request) or Step(lambda: self.io(request), plain_answer)
+
+    def _step_of_file(self, request: Request) -> Optional[Step]:
+        """What is to be done about the file itself, if that is what a message is about."""
+        if request.kind == IO_STAT:
+            return Step(lambda: self.stat(request), stat_answer)
+        if request.kind == IO_SYNC:
+            return Step(lambda: self.fsync(request), lambda _none: (EOK, None))
+        if request.kind == IO_CHMOD:
+            _kind, _length, mode = request.unpack(CHMOD)
+            return Step(lambda: self.chmod(request, mode), lambda _none: (EOK, None))
+        if request.kind == IO_SPACE:
+            _kind, _length, subtype, whence, start, length = request.unpack(SPACE)
+            if (subtype, whence, length) == (FREE, os.SEEK_SET, 0):
+                return Step(lambda: self.truncate(request, start), lambda _none: truncate_answer(start), True)
+        return None
+
+    def _transfer(self, request: Request) -> Step:
+        _kind, _length, nbytes, xtype, _zero = request.unpack(TRANSFER)
+        start = TRANSFER.size
+        if xtype & IO_XTYPE_MASK == IO_XTYPE_OFFSET:
+            (offset,) = request.unpack(OFFSET)[-1:]
+            request.ocb = OcbAt(request.ocb, offset)
+            start = OFFSET.size
+        elif xtype & IO_XTYPE_MASK != IO_XTYPE_NONE:
+            raise failure(ENOSYS)
+        if request.kind == IO_READ:
+            return Step(lambda: self.read(request, nbytes), lambda data: read_answer(request, nbytes, data), True)
+        data = request.data[start:][:nbytes]
+        return Step(lambda: self.write(request, data), lambda count: write_answer(request, data, count), True)
 
     def _origin(self, request: Request, whence: int) -> Union[int, Awaitable[int]]:
         """Where a client seeks from."""
@@ -793,48 +848,3 @@ class Service(BaseService):
 
 def _threads(threads: int) -> int:
     return integer("threads", threads, 1, INT_MAX)
-
-
-def _plain_answer(result: Any) -> Tuple[int, Optional[BytesLike]]:
-    if type(result) is bytes:
-        return len(result), result
-    if result is None:
-        return EOK, None
-    if isinstance(result, int):
-        return result, None
-    if isinstance(result, tuple):
-        status, data = result
-        return operator.index(status), data
-    if isinstance(result, str):
-        raise TypeError("a handler returned a str: encode it, such as by .encode()")
-    data = memoryview(result).cast("B")
-    return len(data), data
-
-
-def _read_answer(request: Request, nbytes: int, data: BytesLike) -> Tuple[int, BytesLike]:
-    part = memoryview(data).cast("B")[:nbytes]
-    request.ocb.offset += len(part)
-    return len(part), part
-
-
-def _write_answer(request: Request, data: bytes, count: Optional[int]) -> Tuple[int, None]:
-    written = len(data) if count is None else operator.index(count)
-    if not 0 <= written <= len(data):
-        raise ValueError(f"write() returned {written}, but was given {len(data)} bytes")
-    request.ocb.offset += written
-    return written, None
-
-
-def _devctl_answer(room: int, result: Any) -> Tuple[int, bytes]:
-    info, data = _plain_answer(result)
-    if data is None:
-        return EOK, devctl_reply(info, b"")
-    # Unlike a status, an info is no length.
-    return EOK, devctl_reply(info if isinstance(result, tuple) else 0, memoryview(data).cast("B")[:room])
-
-
-def _seek_answer(request: Request, offset: int) -> Tuple[int, bytes]:
-    if offset < 0:
-        raise failure(EINVAL)
-    request.ocb.offset = offset
-    return EOK, POSITION.pack(offset)

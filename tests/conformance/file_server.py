@@ -12,13 +12,17 @@ from typing import Any, Dict, Tuple
 
 from ha_qnx import (
     EOK,
+    IO_CHMOD,
     IO_CLOSE,
     IO_CONNECT,
     IO_DUP,
     IO_LSEEK,
     IO_READ,
+    IO_SPACE,
     IO_STAT,
+    IO_SYNC,
     IO_WRITE,
+    IO_XTYPE_OFFSET,
     NTO_CHF_DISCONNECT,
     NTO_CHF_UNBLOCK,
     MessageInfo,
@@ -98,15 +102,36 @@ class FileServer:
         opened = self._opened.get(client)
         if opened is None:
             raise OSError(EINVAL, "opened by nobody")
-        if kind == IO_READ:
-            return self._read(opened, *struct.unpack_from("=I", buffer, 4))
-        if kind == IO_WRITE:
-            (size,) = struct.unpack_from("=I", buffer, 4)
-            return self._write(opened, bytes(buffer[16 : 16 + size]))
+        if kind in (IO_READ, IO_WRITE):
+            size, xtype = struct.unpack_from("=II", buffer, 4)
+            start = 16
+            if xtype == IO_XTYPE_OFFSET:  # Elsewhere than at the position, which stays.
+                opened = Opened(opened.flags, *struct.unpack_from("=q", buffer, start))
+                start = 24
+            if kind == IO_READ:
+                return self._read(opened, size)
+            return self._write(opened, bytes(buffer[start : start + size]))
         if kind == IO_LSEEK:
             return self._lseek(opened, *struct.unpack_from("=hxxq", buffer, 4))
         if kind == IO_STAT:
             return EOK, self._status()
+        return self._change(opened, kind, buffer)
+
+    def _change(self, opened: Opened, kind: int, buffer: bytearray) -> Tuple[int, bytes]:
+        """What is neither reading nor writing."""
+        if kind == IO_SPACE:
+            subtype, whence, start, length = struct.unpack_from("=Hhqq", buffer, 4)
+            if (subtype, whence, length) != (0x6F, os.SEEK_SET, 0):
+                raise OSError(ENOSYS, "no ftruncate")
+            if not opened.flags & _WRITE:
+                raise OSError(EINVAL, "not open for writing")
+            os.ftruncate(self._fd, start)
+            return EOK, struct.pack("=q", start)
+        if kind == IO_SYNC:
+            return EOK, b""
+        if kind == IO_CHMOD:
+            os.fchmod(self._fd, *struct.unpack_from("=I", buffer, 4))
+            return EOK, b""
         raise OSError(ENOSYS, "not this one")
 
     def _status(self) -> bytes:

@@ -6,12 +6,15 @@ import builtins
 import contextlib
 import gc
 import io
+import linecache
 import logging
 import os
 import pathlib
+import shutil
 import signal
 import struct
 import subprocess
+import tempfile
 import threading
 from errno import EBADF, EEXIST, EINVAL, ENOENT
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
@@ -30,7 +33,10 @@ from ha_qnx.recovery import Recovery
 PATH = "/dev/kept"
 CONTENT = b"first line\nsecond line\nthird line\n"
 
-CALLS = ["open", "read", "readv", "write", "writev", "lseek", "fstat", "close", "dup", "dup2"]
+CALLS = [
+    "open", "read", "readv", "pread", "write", "writev", "pwrite", "sendfile", "lseek", "fstat", "isatty", "ftruncate",
+    "fsync", "fdatasync", "fchmod", "close", "dup", "dup2", "stat", "lstat", "access", "truncate", "chmod",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -101,6 +107,16 @@ def read_into_parts(fd: int) -> object:
     return os.readv(fd, parts), parts
 
 
+def sent(fd: int) -> object:
+    """Bytes that sendfile has copied from a descriptor, and to it."""
+    with tempfile.TemporaryFile() as other:
+        counts = [
+            os.sendfile(other.fileno(), fd, None, 5), os.sendfile(other.fileno(), fd, 11, 6),
+            os.sendfile(other.fileno(), fd, 0, 0), os.sendfile(other.fileno(), fd, 999, 9), os.sendfile(fd, fd, 0, 2),
+        ]  # fmt: skip
+        return counts, os.pread(other.fileno(), 99, 0), os.sendfile(fd, other.fileno(), 5, 3), os.lseek(fd, 0, 1)
+
+
 class Index:
     """A number that is none of Python's own."""
 
@@ -137,6 +153,25 @@ DEEDS: Dict[str, Callable[[int], object]] = {
     "lseek no number": lambda fd: os_.lseek(fd, "1", 0),
     "seek and read": lambda fd: (os_.lseek(fd, 6, os.SEEK_SET), os_.read(fd, 4), os_.lseek(fd, 0, os.SEEK_CUR)),
     "fstat": lambda fd: (os_.fstat(fd).st_size, os_.fstat(fd).st_mode & 0o170000, os_.fstat(fd).st_nlink),
+    "pread": lambda fd: (os_.pread(fd, 5, 6), os_.pread(fd, 0, 0), os_.pread(fd, 9, 99), os_.lseek(fd, 0, os.SEEK_CUR)),
+    "pread before the start": lambda fd: os_.pread(fd, 5, -1),
+    "pread less than nothing": lambda fd: os_.pread(fd, -1, 0),
+    "pread no number": lambda fd: os_.pread(fd, 5, "1"),
+    "pwrite": lambda fd: (os_.pwrite(fd, b"SECOND", 11), os_.read(fd, 5), os_.pwrite(fd, b"", 0)),
+    "pwrite before the start": lambda fd: os_.pwrite(fd, b"1", -1),
+    "pwrite None": lambda fd: os_.pwrite(fd, None, 0),
+    "pwrite text": lambda fd: os_.pwrite(fd, "text", 0),
+    "ftruncate": lambda fd: (os_.ftruncate(fd, 5), os_.fstat(fd).st_size, os_.lseek(fd, 0, os.SEEK_CUR)),
+    "ftruncate to more": lambda fd: (os_.ftruncate(fd, 99), os_.pread(fd, 99, 90)),
+    "ftruncate to less than nothing": lambda fd: os_.ftruncate(fd, -1),
+    "truncate a number": lambda fd: (os_.truncate(fd, 5), os_.stat(fd).st_size),
+    "truncate a file object": lambda fd: (os_.read(fd, 7), os_.fdopen(fd, "r+", closefd=False).truncate()),
+    "fsync": lambda fd: (os_.fsync(fd), os_.fdatasync(fd)),
+    "fsync a file object": lambda fd: os_.fsync(os_.fdopen(fd, "rb", closefd=False)),
+    "fsync no number": lambda fd: os_.fsync("1"),
+    "fchmod": lambda fd: (os_.fchmod(fd, 0o640), os_.stat(fd).st_mode, os_.chmod(fd, 0o600), os_.fstat(fd).st_mode),
+    "isatty": lambda fd: os_.isatty(fd),
+    "sendfile": sent,
     "close": lambda fd: os_.close(fd),
     "close by name": lambda fd: os_.close(fd=fd),
     "close twice": lambda fd: (os_.close(fd), os_.close(fd)),
@@ -201,7 +236,24 @@ def paths_to(path: str) -> Dict[str, Callable[[], object]]:
         "dir_fd": lambda: os.read(os.open(path, os.O_RDONLY, dir_fd=-7), 3),
         "flags of no type": lambda: os_.open(path, "r"),
         "log": lambda: logged(path),
+        "exists": lambda: [call(path) for call in (os.path.exists, os.path.isfile, os.path.isdir, os.path.islink)],
+        "size": lambda: (os.path.getsize(path), os.stat(path).st_size, os.lstat(path).st_size),
+        "path's stat": lambda: (pathlib.Path(path).exists(), pathlib.Path(path).stat().st_size),
+        "stat of bytes": lambda: os.stat(os.fsencode(path)).st_size,
+        "access": lambda: [os.access(path, mode) for mode in (os.F_OK, os.R_OK, os.W_OK, os.R_OK | os.W_OK, os.X_OK)],
+        "truncate": lambda: (os_.truncate(path, 5), os.stat(path).st_size, os_.truncate(path, 9)),
+        "truncate to less than nothing": lambda: os.truncate(path, -1),
+        "chmod": lambda: (os_.chmod(path, 0o640), os.stat(path).st_mode, os_.chmod(path, 0o600)),
+        "linecache": lambda: linecache.getlines(path),
+        "copy": lambda: copied(path),
     }
+
+
+def copied(path: str) -> object:
+    """A copy of what is at a path."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = shutil.copyfile(path, os.path.join(directory, "copy"))
+        return pathlib.Path(copy).read_bytes()
 
 
 def logged(path: str) -> None:
@@ -286,6 +338,16 @@ def test_a_map_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.read is read
 
 
+def test_what_calls_can_do_is_still_known(qnx: Recovery) -> None:
+    """The sets that tell of it have the replacements, too, and are as before in the end."""
+    names = ("supports_dir_fd", "supports_effective_ids", "supports_fd", "supports_follow_symlinks")
+    before = {name: getattr(os, name) for name in names}
+    could = {(name, call) for name in names for call in CALLS if getattr(os, call) in before[name]}
+    with dropin.installed(qnx):
+        assert {(name, call) for name in names for call in CALLS if getattr(os, call) in getattr(os, name)} == could
+    assert {name: getattr(os, name) for name in names} == before
+
+
 @pytest.mark.parametrize(
     ("text", "paths"),
     [
@@ -348,11 +410,25 @@ def test_other_descriptors_take_the_original_path(
         os.read(fd, 2)
         os.readv(fd, [bytearray(2)])
         os.fstat(fd)
+        os.pwrite(fd, os.pread(fd, 2, 0), 0)
+        os.sendfile(fd, fd, 0, 1)
+        os.isatty(fd)
+        os.ftruncate(fd, 3)
+        os.fsync(fd)
+        os.fdatasync(fd)
+        os.fchmod(fd, 0o600)
+        os.stat(tmp_path / "file")
+        os.lstat(str(tmp_path / "file"))
+        os.access(os.fsencode(tmp_path / "file"), os.R_OK)
+        os.truncate(tmp_path / "file", 2)
+        os.chmod(tmp_path / "file", 0o400)
         os.dup2(os.dup(fd), fd + 60)
         os.close(fd + 60)
         os.close(fd)
     assert called == [
-        "open", "write", "writev", "lseek", "read", "readv", "fstat", "dup", "dup2", "close", "close",
+        "open", "write", "writev", "lseek", "read", "readv", "fstat", "pread", "pwrite", "sendfile", "isatty",
+        "ftruncate", "fsync", "fdatasync", "fchmod", "stat", "lstat", "access", "truncate", "chmod", "dup", "dup2",
+        "close", "close",
     ]  # fmt: skip
 
 
@@ -414,17 +490,6 @@ def test_messages_and_files_mix(qnx: Recovery, both: Tuple[str, str]) -> None:
         assert reply == CONTENT[:5]
         assert qnx.MsgSendv(fd, [message], [bytearray(5)]) == 5
         assert os.read(fd, 5) == CONTENT[10:15]
-
-
-def test_a_connection_is_not_truncated(both: Tuple[str, str], store: pathlib.Path) -> None:
-    """No server is asked to: an error, rather than a success that does nothing. A file of the host is truncated."""
-    for buffering in (0, -1):
-        with open(both[0], "r+b", buffering) as file, pytest.raises(io.UnsupportedOperation):
-            file.truncate(0)
-    assert store.read_bytes() == CONTENT
-    with open(both[1], "r+b") as file:
-        assert file.truncate(5) == 5
-    assert os.stat(both[1]).st_size == 5
 
 
 def test_a_path_object_is_shown_as_its_text(both: Tuple[str, str]) -> None:

@@ -1,6 +1,5 @@
 """What read, write, lseek and fstat make of servers that answer strangely, and the layouts of what they answer."""
 
-import io
 import os
 import pathlib
 import struct
@@ -97,19 +96,13 @@ def test_a_read_without_data_returns_what_the_server_counts(answered: Answered) 
     assert answered.qnx.read(answered.coid, 10) == b"\0\0\0"
 
 
-def test_a_connection_is_not_truncated(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a host there is nothing to truncate, and nobody is asked; on QNX, ftruncate asks the server."""
-    truncated: List[Tuple[int, int]] = []
-    monkeypatch.setattr(os, "ftruncate", lambda fd, size: truncated.append((fd, size)))
+def test_a_connection_is_truncated_by_its_server(answered: Answered) -> None:
+    """By one message, or two: a server that tells of a shorter file is asked for more (B487)."""
     how = OpenMode("r+b", 0)
     with how.layers(RawFile(answered.qnx, answered.coid, how, answered.coid, closefd=False)) as file:
-        for size in (0, None):
-            with pytest.raises(io.UnsupportedOperation):
-                file.truncate(size)
-        assert truncated == []
-        monkeypatch.setattr("ha_qnx.files.is_qnx", lambda: True)
-        assert file.truncate(5) == 5
-        assert truncated == [(answered.coid, 5)]
+        for told in (5, 0):
+            answered.say(0, told.to_bytes(8, "little"))
+            assert file.truncate(5) == 5
 
 
 def test_a_status_makes_the_round_trip(tmp_path: pathlib.Path) -> None:

@@ -44,7 +44,7 @@ def _scenario(name: str) -> Part:
 
 def _kills(side: str) -> Part:
     def run(order: Order) -> None:
-        step = 150 if order.is_brief else 1
+        step = 300 if order.is_brief else 1
         number = steps.kills(order.client, order.server, side, order.total, step, order.rng.randrange(step))
         print(f"   {order.client}/{order.server}: the {side} makes {number} calls", flush=True)
 

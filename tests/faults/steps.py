@@ -49,7 +49,7 @@ ERRNOS = {
     "ppoll": "EINTR ENOMEM",
     "pread": "EINTR EIO",
     "pwrite": "EINTR EIO ENOSPC",
-    "read": "EINTR EIO",
+    "read": "EINTR",
     "recv": "EINTR ENOMEM",
     "recvmsg": "EINTR ENOMEM",
     "rename": "EACCES ENOENT ENOSPC",

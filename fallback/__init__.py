@@ -73,6 +73,7 @@ timers       timers.c
 homes        timers.c
 alarms       timers.c
 keeper
+door         host/door.c
 runtime      host/runtime.c host/names.c
 paths        host/paths.c
 host         host/descriptor.c host/wait.c host/held.c host/signals.c
@@ -81,6 +82,6 @@ wire         wire.h
 limits       at the top of each file
 
 What libha has beyond that has its counterpart in ``ha_qnx``, since other backends use it, too: calls/ha.c and
-client/recovery.c in ``recovery`` and ``rules``, client/io_message.c in ``iomessages``, host/plain_path.c in ``paths``,
+client/recovery.c in ``recovery`` and ``rules``, calls/devctl.c in ``files``, client/io_message.c in ``iomessages``, host/plain_path.c in ``paths``,
 host/vector.c in ``buffers``.
 """

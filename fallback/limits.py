@@ -53,8 +53,8 @@ PULSE_PIPE: Final = 1 << 20
 SPIN_MAX: Final = 10_000
 # After looking in vain, so many waits at most sleep at once. libha: host/spin.c.
 SPIN_SKIPPED: Final = 64
-# How old may be what a main thread that looks knows of signal handlers, in nanoseconds. libha: host/signals.c.
-HANDLERS_LOOK: Final = 1_000_000
+# How old may be what a main thread that looks knows of signal handlers. libha: host/signals.c.
+HANDLERS_LOOK: Final = 0.001
 
 # The server's side.
 

@@ -86,11 +86,11 @@ class _Handlers:
 
     def __init__(self) -> None:
         self._may_run = True
-        self._looked_at = 0
+        self._looked_at = 0.0
 
     def may_run(self) -> bool:
         """Whether a handler may run in the main thread that raises nothing; the answer is a moment old."""
-        now = time.monotonic_ns()
+        now = time.monotonic()
         if now - self._looked_at > limits.HANDLERS_LOOK:
             self._looked_at = now
             handlers = map(host.getsignal, range(1, signal.NSIG))

@@ -85,12 +85,12 @@ def test_the_main_thread_does_not_look_while_there_are_handlers(two_processors: 
     looks = Looks()
     before = signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
     try:
-        spinning._handlers._looked_at = 0
+        spinning._handlers._looked_at = 0.0
         spinning.Spinner().spin(looks, True)
         assert looks.count == 0
     finally:
         signal.signal(signal.SIGUSR1, before)
-    spinning._handlers._looked_at = 0
+    spinning._handlers._looked_at = 0.0
     spinning.Spinner().spin(looks, True)
     assert looks.count
 

@@ -12,7 +12,7 @@
 #include "host/thread.h"
 
 /* A handler that was installed within this time may not be known yet. To look costs a hundredth of it. */
-#define LOOK_AGAIN CLOCK_MILLISECOND
+#define LOOK_AGAIN (1 * CLOCK_MILLISECOND)
 #define STATUS_FILE "/proc/self/status"
 #define CAUGHT "\nSigCgt:"
 

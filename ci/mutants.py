@@ -27,6 +27,7 @@ TOO_SLOW = f"the suite did not end within {TIME_LIMIT} s"
 
 RULES = "rules.py"
 RECOVERY = "recovery.py"
+FILES = "files.py"
 LIFETIMES = "lifetimes.py"
 OPENING = "fallback/opening.py"
 KERNEL = "fallback/kernel.py"
@@ -614,6 +615,42 @@ MUTANTS = (
         KERNEL,
         "                self.ChannelDestroy(chid)\n                raise\n            name = Name(path, chid)",
         "                raise\n            name = Name(path, chid)",
+    ),
+    # Device commands, and files that are served.
+    Mutant(
+        "devctl does not know ENOTTY",
+        "devctl",
+        FILES,
+        "return ENOTTY if error.errno == ENOSYS else error.errno or EIO, 0, given",
+        "return error.errno or EIO, 0, given",
+    ),
+    Mutant(
+        "a status of devctl is not negated",
+        "devctl",
+        FILES,
+        "return -status, iomessages.info_of(head), bytes(content)",
+        "return status, iomessages.info_of(head), bytes(content)",
+    ),
+    Mutant(
+        "devctl sends data whatever the command says",
+        "devctl",
+        FILES,
+        "if dcmd & POSIX_DEVDIR_TO:",
+        "if given:",
+    ),
+    Mutant(
+        "devctl does not recover",
+        "devctl",
+        FILES,
+        "status = self._recovered(self._plain.MsgSendvnc, fd, sent, received)",
+        "status = self._plain.MsgSendvnc(fd, sent, received)",
+    ),
+    Mutant(
+        "ftruncate does not ask for more",
+        "file_calls",
+        FILES,
+        "if iomessages.position_of(reply) < length:",
+        "if iomessages.position_of(reply) < 0:",
     ),
 )
 

@@ -82,6 +82,6 @@ wire         wire.h
 limits       at the top of each file
 
 What libha has beyond that has its counterpart in ``ha_qnx``, since other backends use it, too: calls/ha.c and
-client/recovery.c in ``recovery`` and ``rules``, calls/devctl.c in ``files``, client/io_message.c in ``iomessages``, host/plain_path.c in ``paths``,
-host/vector.c in ``buffers``.
+client/recovery.c in ``recovery`` and ``rules``, calls/devctl.c in ``files``, client/io_message.c in ``iomessages``,
+host/plain_path.c in ``paths``, host/vector.c in ``buffers``.
 """

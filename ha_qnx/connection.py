@@ -127,9 +127,10 @@ class Connection(int):
         Args:
             message: any bytes-like object.
             room: how many bytes the reply may have.
-            timeout: how many seconds to wait; None is for ever. On a channel with NTO_CHF_UNBLOCK, which every server
-                with a name has, the server is asked to let the client go, and a server that is stopped, or never looks,
-                keeps it waiting: nothing but the end of the server ends that, on QNX as here.
+            timeout: how many seconds to wait; None is for ever. What is sent again after a recovery gets what is left.
+                On a channel with NTO_CHF_UNBLOCK, which every server with a name has, the server is asked to let the
+                client go, and a server that is stopped, or never looks, keeps it waiting: nothing but the end of the
+                server ends that, on QNX as here.
 
         Raises:
             OSError: as MsgSend; EMSGSIZE, the reply is longer than the room, and the text says both; EPROTO, the status

@@ -9,20 +9,23 @@ import contextlib
 import math
 import threading
 import time
-from typing import Any, Callable, Iterator, Optional, TypeVar
+from typing import Any, Callable, Iterator, Optional, Tuple, TypeVar
 
 from .api import Backend
 from .buffers import as_seconds
 from .constants import NTO_TIMEOUT_REPLY, NTO_TIMEOUT_SEND
 
-__all__ = ["sooner", "time_limit", "until", "within"]
+__all__ = ["arm_again", "sooner", "time_limit", "until", "within"]
 
 T = TypeVar("T")
+_SEND_AND_REPLY = NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY
 
 
 class _InThread(threading.local):
     #: When the work that the thread is at has to be done, on the monotonic clock.
     deadline = math.inf
+    #: When the call that it makes within a limit has to be done, and on which backend; None if it makes none.
+    limited: "Optional[Tuple[Backend, float]]" = None
 
 
 _thread = _InThread()
@@ -63,11 +66,24 @@ def sooner(timeout: Optional[float] = None) -> Optional[float]:
 
 
 def within(qnx: Backend, timeout: Optional[float], call: Callable[..., T], *arguments: Any) -> T:
-    """Make a call that sends one message, and let the kernel limit it to so many seconds."""
+    """Make a call that sends one message, and let the kernel limit it to so many seconds, recoveries included."""
     if timeout is None:
         return call(*arguments)
-    qnx.TimerTimeout(NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY, int(as_seconds("timeout", timeout) * 1e9))
+    before, seconds = _thread.limited, as_seconds("timeout", timeout)
+    _thread.limited = qnx, time.monotonic() + seconds
+    qnx.TimerTimeout(_SEND_AND_REPLY, int(seconds * 1e9))
     try:
         return call(*arguments)
     finally:
+        _thread.limited = before
         qnx.TimerTimeout(0, None)  # Where nothing was sent, it is not for the next message of this thread.
+
+
+def arm_again() -> None:
+    """Limit what a call sends again, once its connection is recovered, to what is left of its time.
+
+    A timeout is for one message; the next one would have none.
+    """
+    if _thread.limited is not None:
+        qnx, deadline = _thread.limited
+        qnx.TimerTimeout(_SEND_AND_REPLY, max(0, int((deadline - time.monotonic()) * 1e9)))

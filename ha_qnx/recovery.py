@@ -14,6 +14,7 @@ from typing import Callable, Optional, Set, TypeVar
 from .api import Backend, RecoveryFunction
 from .buffers import INT_MIN, UINT_MAX, as_int, integer
 from .constants import HAREPLACERECOVERYFN, NTO_SIDE_CHANNEL
+from .deadlines import arm_again
 from .derived import PlainCalls, Vocabulary
 from .documenting import documented_by
 from .errors import failure
@@ -89,6 +90,7 @@ class Recovery(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Pl
             while failure.errno in LOST:
                 attachment.recover(coid, generation, failure)
                 generation = attachment.generation
+                arm_again()
                 try:
                     result = call(coid, *args)
                 except OSError as error:

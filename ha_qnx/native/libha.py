@@ -27,6 +27,7 @@ from ..constants import (
     HA_RECOVERY_SUSPEND,
     HAREPLACERECOVERYFN,
 )
+from ..deadlines import arm_again
 from ..derived import Vocabulary
 from ..documenting import documented_by
 from ..errors import failure, naming, not_recovered
@@ -93,6 +94,8 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
         thread.running.append(attached)
         try:
             result = self.counts.observed(coid, *attached.called)
+            if result == coid:
+                arm_again()
         except BaseException as error:
             thread.raised = error
             return -1

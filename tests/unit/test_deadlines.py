@@ -1,0 +1,83 @@
+"""Limits of time that outlast a recovery."""
+
+import threading
+from typing import Callable, Iterator
+
+import pytest
+from ha_qnx.conformance.waiting import DEADLINE, Task
+
+import ha_qnx
+from ha_qnx import backends
+from ha_qnx.deadlines import within
+
+
+@pytest.fixture(params=backends.NAMES)
+def qnx(
+    request: pytest.FixtureRequest, shared_directory: None, libha: str, monkeypatch: pytest.MonkeyPatch
+) -> ha_qnx.Backend:
+    """Each backend."""
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    return ha_qnx.backend(request.param)
+
+
+@pytest.fixture
+def lost(qnx: ha_qnx.Backend) -> Iterator[Callable[[Callable[[], int]], int]]:
+    """Makes an HA-aware connection to a server that goes when it has a message; the next one is made by a function."""
+    coids = []
+
+    def connect(next_server: Callable[[], int]) -> int:
+        first = qnx.ChannelCreate()
+
+        def receive_and_go() -> None:
+            qnx.MsgReceive(first, bytearray(16))
+            qnx.ChannelDestroy(first)
+
+        threading.Thread(target=receive_and_go, daemon=True).start()
+
+        def recover(coid: int, _handle: object) -> int:
+            return qnx.ha_ReConnectAttach(coid, 0, 0, next_server(), coid, 0)
+
+        coids.append(qnx.ha_ConnectAttach(0, 0, first, 0, 0, recover))
+        return coids[-1]
+
+    yield connect
+    for coid in coids:
+        qnx.ha_ConnectDetach(coid)
+
+
+def test_what_is_sent_again_is_limited_too(qnx: ha_qnx.Backend, lost: Callable[[Callable[[], int]], int]) -> None:
+    """A server that never answers keeps nobody, be it the first one or its successor."""
+    coid = lost(lambda: qnx.ChannelCreate())
+
+    def send() -> int:
+        return within(qnx, 0.2, qnx.MsgSend, coid, b"x", bytearray(8))
+
+    sending = Task(send)
+    with pytest.raises(TimeoutError):
+        sending.result()
+
+
+def test_what_is_sent_after_that_has_no_limit_left(
+    qnx: ha_qnx.Backend, lost: Callable[[Callable[[], int]], int]
+) -> None:
+    """The limit is that of one call, however often it was sent."""
+    chids = []
+
+    def serve() -> int:
+        chids.append(qnx.ChannelCreate())
+        return chids[-1]
+
+    coid = lost(serve)
+
+    def send_twice() -> int:
+        with pytest.raises(TimeoutError):
+            within(qnx, 0.05, qnx.MsgSend, coid, b"x", bytearray(8))
+        return qnx.MsgSend(coid, b"y", bytearray(8))
+
+    sending = Task(send_twice).wait_until_blocked()
+    buffer = bytearray(16)
+    while buffer[:1] != b"y":
+        qnx.TimerTimeout(ha_qnx.NTO_TIMEOUT_RECEIVE, int(DEADLINE * 1e9))
+        rcvid = qnx.MsgReceive(chids[0], buffer)
+    qnx.MsgReply(rcvid, 5)
+    assert sending.result() == 5

@@ -66,6 +66,8 @@ class Trunk:
         self._news = b""
         # The first is used. There is another if a signal handler sent a pulse while the first one was made.
         self._pulse_pipes: List[int] = []
+        # Whether the server had no room for it.
+        self._pulses_are_refused = False
         try:
             host.send_with_descriptors(sock, wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC), ())
         except BrokenPipeError:
@@ -173,17 +175,20 @@ class Trunk:
         """Hand a pulse to the host, which keeps it until the server takes it. Never blocks.
 
         Raises:
-            OSError: EBADF if the channel is gone, EAGAIN if as many pulses wait as the host holds.
+            OSError: EBADF if the channel is gone, EAGAIN if as many pulses wait as the host holds, or if the server has
+                no room for what carries them.
         """
-        if not self._pulse_pipes:
+        if not self._pulse_pipes or self._pulses_are_refused:
             with forks_wait:
-                if not self._pulse_pipes:
+                if not self._pulse_pipes or self._pulses_are_refused:
                     self._open_pulse_pipe()
         pipe = self._pulse_pipes[0]
         try:
             host.quiet_write(pipe, frame)
         except BrokenPipeError:
-            raise failure(EBADF) from None
+            reason = self.refusal()
+            self._pulses_are_refused = bool(reason)
+            raise failure(reason or EBADF) from None
         except BlockingIOError:
             host.widen_pipe(pipe)
             try:
@@ -196,7 +201,12 @@ class Trunk:
         try:
             os.set_blocking(near, False)
             self._pass(wire.lane.pack(wire.LANE, wire.LANE_PULSES, 0, 0), [far])
-            self._pulse_pipes.append(host.out_of_the_way(near))
+            if self._pulses_are_refused:  # Other threads may be about to use it.
+                os.dup2(near, self._pulse_pipes[0], inheritable=False)
+                os.close(near)
+                self._pulses_are_refused = False
+            else:
+                self._pulse_pipes.append(host.out_of_the_way(near))
         except BaseException:
             os.close(near)
             raise

@@ -374,6 +374,8 @@ class BaseService:
         self._now.stop()
 
     def _serve(self, run: _Run, place: "_Place", threads: int, grace: float) -> None:
+        # A pulse that says nothing, now: in an emergency there may be no room for what carries the first one.
+        self.backend.MsgSendPulse(place.own, -1, *run.relief.call_off)
         waker = threading.Thread(target=self._wake, args=(run, place, threads), daemon=True)
         waker.start()
         try:
@@ -444,7 +446,7 @@ class BaseService:
         run.relief.stop()
         run.supervisor.stopping()
         place.disappear()
-        with contextlib.suppress(BlockingIOError):  # So many pulses wait that nobody sleeps.
+        with contextlib.suppress(OSError):  # So many pulses wait that nobody sleeps, or the channel is gone.
             for _thread in range(threads + 1):
                 self.backend.MsgSendPulse(place.own, -1, 0, 0)
 

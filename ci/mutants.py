@@ -433,8 +433,8 @@ MUTANTS = (
         "gives the rcvid of an answered message to the next",
         "rcvid",
         SERVER_LANE,
-        "itertools.chain(range(start, limits.RCVID_MAX), itertools.chain.from_iterable(again)).__next__",
-        "lambda: min({*range(1, len(self.lanes) + 2)} - {*self.lanes})",
+        "        return next(self.rcvids)\n",
+        "        self.rcvids = iter(())\n        return min({*range(1, 9999)} - {*self.channel.rcvids.lanes})\n",
     ),
     Mutant(
         "forgets the parts that MsgWrite wrote",

@@ -226,9 +226,8 @@ MUTANTS = (
         "gives the rcvid of an answered message to the next",
         "rcvid",
         RCVID,
-        "    for (;;) {\n"
-        "        unsigned rcvid = (atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1) & INT_MAX;\n",
-        "    for (unsigned rcvid = atomic_load(&last) + 1;; rcvid++) {\n",
+        "    for (;;) {\n        unsigned rcvid = next_number(block, rcvids);\n",
+        "    (void)block;\n    (void)rcvids;\n    (void)next_number;\n    for (unsigned rcvid = 1;; rcvid++) {\n",
     ),
     Mutant(
         "sends pulses of any priority",

@@ -29,6 +29,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set,
 from ha_qnx import abi
 from ha_qnx.buffers import Buffers
 from ha_qnx.constants import (
+    NTO_CHF_COID_DISCONNECT,
     NTO_CHF_DISCONNECT,
     NTO_CHF_FIXED_PRIORITY,
     NTO_CHF_UNBLOCK,
@@ -41,6 +42,7 @@ from ha_qnx.structures import MessageInfo
 
 from . import host, limits, spinning, wire
 from .connections import Trunk
+from .deliveries import Inlets
 from .forking import all_of
 from .homes import Due, Home
 from .numbers import Numbers
@@ -70,6 +72,7 @@ class Channel:
         rcvids: Rcvids,
         scoids: Numbers[Client],
         threads: Threads,
+        inlets: Inlets,
     ) -> None:
         self.address = address
         self.flags = flags
@@ -77,7 +80,7 @@ class Channel:
         self.destroyed = False
         self._fixed_priority = bool(flags & NTO_CHF_FIXED_PRIORITY)
         self.rcvids = rcvids
-        self._lane_by_rcvid, self._next_rcvid = rcvids.lanes, rcvids.next
+        self._lane_by_rcvid = rcvids.lanes
         self._scoids = scoids
         self._threads = threads
         self._local, self._timeouts = threads.local, threads.timeouts
@@ -90,6 +93,8 @@ class Channel:
         self._lanes: Dict[int, ServerLane] = {}
         self._pulse_fds: Dict[int, Client] = {}
         self._own_trunks: Dict[int, Trunk] = {}
+        # By which events come to this process, whichever channel they are for.
+        self._inlets = inlets
         self.queue: Queue[ServerLane] = Queue()
         self._muted: Set[int] = set()
         # Something may lie unread that no news will tell of: a thread was interrupted between hearing and reading.
@@ -188,8 +193,7 @@ class Channel:
                             sink[:] = buffer[_MESSAGE_HEADER : _MESSAGE_HEADER + count]
                         if thread.priority != priority and not self._fixed_priority:
                             thread.priority = priority
-                        next_rcvid = self._next_rcvid
-                        lane.rcvid = rcvid = next_rcvid()
+                        lane.rcvid = rcvid = next(lane.rcvids, 0) or lane.next_rcvids()
                         self._lane_by_rcvid[rcvid] = lane
                         if info is not None:
                             lane.describe(info)
@@ -431,9 +435,14 @@ class Channel:
             trunk = self._own_trunks.get(fd)  # A signal handler may have ended it just now.
             if trunk is not None and not trunk.read_news():
                 self.forget_own_trunk(trunk)
-                for connection in list(trunk.connections):
+                for connection in list(trunk.connections) if self.flags & NTO_CHF_COID_DISCONNECT else ():
                     if not connection.detached:
                         self._queue_pulse(Pulse(PULSE_CODE_COIDDEATH, connection.coid, -1, DEFAULT_PRIORITY))
+            return True  # It may have brought events.
+        elif fd in self._inlets.descriptors:
+            if self._inlets.read(fd):
+                self._poller.unmute(fd)
+            return True
         elif self._ticker is not None and fd == self._ticker.fd:
             self._ticker.stop()
             self._look_now = True
@@ -548,12 +557,18 @@ class Channel:
     def _obey(self, client: Client, frame: bytes) -> bool:
         """Do what a frame on a trunk asks; whether it was a frame to be expected."""
         if not client.scoid:
-            kind, version, magic = wire.hello.unpack(frame)
+            kind, version, magic, passes = wire.hello.unpack(frame)
             if kind != wire.HELLO or magic != wire.MAGIC:
                 return False
             if version != wire.VERSION:
                 client.refuse(0)
                 return False
+            if passes:
+                try:
+                    client.file = self.rcvids.files.adopt(client.passed[0])
+                except (IndexError, OSError, ValueError):
+                    return False
+                del client.passed[0]
             try:
                 client.scoid = self._scoids.add(client)
             except BlockingIOError:
@@ -704,7 +719,10 @@ class Channel:
     def bury(self, lane: ServerLane) -> None:
         """Close a lane that has ended and whose message nobody will answer any more."""
         lane.forget()
-        lane.client.lanes.discard(lane)
+        client = lane.client
+        if lane in client.lanes:
+            client.lanes.remove(lane)
+            client.spare_rcvids.append((lane.rcvids, lane.rcvids_taken))
         self.queue.remove(lane)
         self._finish_client(lane.client)
 
@@ -734,12 +752,25 @@ class Channel:
             if fd not in owned and fd not in self._pulse_fds:
                 host.close_passed(fd)
         client.passed.clear()
+        client.forget_events()
         self._unwatch(client.fd)
         del self._clients[client.fd]
         host.close_trunk(client.sock)
         for lane in list(client.lanes):
             self.lane_ended(lane)
         self._finish_client(client)
+
+    def hear_end(self, client: Client) -> None:
+        """Take note of the end of a client, if it has come.
+
+        Raises:
+            OSError: ESRCH, it has.
+        """
+        with self.lock:
+            if not client.gone and host.is_gone(client.fd):
+                self._client_ended(client)
+            if client.gone:
+                raise failure(ESRCH)
 
     def _finish_client(self, client: Client) -> None:
         """Tell the server that a client has left, once none of its messages is outstanding (B196, B199)."""
@@ -817,15 +848,25 @@ class Channel:
         return self._receivers.has_receiver()
 
     def watch_own_trunk(self, trunk: Trunk) -> None:
-        """Tell this channel, as NTO_CHF_COID_DISCONNECT asks, when the server of a connection of ours is gone."""
+        """Hear what servers say: of events and, as NTO_CHF_COID_DISCONNECT asks, that they go."""
         with self.lock:
-            self._own_trunks[trunk.fd] = trunk
-            self._poller.register(trunk.fd)
+            if not self.destroyed:
+                self._own_trunks[trunk.fd] = trunk
+                self._poller.register(trunk.fd)
 
     def forget_own_trunk(self, trunk: Trunk) -> None:
         with self.lock:
             if self._own_trunks.pop(trunk.fd, None) is not None:
                 self._poller.unregister(trunk.fd)
+
+    def watch_inlet(self, fd: int) -> None:
+        """Hear of events that come by a pipe. Any thread says so, whatever locks it holds."""
+        with contextlib.suppress(OSError):  # It has ended meanwhile.
+            self._poller.register(fd, once=True)
+
+    def forget_inlet(self, fd: int) -> None:
+        with contextlib.suppress(OSError):
+            self._poller.unregister(fd)
 
     def close_in_child(self) -> None:
         """Close what a forked child has inherited, and touch nothing that is shared with the parent."""
@@ -839,6 +880,7 @@ class Channel:
                 *([] if self.home is None else [self.home.close]),
                 *([] if self._listener is None else [self._listener.close]),
                 *(client.sock.close for client in self._clients.values()),
+                *(client.outlet.close for client in self._clients.values()),
                 *(functools.partial(os.close, fd) for fd in (*passed, *self._pulse_fds)),
             ]
         )

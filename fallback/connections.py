@@ -27,6 +27,7 @@ from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
 from . import host, limits, spinning, wire
+from .deliveries import Inlets, Said
 from .forking import all_of, forks_wait
 from .runtime import ChannelAddress
 from .threads import Thread
@@ -40,7 +41,13 @@ class Trunk:
     """The socket between this process and one channel."""
 
     def __init__(
-        self, sock: socket.socket, address: ChannelAddress, shared: bool, retire: "Callable[[Trunk], None]"
+        self,
+        sock: socket.socket,
+        address: ChannelAddress,
+        shared: bool,
+        retire: "Callable[[Trunk], None]",
+        said: Said,
+        inlets: Inlets,
     ) -> None:
         sock.setblocking(False)
         self.sock = sock
@@ -64,20 +71,33 @@ class Trunk:
         # Why the server has refused lanes, or the whole trunk, of which nobody has been told yet.
         self._refusals: List[int] = []
         self._news = b""
+        # What comes with the next frame, and where events go.
+        self._passed: List[int] = []
+        self._inlets = inlets
         # The first is used. There is another if a signal handler sent a pulse while the first one was made.
         self._pulse_pipes: List[int] = []
         # Whether the server had no room for it.
         self._pulses_are_refused = False
         try:
-            host.send_with_descriptors(sock, wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC), ())
+            self._say_hello(said.begin())
         except BrokenPipeError:
             raise self.lost() from None
+
+    def _say_hello(self, said: int) -> None:
+        hello = wire.HELLO, wire.VERSION, wire.MAGIC
+        if said >= 0:
+            with contextlib.suppress(BlockingIOError):  # The host takes no more descriptors: there will be no events.
+                host.send_with_descriptors(self.sock, wire.hello.pack(*hello, 1), (said,))
+                return
+        host.send_with_descriptors(self.sock, wire.hello.pack(*hello, 0), ())
 
     def read_news(self) -> bool:
         """Take in what the server has said about itself; whether the trunk still stands."""
         while True:
             try:
-                data = self.sock.recv(wire.TRUNK_FRAME - len(self._news))
+                data, _is_full = host.receive_with_descriptors(
+                    self.sock, wire.TRUNK_FRAME - len(self._news), self._passed
+                )
             except (BlockingIOError, InterruptedError):
                 return True
             except OSError:
@@ -100,6 +120,10 @@ class Trunk:
                 self._refusals.append(reason)
             else:
                 self._refused_for = version
+        elif kind == wire.EVENTS and self._passed:
+            self._inlets.add(self, self._passed.pop())
+        while self._passed:
+            host.close_passed(self._passed.pop())
 
     @property
     def is_refused(self) -> bool:
@@ -219,6 +243,7 @@ class Trunk:
             pipe = self._pulse_pipes.pop()
             with contextlib.suppress(OSError):  # Another thread of the program may be closing everything.
                 os.close(pipe)
+        self._inlets.close(self)
         self.sock.detach()
         host.close_ours(self.fd, self.inode)
 

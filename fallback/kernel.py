@@ -85,6 +85,7 @@ from . import host, wire
 from .channels import Channel
 from .connections import Connection, Lane
 from .door import peer_groups
+from .event_calls import EventCalls
 from .exchange import Exchange, announce_copy, exchange, exchange_in_window
 from .forking import Held, all_of, forks_wait
 from .keeper import Keeper
@@ -121,7 +122,7 @@ _FRAME_SIZE = ctypes.c_size_t.from_param(wire.FRAME_MAX)
 _getsignal, _SIGPIPE, _IGNORED = host.getsignal, host.SIGPIPE, host.IGNORED
 
 
-class SocketKernel(TimerCalls, Kernel):
+class SocketKernel(TimerCalls, EventCalls, Kernel):
     """The kernel calls of one process."""
 
     def __init__(self) -> None:
@@ -180,8 +181,7 @@ class SocketKernel(TimerCalls, Kernel):
                 self._channels.release(chid)
                 raise
             self._channels.entries[chid] = channel
-            if flags & NTO_CHF_COID_DISCONNECT:
-                self._table.report_deaths_to(channel)
+            self._table.listen_by(channel)
             return chid
 
     def _open_channel(self, chid: int, flags: int) -> Channel:
@@ -194,7 +194,8 @@ class SocketKernel(TimerCalls, Kernel):
             listener, entry = runtime.listen(address)
         try:
             look = self._keeper.look
-            return Channel(address, flags, listener, entry, look, self._rcvids, self._scoids, self._threads)
+            common = self._rcvids, self._scoids, self._threads, self._table.inlets
+            return Channel(address, flags, listener, entry, look, *common)
         except BaseException:
             if listener is not None:
                 listener.close()
@@ -208,11 +209,10 @@ class SocketKernel(TimerCalls, Kernel):
             channel = self._channels.entries.pop(chid, None)
             if channel is None:
                 raise failure(EINVAL)
-            if channel is self._table.death_channel:
-                self._table.report_deaths_to(None)
             if channel.flags & NTO_CHF_PRIVATE == 0:
                 self._runtime().remove_channel(channel.address)
             channel.destroy()
+            self._table.say_destroyed(channel)
             if channel.home is not None:
                 self._timers.leave(channel.home)
             self._channels.release(chid)
@@ -856,6 +856,7 @@ class SocketKernel(TimerCalls, Kernel):
                 table.close_in_child,
                 *(claim.forget for claim in (*self._claims.values(), *self._attached.values())),
                 *(channel.close_in_child for channel in channels),
+                self._rcvids.files.close_in_child,
                 self._timers.close_in_child,
                 self._start,
                 lambda: self._table.inherit(parent, table),

@@ -80,6 +80,10 @@ ANSWER_WAIT: Final = 1.0
 PARKED_LOOK: Final = 0.002
 # A rcvid is positive, since 0 and -1 mean something else.
 RCVID_MAX: Final = 2**31 - 1
+# How many of them a lane takes at first, and at most: the number of a message's client is kept once for each time.
+# libha: server/rcvid.c.
+RCVIDS_FIRST: Final = 64
+RCVIDS_MOST: Final = 1 << 20
 
 # One turn of a thread that takes in what has arrived, so that no client, and no flood of new ones, keeps it from the
 # others. What is left is taken in the next time.

@@ -7,13 +7,12 @@ then answered, and the lane is idle again. Whatever is not as PROTOCOL.md has it
 import contextlib
 import ctypes
 import io
-import itertools
 import os
 import select
 import socket
 import sys
 import time
-from errno import EFAULT, ESRCH, ETIMEDOUT
+from errno import EBADF, EFAULT, ESRCH, ETIMEDOUT
 from typing import Callable, ContextManager, Dict, Iterable, Iterator, List, Optional, Protocol, Sequence, Set, Tuple
 
 from ha_qnx import abi
@@ -29,6 +28,7 @@ from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
 from . import host, limits, wire
+from .deliveries import CHANNEL_GONE, CONNECTION, NO_CONNECTION, File, Files, Outlet
 from .queue import Pulse, Queue
 from .runtime import ChannelAddress
 from .threads import Thread
@@ -48,15 +48,50 @@ _unpack_message, _unpack_message_from = wire.message.unpack, wire.message.unpack
 
 
 class Rcvids:
-    """What the channels of a process share: the messages that wait for an answer, by rcvid."""
+    """What the channels of a process share: the messages that wait for an answer, by rcvid.
+
+    A lane takes its rcvids from blocks of numbers, each twice as large as the one before. So a few blocks tell whose
+    message it was that had a rcvid, also when it is answered: events are delivered to that client (B155).
+    """
 
     def __init__(self) -> None:
         self.lanes: Dict[int, ServerLane] = {}
+        # What clients say of their connections.
+        self.files = Files()
         # A random start, so that a rcvid of one process is nothing in another (B124). A number is not used again
-        # before two thousand million messages have come and gone (D16).
-        start = (int.from_bytes(os.urandom(4), "little") >> 2) + 1
-        again = itertools.repeat(range(1, limits.RCVID_MAX))  # Not cycle, which would keep every number it has given.
-        self.next = itertools.chain(range(start, limits.RCVID_MAX), itertools.chain.from_iterable(again)).__next__
+        # before two thousand million messages have come and gone, as long as lanes are used (D16).
+        self._next = (int.from_bytes(os.urandom(4), "little") >> 2) + 1
+        self._blocks: Dict[int, Tuple[int, Client]] = {}
+
+    def take_block(self, size: int, client: "Client") -> "range":
+        """So many numbers for messages of a client; a power of two, and the first a multiple of it."""
+        block = size, client
+        start = self._next
+        while True:
+            start = (start + size - 1) & -size
+            if start + size > limits.RCVID_MAX:
+                start = size
+            taken = self._blocks.setdefault(start, block)  # In one step: another thread may take this one.
+            if taken is block:
+                client.blocks.append(start)
+                self._next = start + size
+                return range(start, start + size)
+            start += taken[0]
+
+    def client_of(self, rcvid: int) -> "Optional[Client]":
+        """Whose message it was that had this rcvid; None if there was none, or all of that client has gone."""
+        size = limits.RCVIDS_FIRST
+        while rcvid > 0 and size <= limits.RCVIDS_MOST:
+            block = self._blocks.get(rcvid & -size)
+            if block is not None and block[0] == size:
+                return block[1]
+            size *= 2
+        return None
+
+    def forget(self, client: "Client") -> None:
+        """A client has gone."""
+        while client.blocks:
+            self._blocks.pop(client.blocks.pop(), None)
 
 
 class LaneChannel(Protocol):
@@ -96,6 +131,9 @@ class LaneChannel(Protocol):
     def release_client(self, scoid: int) -> bool:
         """Free the number of a client that has left; whether there was one to free."""
 
+    def hear_end(self, client: "Client") -> None:
+        """Take note of the end of a client, if it has come; ESRCH if it has."""
+
 
 class Client:
     """A client process, as one channel knows it: the other end of a Trunk. Its number is the scoid."""
@@ -113,10 +151,35 @@ class Client:
         self.pulse_fds: Dict[int, Callable[[bytearray], Optional[int]]] = {}
         self.pending = b""
         self.passed: List[int] = []
+        # What tells which connections it has, and how it gets its events.
+        self.file: Optional[File] = None
+        self.outlet = Outlet(lambda frame, fd: host.send_with_descriptors(sock, frame, (fd,)))
+        # Where the blocks begin that its rcvids are from, and what is left of those whose lanes have ended.
+        self.blocks: List[int] = []
+        self.spare_rcvids: List[Tuple[Iterator[int], int]] = []
 
     def descriptors(self) -> int:
         """How many descriptors it has here."""
         return 1 + len(self.pulse_fds) + sum(3 if lane.window else 2 for lane in self.lanes)
+
+    def deliver(self, coid: int, frame: bytes) -> None:
+        """Have it send a pulse to one of its own connections.
+
+        Raises:
+            OSError: ESRCH, EBADF, EAGAIN, EMFILE, ENFILE.
+        """
+        with self.channel.lock:
+            self.channel.hear_end(self)
+            state = NO_CONNECTION if self.file is None else self.file.state(coid)
+            if state != CONNECTION:
+                raise failure(EBADF if state == CHANNEL_GONE else ESRCH)
+            self.outlet.put(frame)
+
+    def forget_events(self) -> None:
+        """It has gone: nothing is delivered any more."""
+        self.outlet.close()
+        self.file = None
+        self.channel.rcvids.forget(self)
 
     def refuse(self, reason: int) -> None:
         """Tell it that it does not get what it asks for: an errno, or 0 if it speaks another version of the wire."""
@@ -145,6 +208,8 @@ class ServerLane:
         "put",
         "queued",
         "rcvid",
+        "rcvids",
+        "rcvids_taken",
         "read_fd",
         "read_into",
         "received",
@@ -179,6 +244,11 @@ class ServerLane:
         self.queued = False
         self.gone = False
         self.rcvid = 0
+        #: The next rcvids of its messages, and how many it took the last time.
+        self.rcvids: Iterator[int] = iter(())
+        self.rcvids_taken = limits.RCVIDS_FIRST // 2
+        with contextlib.suppress(IndexError):
+            self.rcvids, self.rcvids_taken = client.spare_rcvids.pop()
         self.priority = self.tid = self.sent = self.room = self.received = 0
         # Whether its messages can be received without the lock at all, and whether the next one can; how much there is
         # to be done for the answer, and for that of a message of which nothing is known yet.
@@ -202,6 +272,12 @@ class ServerLane:
                 self.window.close()
 
     # Receiving.
+
+    def next_rcvids(self) -> int:
+        """The first of more rcvids."""
+        self.rcvids_taken = min(2 * self.rcvids_taken, limits.RCVIDS_MOST)
+        self.rcvids = iter(self.channel.rcvids.take_block(self.rcvids_taken, self.client))
+        return next(self.rcvids)
 
     def look(self) -> None:
         """Queue the message that has arrived, once its priority and its time are known."""
@@ -263,9 +339,8 @@ class ServerLane:
             return 0
         if kind == wire.MESSAGE_TELL:
             self._send(wire.reply.pack(wire.RECEIVED, 0, 0, 0, 0))
-        rcvids = self.channel.rcvids
-        self.rcvid = rcvid = rcvids.next()
-        rcvids.lanes[rcvid] = self
+        self.rcvid = rcvid = next(self.rcvids, 0) or self.next_rcvids()
+        self.channel.rcvids.lanes[rcvid] = self
         if not self.channel.flags & NTO_CHF_FIXED_PRIORITY:
             thread.priority = priority
         return rcvid
@@ -290,9 +365,8 @@ class ServerLane:
         self.sent, self.room, self.tid, self.priority = sent, room, tid, priority
         if not self.channel.flags & NTO_CHF_FIXED_PRIORITY:
             thread.priority = priority
-        rcvids = self.channel.rcvids
-        self.rcvid = rcvid = rcvids.next()
-        rcvids.lanes[rcvid] = self
+        self.rcvid = rcvid = next(self.rcvids, 0) or self.next_rcvids()
+        self.channel.rcvids.lanes[rcvid] = self
         return rcvid
 
     def _sort_out(self, kind: int, sent: int) -> None:
@@ -384,8 +458,12 @@ class ServerLane:
             self.request_unblock(rcvid)
         else:
             _kind, _zero, reason = wire.unblock.unpack_from(frame)
-            self.forget()
-            self._send(wire.reply.pack(wire.ERROR, 0, reason, 0, 0))
+            self.free(reason)
+
+    def free(self, reason: int) -> None:
+        """Let the client's call fail with an errno; nobody answers its message any more."""
+        self.forget()
+        self._send(wire.reply.pack(wire.ERROR, 0, reason, 0, 0))
 
     def request_unblock(self, rcvid: int) -> None:
         """Queue an unblock pulse, the first time that the client of a received message wants to be freed."""

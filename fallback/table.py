@@ -23,6 +23,7 @@ from ha_qnx.structures import MessageInfo
 from . import host, limits
 from .channels import Channel
 from .connections import Connection, RefusedError, Trunk
+from .deliveries import CHANNEL_GONE, CONNECTION, NO_CONNECTION, Inlets, Said
 from .exchange import announce_copy
 from .forking import all_of
 from .numbers import Slots
@@ -115,10 +116,10 @@ class ConnectionTable:
     ) -> None:
         self.lock = threading.RLock()
         self.entries: Dict[int, Connection] = {}
-        # The channel that wants to hear of servers that go (NTO_CHF_COID_DISCONNECT).
-        self.death_channel: Optional[Channel] = None
         # Called with the number of a connection that is about to begin or to end.
         self.before_change: Optional[Callable[[int], None]] = None
+        self.said = Said()
+        self.inlets = Inlets(self._forward, self._watch_inlet, self._unwatch_inlet)
         self._inherited = _left_by_exec()
         self._trunks: Set[Trunk] = set()
         self._slots = slots
@@ -281,6 +282,7 @@ class ConnectionTable:
             stale.detach()  # Its descriptor was closed behind our back, or the number would not have been free.
         connection.coid = coid
         self.entries[coid] = connection
+        self.said.say(coid, CONNECTION)
 
     def _take_over(self, connection: Connection, coid: int) -> None:
         old = self.entries.get(coid) or self._inherited.get(coid)
@@ -293,6 +295,7 @@ class ConnectionTable:
             self._announce_change(coid)
             self._inherited.pop(coid, None)
             self.entries[coid] = connection
+            self.said.say(coid, CONNECTION)
             if not connection.flags & NTO_COF_CLOEXEC:
                 self.leave_word()
 
@@ -310,8 +313,8 @@ class ConnectionTable:
         trunk = self._new_trunk(address, flags)
         connection = Connection(trunk, flags | NTO_COF_CLOEXEC)
         self._trunks.add(trunk)
-        if self.death_channel is not None:
-            self.death_channel.watch_own_trunk(trunk)
+        for watching in self._channels.values():
+            watching.watch_own_trunk(trunk)
         return connection
 
     def _new_trunk(self, address: ChannelAddress, flags: int) -> Trunk:
@@ -319,14 +322,16 @@ class ConnectionTable:
         is_shared = not flags & NTO_COF_NOSHARE
         if channel is not None and address.matches(channel.address):
             near, far = socket.socketpair()
-            trunk = Trunk(host.socket_out_of_the_way(near), channel.address, is_shared, self._retire)
+            trunk = Trunk(
+                host.socket_out_of_the_way(near), channel.address, is_shared, self._retire, self.said, self.inlets
+            )
             client = channel.adopt(host.socket_out_of_the_way(far))
             trunk.is_waited_on, trunk.tell_channel = channel.is_waited_on, lambda: channel.hear_ends(client)
             trunk.far_end = client
             return trunk
         sock, found = self._reach(address)
         try:
-            return Trunk(sock, found, is_shared, self._retire)
+            return Trunk(sock, found, is_shared, self._retire, self.said, self.inlets)
         except OSError as error:
             sock.close()
             if error.errno != EBADF:
@@ -431,6 +436,7 @@ class ConnectionTable:
             if entry is not None:
                 self.entries[connection.coid] = entry
             raise failure(EBADF)
+        self.said.say(connection.coid, NO_CONNECTION)
         if connection.coid & NTO_SIDE_CHANNEL:
             trunk = connection.trunk
             if trunk.tell_channel is not None and not trunk.far_end.scoid:
@@ -447,22 +453,43 @@ class ConnectionTable:
             if trunk.connections:
                 self._trunks.add(trunk)  # A signal handler came first.
                 return
-            if self.death_channel is not None:
-                self.death_channel.forget_own_trunk(trunk)
+            for channel in self._channels.values():
+                channel.forget_own_trunk(trunk)
+            for fd in self.inlets.of(trunk):
+                self._unwatch_inlet(fd)
             trunk.close()
             if trunk.tell_channel is not None:
                 trunk.tell_channel()
 
-    # Servers that go.
+    # What servers say, and that they go.
 
-    def report_deaths_to(self, channel: Optional[Channel]) -> None:
-        """Let a channel hear when a server goes that this process is connected to; None: no longer."""
+    def listen_by(self, channel: Channel) -> None:
+        """Let a new channel hear what servers say that this process is connected to."""
         with self.lock:
-            self.death_channel = channel
-            if channel is not None:
-                for trunk in list(self._trunks):
-                    if trunk.read_news():
-                        channel.watch_own_trunk(trunk)
+            for trunk in list(self._trunks):
+                if trunk.read_news():
+                    channel.watch_own_trunk(trunk)
+            for fd in list(self.inlets.descriptors):
+                channel.watch_inlet(fd)
+
+    def _watch_inlet(self, fd: int) -> None:
+        for channel in list(self._channels.values()):
+            channel.watch_inlet(fd)
+
+    def _unwatch_inlet(self, fd: int) -> None:
+        for channel in list(self._channels.values()):
+            channel.forget_inlet(fd)
+
+    def _forward(self, coid: int, frame: bytes) -> None:
+        way = self.way_of_pulses(coid)
+        if way is not None:
+            way.trunk.pulse(frame)
+
+    def say_destroyed(self, channel: Channel) -> None:
+        """Say what has become of the connections to a channel of this process that is destroyed."""
+        for coid, connection in self.entries.items():
+            if connection.trunk.address == channel.address:
+                self.said.say(coid, CHANNEL_GONE)
 
     # Forking, and becoming another program.
 
@@ -486,7 +513,7 @@ class ConnectionTable:
     def close_in_child(self) -> None:
         """In a forked child: close all that is the parent's."""
         connections = [connection.close_in_child for connection in self.entries.values()]
-        all_of([*connections, *(trunk.close for trunk in self._trunks)])
+        all_of([*connections, *(trunk.close for trunk in self._trunks), self.said.close])
 
     def inherit(self, parent: int, table: "ConnectionTable") -> None:
         """Take over the connections of the parent (D13). Each is made anew when it is first used, or is dead."""
@@ -526,6 +553,7 @@ class ConnectionTable:
                 connection.detach()
                 return self.get(coid)
             self.entries[coid] = connection
+            self.said.say(coid, CONNECTION)
             return connection
 
 

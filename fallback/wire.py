@@ -6,7 +6,7 @@ All numbers are in the byte order of the host, since both ends are on it.
 from struct import Struct
 from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 MAGIC: Final = b"HAQX"
 
 # A frame never exceeds what POSIX lets a pipe take in one piece on Linux (PIPE_BUF), so a write is all or nothing.
@@ -17,6 +17,7 @@ HELLO: Final = 1
 WELCOME: Final = 2
 REFUSED: Final = 3
 LANE: Final = 4
+EVENTS: Final = 5
 
 # Frames on a lane. A message of one of the last two kinds has a timeout that the server has to know of.
 MESSAGE: Final = 16
@@ -40,7 +41,7 @@ LANE_PULSES: Final = 1
 TRUNK_FRAME: Final = 32
 # One frame passes no more descriptors: two ends, and a window.
 LANE_DESCRIPTORS: Final = 3
-hello: Final = Struct("=HH4s24x")  # kind, version, magic
+hello: Final = Struct("=HH4sI20x")  # kind, version, magic, 1 if a file is passed with it
 welcome: Final = Struct("=HHiI20x")  # kind, version, scoid, channel flags
 refused: Final = Struct("=HHi24x")  # kind, version spoken here, errno of the reason if it is another
 lane: Final = Struct("=HHiQ16x")  # kind, what it carries, coid, size of the window

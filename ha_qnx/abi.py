@@ -87,6 +87,10 @@ FUNCTIONS: Tuple[Prototype, ...] = (
     *_function(LIBC, "status", "MsgSendv", _SENDV, r=NEGATIVE),
     *_function(LIBC, "status", "MsgSendvnc", _SENDV, r=NEGATIVE),
     *_function(LIBC, "int", "MsgSendPulse", "coid:int priority:int code:int value:int", r=POSITIVE),
+    # Events that a server delivers to its clients.
+    *_function(LIBC, "int", "MsgDeliverEvent", "rcvid:rcvid event:event*", r=POSITIVE),
+    *_function(LIBC, "int", "MsgRegisterEvent", "event:event* coid:int"),
+    *_function(LIBC, "int", "MsgUnregisterEvent", "event:event*"),
     # Timers. timer_create() and its kind are made of these.
     *_function(LIBC, "int", "TimerCreate", "id:int notify:event*"),
     *_function(LIBC, "int", "TimerDestroy", "id:int"),

@@ -15,6 +15,7 @@ __all__ = [
     "ConnectDetach",
     "ConnectFlags",
     "ConnectServerInfo",
+    "MsgDeliverEvent",
     "MsgError",
     "MsgInfo",
     "MsgRead",
@@ -23,6 +24,7 @@ __all__ = [
     "MsgReceivePulse",
     "MsgReceivePulsev",
     "MsgReceivev",
+    "MsgRegisterEvent",
     "MsgReply",
     "MsgReplyv",
     "MsgSend",
@@ -43,6 +45,7 @@ __all__ = [
     "MsgSendvs_r",
     "MsgSendvsnc",
     "MsgSendvsnc_r",
+    "MsgUnregisterEvent",
     "MsgWrite",
     "MsgWritev",
     "TimerCreate",
@@ -108,6 +111,9 @@ if TYPE_CHECKING:
     MsgSendsvnc = _default.MsgSendsvnc
     MsgSendvsnc = _default.MsgSendvsnc
     MsgSendPulse = _default.MsgSendPulse
+    MsgDeliverEvent = _default.MsgDeliverEvent
+    MsgRegisterEvent = _default.MsgRegisterEvent
+    MsgUnregisterEvent = _default.MsgUnregisterEvent
     TimerCreate = _default.TimerCreate
     TimerSettime = _default.TimerSettime
     TimerInfo = _default.TimerInfo

@@ -133,6 +133,9 @@ class PlainCalls:
         self.ConnectServerInfo = kernel.ConnectServerInfo
         self.ConnectFlags = kernel.ConnectFlags
         self.ConnectClientInfo = kernel.ConnectClientInfo
+        self.MsgDeliverEvent = kernel.MsgDeliverEvent
+        self.MsgRegisterEvent = kernel.MsgRegisterEvent
+        self.MsgUnregisterEvent = kernel.MsgUnregisterEvent
         self.TimerCreate = kernel.TimerCreate
         self.TimerSettime = kernel.TimerSettime
         self.TimerInfo = kernel.TimerInfo

@@ -246,6 +246,51 @@ class Kernel(Protocol):
         Follows MsgSendPulse(), B233 to B261.
         """
 
+    def MsgDeliverEvent(self, rcvid: int, event: SigEvent) -> int:
+        """Let an event act in a client, without waiting for it: now, or long after its message is answered.
+
+        Args:
+            rcvid: of any message of that client, answered or not, as long as it has a connection to that channel left.
+            event: as the client has handed it in. The connection of a pulse is one of the client's: a pulse comes as if
+                the client had sent it. On a host it does so when a thread of the client receives on any channel (D91).
+                SIGEV_UNBLOCK frees the client's thread, if it waits for the answer to this message.
+
+        Returns:
+            0.
+
+        Raises:
+            OSError: ESRCH, there is no such client, or it has gone, or has no such connection; EBADF, the channel that
+                the pulse is for is destroyed; EINVAL, no event that can be delivered; EAGAIN, as many wait as the host
+                holds (D92).
+
+        Follows MsgDeliverEvent(), B155 to B157, B460 to B465, D90 to D92.
+        """
+
+    def MsgRegisterEvent(self, event: SigEvent, coid: int) -> int:
+        """Allow a server to deliver an event, which 7.1 and later want before it is handed in.
+
+        Args:
+            event: the event, which may be changed by that.
+            coid: the connection to the server, or one of the negative numbers that stand for several.
+
+        Returns:
+            0. Where the system knows no registering, as hosts do, nothing happens.
+
+        Raises:
+            OSError: EBADF, the connection does not exist.
+
+        Follows MsgRegisterEvent(), D93.
+        """
+
+    def MsgUnregisterEvent(self, event: SigEvent) -> int:
+        """Take back what MsgRegisterEvent has allowed.
+
+        Returns:
+            0.
+
+        Follows MsgUnregisterEvent(), D93.
+        """
+
     # Timers.
 
     def TimerCreate(self, id: int, notify: Optional[SigEvent] = None) -> int:

@@ -11,7 +11,7 @@ from .constants import EOK, IO_CONNECT, IO_MAX
 from .iomessages import CONNECT
 from .kernel import BytesLike
 from .ocb import Ocb
-from .structures import ClientInfo, MessageInfo
+from .structures import ClientInfo, MessageInfo, SigEvent
 
 # Which field of an _IO_CONNECT message tells how long the path behind it is.
 _PATH_LENGTH = 12
@@ -116,6 +116,21 @@ class Request:
         is_answered = self._answer(self._service.backend.MsgError, error)
         self.is_refused |= is_answered
         return is_answered
+
+    def deliver(self, event: SigEvent) -> bool:
+        """Let an event act in the client, now or later: it may be answered long since; whether there was a client left.
+
+        Args:
+            event: as the client has handed it in, such as ``SigEvent.from_buffer_copy(request.data)``.
+
+        Raises:
+            OSError: as MsgDeliverEvent, but for ESRCH. EBADF says that the channel of the event is destroyed.
+        """
+        try:
+            self._service.backend.MsgDeliverEvent(self.rcvid, event)
+        except ProcessLookupError:
+            return False
+        return True
 
     def _answer(self, call: Callable[..., int], *arguments: object) -> bool:
         service = self._service

@@ -7,6 +7,7 @@
 * ``two_servers``: two redundant servers of different names; the client goes over to the one that lives.
 * ``standby``: two servers on one path: what QNX itself has for a hot standby.
 * ``sampler``: a timer's pulses say when a value is to be read, and none is left out when the server is killed.
+* ``subscription``: clients hand in events, and the server delivers them; the next server gets them, too.
 * ``device``: a device with commands of its own (devctl); its next driver is told what the killed one knew.
 * ``unedited``: ``ha-qnx run`` has a program that knows nothing of this library read on through a server's death.
 * ``thermostat``: a server for systemd (``thermostat.service``) or supervisord (``thermostat.conf``) to restart.

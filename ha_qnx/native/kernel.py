@@ -34,7 +34,7 @@ from ..buffers import (
     writable,
     writable_parts,
 )
-from ..constants import FTYPE_ANY, NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_COF_DEAD, NTO_SIDE_CHANNEL
+from ..constants import FTYPE_ANY, NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_COF_DEAD, NTO_SIDE_CHANNEL, SYSMGR_COID
 from ..errors import failure, naming, no_such_name
 from ..kernel import BytesLike, Kernel, Name, StrPath, Vector
 from ..paths import refuse_names
@@ -319,6 +319,21 @@ class NativeKernel(Kernel):
 
     def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
         return self._invoke("MsgSendPulse", *pulse_arguments(coid, priority, code, value))
+
+    def MsgDeliverEvent(self, rcvid: int, event: SigEvent) -> int:
+        return self._invoke("MsgDeliverEvent", self._rcvid(rcvid), _byref(structure("event", event, SigEvent)))
+
+    def MsgRegisterEvent(self, event: SigEvent, coid: int) -> int:
+        event, coid = structure("event", event, SigEvent), as_int("coid", coid)
+        if "MsgRegisterEvent" in self._c:
+            return self._invoke("MsgRegisterEvent", _byref(event), coid)
+        if 0 <= coid != SYSMGR_COID and not self.is_open(coid):
+            raise failure(EBADF)
+        return 0
+
+    def MsgUnregisterEvent(self, event: SigEvent) -> int:
+        event = structure("event", event, SigEvent)
+        return self._invoke("MsgUnregisterEvent", _byref(event)) if "MsgUnregisterEvent" in self._c else 0
 
     # Timers.
 

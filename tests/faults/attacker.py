@@ -10,7 +10,7 @@ import struct
 import time
 from typing import Iterator, NamedTuple, Sequence, Tuple
 
-HELLO = struct.pack("=HH4s24x", 1, 2, b"HAQX")
+HELLO = struct.pack("=HH4s24x", 1, 3, b"HAQX")
 PULSE_LANE = struct.pack("=HHiQ16x", 4, 1, 0, 0)
 
 DEADLINE = 10.0

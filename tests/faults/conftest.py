@@ -83,7 +83,7 @@ class Victim:
             )
         assert self.process.stdout is not None
         self.chid = int(self.process.stdout.readline())
-        room = pathlib.Path(os.environ["HA_QNX_RUNTIME"]) / "wire-2" / "channels"
+        room = pathlib.Path(os.environ["HA_QNX_RUNTIME"]) / "wire-3" / "channels"
         (self.path,) = room.glob(f"{self.process.pid}.{self.chid}.*")
         self._honest: Optional[int] = None
         self._qnx = backends.backend("fallback")

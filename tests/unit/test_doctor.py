@@ -259,7 +259,7 @@ def test_names_are_listed_with_their_servers(capsys: Capture, tmp_path: pathlib.
 
 def test_what_is_no_name_is_passed_over(capsys: Capture, runtime_directory: pathlib.Path) -> None:
     """A file that no server has completed yet is no name, and no fault."""
-    rooms = runtime_directory / "wire-2"
+    rooms = runtime_directory / "wire-3"
     for room in (rooms / "names", rooms / "paths" / "%2Fdev%2Fser1="):
         room.mkdir(parents=True)
         (room / "empty").touch()

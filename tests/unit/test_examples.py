@@ -21,7 +21,7 @@ from ha_qnx import watching
 pytestmark = pytest.mark.slow
 
 DIRECTORY = pathlib.Path(importlib.util.find_spec("ha_qnx.examples").origin or "").parent  # type: ignore[union-attr]  # it is there
-PROGRAMS = ["reopen", "reconnect", "position", "session", "two_servers", "standby", "sampler", "device"]
+PROGRAMS = ["reopen", "reconnect", "position", "session", "two_servers", "standby", "sampler", "device", "subscription"]
 
 
 def run(name: str) -> List[str]:
@@ -85,6 +85,15 @@ def test_device_is_told_again_what_its_driver_knew() -> None:
     processes = [match.group(2) for match in found if match]
     assert processes == [processes[0]] * 2 + [processes[-1]] * 3
     assert processes[0] != processes[-1]
+
+
+def test_a_subscription_is_made_again_with_the_next_server() -> None:
+    """Each of the two delivers ten numbers that follow upon each other, and one recovery is all that it takes."""
+    lines = run("subscription")
+    numbers = [int(line.rpartition(" ")[2]) for line in lines if line.startswith("pulse")]
+    for ten in (numbers[:10], numbers[10:]):
+        assert ten == [*range(ten[0], ten[0] + 10)]
+    assert lines[-1] == "1 recovery"
 
 
 def test_two_servers_take_turns() -> None:

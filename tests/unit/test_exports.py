@@ -98,7 +98,7 @@ def test_there_is_one_version(libha: str) -> None:
     library = ctypes.CDLL(libha)
     library.ha_posix_version.restype = ctypes.c_char_p
     assert metadata.version("ha_qnx") == ha_qnx.__version__
-    assert library.ha_posix_version() == f"libha for POSIX {ha_qnx.__version__}, wire 2".encode()
+    assert library.ha_posix_version() == f"libha for POSIX {ha_qnx.__version__}, wire 3".encode()
 
 
 def test_every_call_is_documented() -> None:

@@ -103,7 +103,7 @@ class Raw:
         self.sock.sendmsg([data], ancillary)
 
     def greet(self) -> None:
-        self.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+        self.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC, 0))
         kind, version, _scoid, _flags = wire.welcome.unpack(self.sock.recv(wire.TRUNK_FRAME))
         assert (kind, version) == (wire.WELCOME, wire.VERSION)
 
@@ -148,7 +148,7 @@ def receiving() -> Iterator[Receiving]:
             stack.callback(kernel.ChannelDestroy, chid)
             raw = Raw(kernel, chid)
             stack.callback(raw.close)
-            raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+            raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC, 0))
             return kernel, chid, raw
 
         yield make
@@ -168,7 +168,7 @@ def is_at_end(fd: int) -> bool:
 TRUNK_RUBBISH = {
     "rubbish": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "zeros": bytes(64),
-    "wrong-magic": wire.hello.pack(wire.HELLO, wire.VERSION, b"QAXH"),
+    "wrong-magic": wire.hello.pack(wire.HELLO, wire.VERSION, b"QAXH", 0),
     "lane-before-hello": wire.lane.pack(wire.LANE, wire.LANE_MESSAGES, 1, 0),
 }
 
@@ -186,7 +186,7 @@ def test_rubbish_on_a_trunk_costs_the_trunk(
 
 def test_another_version_is_refused(server: Server, honest: Callable[[], None], raw: Raw) -> None:
     """The answer says which version is spoken here."""
-    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION + 1, wire.MAGIC))
+    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION + 1, wire.MAGIC, 0))
     honest()
     assert raw.sock.recv(wire.TRUNK_FRAME) == wire.refused.pack(wire.REFUSED, wire.VERSION, 0)
     assert raw.is_dropped()
@@ -194,7 +194,7 @@ def test_another_version_is_refused(server: Server, honest: Callable[[], None], 
 
 def test_a_greeting_may_come_byte_by_byte(server: Server, honest: Callable[[], None], raw: Raw) -> None:
     """A frame that arrives in pieces is one frame."""
-    for byte in wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC):
+    for byte in wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC, 0):
         raw.send(bytes([byte]))
         honest()
     assert raw.sock.recv(wire.TRUNK_FRAME)[0] == wire.WELCOME
@@ -202,14 +202,14 @@ def test_a_greeting_may_come_byte_by_byte(server: Server, honest: Callable[[], N
 
 def test_half_a_greeting_holds_nobody_up(server: Server, honest: Callable[[], None], raw: Raw) -> None:
     """A peer that stops in the middle of a frame waits alone."""
-    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC)[:10])
+    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC, 0)[:10])
     for _ in range(5):
         honest()
 
 
 @pytest.mark.parametrize(
     "frame",
-    [wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC), b"\xff" * 32, wire.lane.pack(wire.LANE, 0, 1, 0)],
+    [wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC, 0), b"\xff" * 32, wire.lane.pack(wire.LANE, 0, 1, 0)],
     ids=["a-second-greeting", "rubbish", "a-lane-without-descriptors"],
 )
 def test_rubbish_after_the_greeting_costs_the_trunk(
@@ -634,7 +634,7 @@ def test_the_end_of_one_client_does_not_end_another(server: Server) -> None:
     chid = kernel.ChannelCreate(0)
     leaving, staying = Raw(kernel, chid), Raw(kernel, chid)
     for raw in (leaving, staying):
-        raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+        raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC, 0))
     read, write = leaving.open_lane()
     os.write(write, message(0))
     kernel.MsgReply(kernel.MsgReceive(chid, None), 0)
@@ -720,7 +720,7 @@ def test_a_flood_of_peers_leaves_nothing_behind(server: Server, honest: Callable
     memory = 0
     for number in range(600):
         raw = Raw(server.kernel, server.chid)
-        raw.send(b"\xff" * 32 if number % 2 else wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+        raw.send(b"\xff" * 32 if number % 2 else wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC, 0))
         raw.close()
         if number % 100 == 99:
             honest()
@@ -752,13 +752,14 @@ class RawServer:
         self.trunk, _ = self.listener.accept()
         self.trunk.settimeout(DEADLINE)
         fds: List[int] = []
-        while len(fds) < 2:
+        while len(fds) < 3:
             _data, ancillary, _flags, _address = self.trunk.recvmsg(wire.TRUNK_FRAME, socket.CMSG_SPACE(12))
             for _level, _kind, payload in ancillary:
                 received = array.array("i")
                 received.frombytes(payload)
                 fds += received
-        return fds[0], fds[1]
+        os.close(fds[0])  # In which it says which connections it has.
+        return fds[1], fds[2]
 
     def close(self) -> None:
         self.listener.close()

@@ -8,7 +8,7 @@
  *   the place of the host's functions in every program that it is linked to.
  * - <time.h> has a TIMER_ABSTIME of its own; the one for TimerTimeout() is HA_POSIX_TIMER_ABSTIME.
  * - What makes no sense on a host is not there: MsgSendPulsePtr(), for a pointer means nothing to another process;
- *   MsgDeliverEvent() and MsgVerifyEvent(), for no event of a host is another process's; MsgReadiov(),
+ *   MsgVerifyEvent(), for nothing has to be registered; MsgReadiov(),
  *   MsgCurrent(); ha_fopen() and ha_fclose(), for a host's streams do not read by messages;
  *   lseek64(), for all offsets have 64 bits.
  * - An address that is no memory of the program is not EFAULT but, as elsewhere on a host, a fault of the program.
@@ -286,6 +286,12 @@ long MsgSendvnc_r(int coid, const iov_t *siov, size_t sparts, const iov_t *riov,
 int MsgSendPulse(int coid, int priority, int code, int value);
 int MsgSendPulse_r(int coid, int priority, int code, int value); /* positive */
 
+/* Events that a server delivers to its clients. */
+int MsgDeliverEvent(int rcvid, const struct ha_posix_sigevent *event);
+int MsgDeliverEvent_r(int rcvid, const struct ha_posix_sigevent *event); /* positive */
+int MsgRegisterEvent(struct ha_posix_sigevent *event, int coid);
+int MsgUnregisterEvent(const struct ha_posix_sigevent *event);
+
 /* Receiving and answering. */
 int MsgReceive(int chid, void *msg, size_t bytes, struct _msg_info64 *info);
 int MsgReceive_r(int chid, void *msg, size_t bytes, struct _msg_info64 *info);
@@ -426,7 +432,7 @@ int ha_posix_interrupt_main_only(int main_only);
  */
 int ha_posix_unblock(pthread_t thread);
 
-/* What this library is: "libha for POSIX VERSION, wire 2". */
+/* What this library is: "libha for POSIX VERSION, wire 3". */
 const char *ha_posix_version(void);
 
 #ifdef __cplusplus

@@ -5,7 +5,9 @@
 #include "calls/name.h"
 #include "calls/resmgr.h"
 #include "client/connection.h"
+#include "client/events.h"
 #include "client/recovery.h"
+#include "client/said.h"
 #include "client/successor.h"
 #include "client/trunk.h"
 #include "host/descriptor.h"
@@ -15,6 +17,7 @@
 #include "number.h"
 #include "server/channel.h"
 #include "server/deaths.h"
+#include "server/heard.h"
 #include "server/rcvid.h"
 #include "timers.h"
 
@@ -54,6 +57,9 @@ static void after_fork_in_child(void)
     connection_after_fork_in_child(parent);
     deaths_after_fork_in_child();
     trunk_after_fork_in_child();
+    events_after_fork_in_child();
+    said_after_fork_in_child();
+    heard_after_fork_in_child();
     table_unlock();
     name_after_fork_in_child();
     resmgr_after_fork_in_child();

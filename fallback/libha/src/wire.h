@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-enum { WIRE_VERSION = 2 };
+enum { WIRE_VERSION = 3 };
 #define WIRE_MAGIC "HAQX"
 
 /* Every frame on the trunk and every pulse has this size. */
@@ -17,6 +17,7 @@ enum frame_kind {
     FRAME_WELCOME = 2,
     FRAME_REFUSED = 3,
     FRAME_LANE = 4,
+    FRAME_EVENTS = 5,
     FRAME_MESSAGE = 16,
     FRAME_UNBLOCK = 17,
     FRAME_PULSE = 18,
@@ -38,7 +39,8 @@ struct hello_frame {
     uint16_t kind;
     uint16_t version;
     char magic[4];
-    uint8_t zero[24];
+    uint32_t passes; /* 1: a file comes with it */
+    uint8_t zero[20];
 };
 
 struct welcome_frame {

@@ -31,7 +31,7 @@ enum { HELLO = 1, WELCOME, REFUSED, LANE, MESSAGE = 16 };
 /* A path in the runtime directory. */
 static const char *entry(char path[512], const char *room, const char *name)
 {
-    snprintf(path, 512, "%s/wire-2/%s/%s", getenv("HA_QNX_RUNTIME"), room, name);
+    snprintf(path, 512, "%s/wire-3/%s/%s", getenv("HA_QNX_RUNTIME"), room, name);
     return path;
 }
 
@@ -107,7 +107,7 @@ static struct server start_dying_server(void)
 /* A server that has no room says so, and is not lost; the connection is dead then. */
 static void a_server_without_room(void)
 {
-    const struct frame refused = {REFUSED, 2, EAGAIN, {0}};
+    const struct frame refused = {REFUSED, 3, EAGAIN, {0}};
     struct server full = start_closing_server(&refused);
     for (int i = 0; i < 100; i++) {
         int coid = ConnectAttach(0, full.pid, full.chid, 0, 0);
@@ -212,7 +212,7 @@ static bool pass(int sock, const void *frame, const int *fds, size_t count)
     return sendmsg(sock, &message, MSG_NOSIGNAL) == FRAME;
 }
 
-static const struct frame hello = {HELLO, 2, 0x58514148 /* HAQX */, {0}};
+static const struct frame hello = {HELLO, 3, 0x58514148 /* HAQX */, {0}};
 
 static void greet(int sock)
 {

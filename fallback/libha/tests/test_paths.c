@@ -477,7 +477,7 @@ static void attaching_under_load(void)
     kill_server(&standby);
     CHECK_FAILS(ha_posix_open(PATH, O_RDWR), ENOENT);
     char directory[256];
-    snprintf(directory, sizeof directory, "%s/wire-2/paths/%%2Fdev%%2Fdoor=", getenv("HA_QNX_RUNTIME"));
+    snprintf(directory, sizeof directory, "%s/wire-3/paths/%%2Fdev%%2Fdoor=", getenv("HA_QNX_RUNTIME"));
     CHECK(access(directory, F_OK) < 0); /* Who opens has cleaned up. */
 }
 

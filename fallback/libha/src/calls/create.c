@@ -1,9 +1,11 @@
 #include "calls/create.h"
 
 #include <errno.h>
+#include <sys/epoll.h>
 
 #include "calls/call.h"
 #include "client/connection.h"
+#include "client/events.h"
 #include "client/trunk.h"
 #include "ha_posix.h"
 #include "number.h"
@@ -14,6 +16,24 @@
     (_NTO_CHF_FIXED_PRIORITY | _NTO_CHF_UNBLOCK | _NTO_CHF_THREAD_DEATH | _NTO_CHF_DISCONNECT | _NTO_CHF_SENDER_LEN | \
      _NTO_CHF_COID_DISCONNECT | _NTO_CHF_REPLY_LEN | _NTO_CHF_PRIVATE)
 #define DEATH_FLAGS (_NTO_CHF_COID_DISCONNECT | _NTO_CHF_THREAD_DEATH)
+
+/* Lets a new channel hear of what servers deliver. 0, or an errno, and there is no channel. */
+static int watch_events(int chid)
+{
+    int epoll = events_epoll(), error = epoll < 0 ? errno : 0;
+    struct channel *channel = error ? NULL : channel_enter(chid);
+    if (channel) {
+        channel->events = epoll;
+        channel->take_events = events_take;
+        channel->events_source.kind = SOURCE_EVENTS;
+        if (!channel_watch(channel, epoll, &channel->events_source, EPOLLIN))
+            error = errno;
+        channel_unlock(channel);
+    }
+    if (error)
+        channel_destroy(chid);
+    return error;
+}
 
 int create_channel(unsigned flags, int *chid)
 {
@@ -27,6 +47,8 @@ int create_channel(unsigned flags, int *chid)
         deaths_report_to(*chid, connection_report_deaths);
         trunk_watch_all();
     }
+    if (!error)
+        error = watch_events(*chid);
     table_unlock();
     return error;
 }
@@ -38,7 +60,11 @@ int destroy_channel(int chid)
         trunk_forget_all();
         deaths_report_to(0, NULL);
     }
+    struct address address = {.chid = chid};
+    bool is_there = channel_address(chid, &address);
     int error = channel_destroy(chid);
+    if (is_there)
+        connection_say_destroyed(&address);
     table_unlock();
     return error;
 }

@@ -17,8 +17,8 @@
 
 HA_EXPORT const char *ha_posix_version(void)
 {
-    _Static_assert(WIRE_VERSION == 2, "the string below");
-    return "libha for POSIX " VERSION_STRING(HA_VERSION) ", wire 2";
+    _Static_assert(WIRE_VERSION == 3, "the string below");
+    return "libha for POSIX " VERSION_STRING(HA_VERSION) ", wire 3";
 }
 
 static int attach(int coid, RFp rfn, void *rhdl, unsigned flags)

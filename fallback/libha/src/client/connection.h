@@ -80,6 +80,8 @@ struct way {
 };
 /* False if there is no such connection, or none any more. */
 bool connection_way(int coid, struct way *way);
+/* Under the table's lock: says of the connections to a channel of this process that it is no more. */
+void connection_say_destroyed(struct address *address);
 /* At the start of a program: what is called, without any lock, before a connection ends that is detached. */
 void connection_before_detach(void (*function)(int coid));
 

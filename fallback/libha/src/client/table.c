@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "client/connection.h"
+#include "client/said.h"
 #include "client/successor.h"
 #include "client/trunk.h"
 #include "ha_posix.h"
@@ -94,6 +95,7 @@ static int enter(struct connection *connection, int index, bool exactly, struct 
     *stale = connection_put(number, connection);
     number->inherited = NULL;
     pthread_mutex_unlock(&number->lock);
+    said_say(connection->coid, SAID_CONNECTION);
     if (!(connection->flags & _NTO_COF_CLOEXEC))
         successor_tell();
     return 0;
@@ -249,6 +251,7 @@ int connection_detach(int coid)
     connection_put(number, NULL);
     number->inherited = NULL;
     pthread_mutex_unlock(&number->lock);
+    said_say(coid, SAID_NO_CONNECTION);
     if (found && !foreign)
         release_number(coid);
     table_unlock();
@@ -294,6 +297,7 @@ int connection_replace(int coid, int fd)
         old = connection_put(number, NULL);
         number->inherited = NULL;
         pthread_mutex_unlock(&number->lock);
+        said_say(coid, SAID_NO_CONNECTION);
     }
     bool cloexec = fcntl(fd, F_GETFD) & FD_CLOEXEC, is_free = !is_descriptor(coid);
     if (is_free) { /* It was closed behind our back. */
@@ -362,6 +366,23 @@ int connection_describe(int coid, int *chid, int *scoid)
     *scoid = trunk_scoid(use.connection->trunk);
     connection_end(&use);
     return 0;
+}
+
+/* Telling servers that a channel is no more. */
+
+static void say_destroyed(struct number *number, void *address)
+{
+    pthread_mutex_lock(&number->lock);
+    struct connection *connection = number->connection;
+    bool is_hit = connection && address_equal(&connection->address, address);
+    pthread_mutex_unlock(&number->lock);
+    if (is_hit)
+        said_say(number->id, SAID_CHANNEL_GONE);
+}
+
+void connection_say_destroyed(struct address *address)
+{
+    number_each(say_destroyed, address);
 }
 
 /* Reporting the deaths of servers. */

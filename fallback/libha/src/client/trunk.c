@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "client/said.h"
 #include "ha_posix.h"
 #include "host/clock.h"
 #include "host/descriptor.h"
@@ -60,13 +61,26 @@ static struct trunk *find_trunk(const struct address *address)
     return found;
 }
 
+/* With what says which connections this process has; without, if the host passes no more: there are no events then. */
+static bool say_hello(struct trunk *trunk)
+{
+    struct hello_frame hello = {.kind = FRAME_HELLO, .version = WIRE_VERSION, .magic = WIRE_MAGIC};
+    int file = said_file();
+    hello.passes = file >= 0;
+    int error = descriptor_pass(trunk->sock, &hello, sizeof hello, &file, hello.passes);
+    if (error == ETOOMANYREFS) {
+        hello.passes = 0;
+        error = descriptor_pass(trunk->sock, &hello, sizeof hello, NULL, 0);
+    }
+    return !error;
+}
+
 /*
  * Under the table's lock: a trunk to a channel, an existing one if `shared`. 0, or an errno; EAGAIN if the server's
  * backlog is full; REFUSED if it has no room.
  */
 static int open_trunk(const struct address *address, bool shared, struct trunk **result)
 {
-    const struct hello_frame hello = {.kind = FRAME_HELLO, .version = WIRE_VERSION, .magic = WIRE_MAGIC};
     struct trunk *trunk = shared ? find_trunk(address) : NULL;
     if (trunk) {
         trunk_hold(trunk);
@@ -83,7 +97,8 @@ static int open_trunk(const struct address *address, bool shared, struct trunk *
         return error;
     }
     pthread_mutex_init(&trunk->lock, NULL);
-    if (send(trunk->sock, &hello, sizeof hello, MSG_NOSIGNAL) != sizeof hello) {
+    trunk->inlet = -1;
+    if (!say_hello(trunk)) {
         error = trunk_refusal(trunk) ? REFUSED : ESRCH; /* Or the channel went between. */
         descriptor_close(trunk->sock);
         pthread_mutex_destroy(&trunk->lock);
@@ -91,6 +106,7 @@ static int open_trunk(const struct address *address, bool shared, struct trunk *
         return error;
     }
     atomic_init(&trunk->pulses, -1);
+    said_watch(trunk, trunk->sock);
     trunk->shared = shared;
     trunk->references = 1;
     trunk->next = trunks;
@@ -140,10 +156,13 @@ void trunk_release(struct trunk *trunk)
             link = &(*link)->next;
         *link = trunk->next;
         deaths_forget(&trunk->watch);
+        said_forget(trunk->sock);
+        said_forget(trunk->inlet);
     }
     table_unlock();
     if (!last)
         return;
+    descriptor_close(trunk->inlet);
     descriptor_close(atomic_load(&trunk->pulses));
     descriptor_close(trunk->sock);
     if (trunk->address.pid == getpid())
@@ -152,7 +171,30 @@ void trunk_release(struct trunk *trunk)
     free(trunk);
 }
 
-/* Takes note of a frame of the server's. Anything but a welcome at first, or that it has no room, ends the trunk. */
+static void close_inlet(struct trunk *trunk)
+{
+    said_forget(trunk->inlet);
+    descriptor_close(trunk->inlet);
+    trunk->inlet = -1;
+}
+
+/* Takes note of a pipe by which events come, or that it did not arrive for want of descriptors. */
+static void take_inlet(struct trunk *trunk)
+{
+    int fd = trunk->passed;
+    trunk->passed = 0;
+    if (fd <= 0)
+        return;
+    if (!descriptor_is_stream(fd, O_RDONLY)) {
+        descriptor_close(fd);
+        return;
+    }
+    close_inlet(trunk);
+    trunk->inlet = fd;
+    said_watch(trunk, fd);
+}
+
+/* Takes note of a frame of the server's. Anything that is not expected ends the trunk. */
 static void understand(struct trunk *trunk)
 {
     struct welcome_frame welcome;
@@ -163,6 +205,10 @@ static void understand(struct trunk *trunk)
     if (refused.kind == FRAME_REFUSED && refused.version == WIRE_VERSION && refused.reason > 0) {
         trunk->refusals++;
         trunk->refusal = refused.reason;
+        return;
+    }
+    if (trunk->is_welcome && welcome.kind == FRAME_EVENTS) {
+        take_inlet(trunk);
         return;
     }
     if (trunk->is_welcome || welcome.kind != FRAME_WELCOME || welcome.version != WIRE_VERSION) {
@@ -178,8 +224,16 @@ static void understand(struct trunk *trunk)
 static void read_news(struct trunk *trunk)
 {
     for (;;) {
-        ssize_t length = recv(trunk->sock, trunk->news + trunk->news_length, TRUNK_FRAME - trunk->news_length,
-                              MSG_DONTWAIT);
+        int fd = 0;
+        size_t count = 1;
+        enum lost lost;
+        ssize_t length = descriptor_receive(trunk->sock, trunk->news + trunk->news_length,
+                                            TRUNK_FRAME - trunk->news_length, &fd, &count, &lost);
+        if (length >= 0 && count) {
+            if (trunk->passed)
+                descriptor_close(trunk->passed);
+            trunk->passed = fd;
+        }
         if (length < 0 && errno == EINTR)
             continue;
         if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -235,24 +289,6 @@ int trunk_scoid(struct trunk *trunk)
     return scoid;
 }
 
-/* One try to pass descriptors; 0 or an errno. */
-static int pass_once(struct trunk *trunk, const struct lane_frame *frame, const int *ends, int count)
-{
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(3 * sizeof(int))];
-    } control;
-    struct iovec part = {(void *)(uintptr_t)frame, sizeof *frame};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control};
-    memset(&control, 0, sizeof control);
-    message.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
-    control.header.cmsg_level = SOL_SOCKET;
-    control.header.cmsg_type = SCM_RIGHTS;
-    control.header.cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
-    memcpy(CMSG_DATA(&control.header), ends, (size_t)count * sizeof(int));
-    return sendmsg(trunk->sock, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? errno : 0;
-}
-
 int trunk_pass(struct trunk *trunk, const struct lane_frame *frame, const int *ends, int count, int64_t deadline)
 {
     int64_t limit = clock_now() + PASSING_LIMIT;
@@ -263,7 +299,7 @@ int trunk_pass(struct trunk *trunk, const struct lane_frame *frame, const int *e
     for (;;) {
         if (atomic_load(&trunk->dead))
             return EBADF;
-        int error = pass_once(trunk, frame, ends, count);
+        int error = descriptor_pass(trunk->sock, frame, sizeof *frame, ends, (size_t)count);
         if (error == EPIPE || error == ECONNRESET || error == ENOTCONN) {
             atomic_store(&trunk->dead, true);
             return EBADF;
@@ -357,6 +393,34 @@ int trunk_pulse(struct trunk *trunk, const struct pulse_frame *pulse)
             is_large = true;
         }
     }
+}
+
+void trunk_watch_events(struct trunk *trunk)
+{
+    pthread_mutex_lock(&trunk->lock);
+    if (!atomic_load(&trunk->dead))
+        said_watch(trunk, trunk->sock);
+    if (trunk->inlet >= 0)
+        said_watch(trunk, trunk->inlet);
+    pthread_mutex_unlock(&trunk->lock);
+}
+
+size_t trunk_take_events(struct trunk *trunk, struct pulse_frame *frames, size_t most)
+{
+    ssize_t length = 0;
+    pthread_mutex_lock(&trunk->lock);
+    read_news(trunk);
+    if (trunk->inlet >= 0) {
+        do
+            length = descriptor_read(trunk->inlet, descriptor_is_socket(trunk->inlet), frames, most * sizeof *frames);
+        while (length < 0 && errno == EINTR);
+        if (!length || (length < 0 && errno != EAGAIN && errno != EWOULDBLOCK))
+            close_inlet(trunk);
+    }
+    if (atomic_load(&trunk->dead))
+        said_forget(trunk->sock);
+    pthread_mutex_unlock(&trunk->lock);
+    return length > 0 ? (size_t)length / sizeof *frames : 0;
 }
 
 void trunk_each(void (*function)(struct trunk *, void *), void *argument)

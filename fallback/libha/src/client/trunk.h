@@ -33,6 +33,8 @@ struct trunk {
     uint32_t channel_flags;
     unsigned char news[TRUNK_FRAME];
     size_t news_length;
+    int passed; /* a descriptor that came with the frame; 0: none */
+    int inlet;  /* by which events come; -1: none did yet */
     bool pulses_enlarged;
     unsigned refusals; /* of what it has asked for since it was welcome; or before */
     int refusal;       /* the reason of the last one */
@@ -67,6 +69,11 @@ int trunk_pass(struct trunk *trunk, const struct lane_frame *frame, const int *e
 
 /* Sends a pulse. 0, EBADF, EAGAIN and what opening a lane can say. */
 int trunk_pulse(struct trunk *trunk, const struct pulse_frame *pulse);
+
+/* Under the table's lock: lets events.c hear of what the server says. */
+void trunk_watch_events(struct trunk *trunk);
+/* Under the table's lock: hears what the server says, and takes some of the events that it has delivered. */
+size_t trunk_take_events(struct trunk *trunk, struct pulse_frame *frames, size_t most);
 
 /* Under the table's lock: calls a function for every trunk. */
 void trunk_each(void (*function)(struct trunk *trunk, void *argument), void *argument);

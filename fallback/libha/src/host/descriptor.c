@@ -262,6 +262,14 @@ int descriptor_window(uint64_t size)
     return fd;
 }
 
+int descriptor_memory(void)
+{
+    enter();
+    int fd = keep(memfd_create("ha_qnx coids", MFD_CLOEXEC));
+    leave();
+    return fd;
+}
+
 int descriptor_pipe(int ends[2], int flags)
 {
     enter();
@@ -342,6 +350,24 @@ ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t 
     *count = sink.count;
     *lost = length >= 0 && message.msg_flags & MSG_CTRUNC ? LOST_NO_ROOM : sink.has_more ? LOST_UNWANTED : LOST_NOTHING;
     return length;
+}
+
+int descriptor_pass(int sock, const void *frame, size_t size, const int *fds, size_t count)
+{
+    union passed control;
+    struct iovec part = {(void *)(uintptr_t)frame, size};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (count) {
+        memset(&control, 0, sizeof control);
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE(count * sizeof *fds);
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(count * sizeof *fds);
+        memcpy(CMSG_DATA(header), fds, count * sizeof *fds);
+    }
+    return sendmsg(sock, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? errno : 0;
 }
 
 ssize_t descriptor_read(int fd, bool is_socket, void *bytes, size_t size)

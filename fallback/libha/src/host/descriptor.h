@@ -24,6 +24,8 @@ int descriptor_timerfd(clockid_t clock);
 int descriptor_open(int directory, const char *path, int flags, mode_t mode);
 /* A sealed memory file that cannot shrink. */
 int descriptor_window(uint64_t size);
+/* An empty memory file. */
+int descriptor_memory(void);
 
 /* Each returns 0, or -1 with errno set. */
 int descriptor_pipe(int ends[2], int flags);
@@ -40,6 +42,9 @@ enum lost {
  * number. *lost tells whether others were closed.
  */
 ssize_t descriptor_receive(int sock, void *bytes, size_t size, int *fds, size_t *count, enum lost *lost);
+
+/* Sends a frame and passes descriptors with it, without waiting. 0 or an errno. */
+int descriptor_pass(int sock, const void *frame, size_t size, const int *fds, size_t count);
 
 /*
  * read and writev on what somebody has passed: he has the same open file, so that non-blocking it may be or not. A pipe was

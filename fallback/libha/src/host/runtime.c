@@ -22,7 +22,7 @@
 #define SOCKET_PATH_LIMIT 100
 #define CHANNELS "channels"
 /* What is here is for processes that speak this version of the wire (wire.h). */
-#define VERSION_ROOM "wire-2"
+#define VERSION_ROOM "wire-3"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char root[PATH_MAX]; /* empty until it was found */

@@ -73,6 +73,12 @@ struct channel {
     bool has_deaths;
     void (*report_deaths)(void); /* set before it can have any */
 
+    /* Events that servers deliver to this process, whichever channel they are for; set before it can have any. */
+    bool has_events;
+    int events; /* what reports on them */
+    struct source events_source;
+    bool (*take_events)(void); /* passes them on, without any lock; whether there may be more */
+
     /* Timers whose pulses come here; set before it can have any. */
     bool has_due;
     void (*queue_due)(struct channel *channel); /* queues the pulses that are due */

@@ -15,6 +15,8 @@
 #include "host/descriptor.h"
 #include "number.h"
 #include "server/channel.h"
+#include "server/heard.h"
+#include "server/rcvid.h"
 #include "server/server_lane.h"
 
 /*
@@ -80,8 +82,10 @@ void client_add(struct channel *channel, int sock)
     client->source.kind = SOURCE_CLIENT;
     client->channel = channel;
     client->sock = sock;
+    client->rcvids = (struct rcvids){.client = client, .chid = channel->chid};
     client->who = (struct identity){.pid = who.pid, .uid = who.uid, .gid = who.gid};
     client->descriptors = 1;
+    client->outlet = -1;
     event.data.ptr = &client->source;
     if (!has_room(client, &sock, 1)) {
         refuse(client, EAGAIN);
@@ -139,9 +143,19 @@ static void close_fds(struct client *client)
     client->fd_count = 0;
 }
 
+static void forget_events(struct client *client)
+{
+    rcvid_forget(&client->rcvids);
+    heard_release(client->said);
+    client->said = NULL;
+    descriptor_close(client->outlet);
+    client->outlet = -1;
+}
+
 /* Frees the client, but not its number. */
 static void free_client(struct client *client)
 {
+    forget_events(client);
     close_fds(client);
     while (client->pulse_lanes)
         close_pulse_lane(client->pulse_lanes);
@@ -171,6 +185,7 @@ static void leave(struct client *client)
         free_client(client);
     } else {
         struct number *number = number_find(scoid);
+        forget_events(client);
         close_fds(client);
         while (client->pulse_lanes)
             close_pulse_lane(client->pulse_lanes);
@@ -270,11 +285,17 @@ static bool welcome(struct client *client)
 {
     struct hello_frame hello;
     memcpy(&hello, client->frame, sizeof hello);
-    if (hello.kind != FRAME_HELLO || memcmp(hello.magic, WIRE_MAGIC, sizeof hello.magic) || client->fd_count)
+    if (hello.kind != FRAME_HELLO || memcmp(hello.magic, WIRE_MAGIC, sizeof hello.magic) || client->fd_count > 1 ||
+        client->fd_count != hello.passes)
         return false;
     if (hello.version != WIRE_VERSION) {
         refuse(client, 0);
         return false;
+    }
+    if (client->fd_count) {
+        client->fd_count = 0;
+        if (!(client->said = heard_adopt(client->fds[0])))
+            return false;
     }
     int slot = slot_take();
     struct number *number = slot < 0 ? NULL : number_make(slot | _NTO_SIDE_CHANNEL);

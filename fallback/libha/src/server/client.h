@@ -6,10 +6,12 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "server/rcvid.h"
 #include "server/source.h"
 #include "wire.h"
 
 struct channel;
+struct heard;
 struct server_lane;
 
 /* A pipe with pulses. */
@@ -47,6 +49,9 @@ struct client {
     bool is_leaving;      /* its trunk has ended */
     bool is_ending;       /* a thread is seeing to its lanes */
     bool has_left;
+    struct heard *said; /* in which it says which connections it has; NULL: it gets no events */
+    int outlet;         /* by which it gets them; -1 until there is one */
+    struct rcvids rcvids;
     struct server_lane *lanes;
     struct pulse_lane *pulse_lanes;
     unsigned char frame[TRUNK_FRAME];

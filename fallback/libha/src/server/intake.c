@@ -48,6 +48,9 @@ static bool take_note(struct channel *channel, struct source *source, uint32_t e
         epoll_ctl(channel->epoll, EPOLL_CTL_DEL, watch->sock, NULL);
         watch->has_ended = channel->has_deaths = true;
         return false;
+    case SOURCE_EVENTS:
+        channel->has_events = true;
+        return false;
     case SOURCE_ALARM:
         channel->has_due = true;
         return false;

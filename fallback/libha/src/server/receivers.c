@@ -12,6 +12,7 @@
  * the while, and sleeps when no more messages come.
  */
 #include <errno.h>
+#include <sys/epoll.h>
 
 #include "ha_posix.h"
 #include "host/clock.h"
@@ -222,6 +223,17 @@ static void see_to_rest(struct channel *channel)
         channel->leaving = client->next_leaving;
         channel_unlock(channel);
         client_leave(client);
+    } else if (channel->has_events) {
+        struct epoll_event again = {.events = EPOLLIN | EPOLLET, .data.ptr = &channel->events_source};
+        channel->has_events = false;
+        channel_unlock(channel);
+        bool has_more = channel->take_events();
+        channel_lock(channel);
+        if (has_more)
+            epoll_ctl(channel->epoll, EPOLL_CTL_MOD, channel->events, &again);
+        if (!channel->destroyed)
+            channel_take_in(channel); /* Some may be for this channel. */
+        return;
     } else {
         channel->has_deaths = false;
         channel_unlock(channel);
@@ -232,7 +244,7 @@ static void see_to_rest(struct channel *channel)
 
 static bool has_rest(const struct channel *channel)
 {
-    return !channel->destroyed && (channel->touched || channel->leaving || channel->has_deaths);
+    return !channel->destroyed && (channel->touched || channel->leaving || channel->has_events || channel->has_deaths);
 }
 
 void channel_hear(const struct address *address)

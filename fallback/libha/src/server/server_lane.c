@@ -421,6 +421,8 @@ static void close_lane(struct server_lane *lane)
         link = &(*link)->next;
     *link = lane->next;
     client->descriptors -= lane->window_fd >= 0 ? 3 : 2;
+    rcvid_spare(&client->rcvids, lane->block);
+    lane->block = NULL;
     client_lane_ended(client);
     channel_unlock(channel);
     descriptor_close(in);
@@ -482,6 +484,11 @@ static void ask_to_unblock(struct server_lane *lane, int reason)
         lane->unblock_reason = reason ? reason : EINTR;
         channel_send_pulse(lane->channel, _PULSE_CODE_UNBLOCK, lane->rcvid, lane->scoid, lane->message.priority);
     }
+}
+
+void server_lane_unblock(struct server_lane *lane, int reason)
+{
+    ask_to_unblock(lane, reason);
 }
 
 /* The client has gone while its message was received (D26). */
@@ -639,7 +646,7 @@ static int receive(struct server_lane *lane, const struct vector *sink, struct _
         close_lane(lane);
         return 0;
     }
-    lane->rcvid = rcvid_make(lane);
+    lane->rcvid = rcvid_make(lane, &lane->block, &lane->client->rcvids);
     if (!lane->rcvid) {
         server_lane_error(lane, ENOMEM);
         return -1;

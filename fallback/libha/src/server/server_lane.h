@@ -60,7 +60,8 @@ struct server_lane {
     int window_fd;         /* -1: there is none, or it is mapped */
     uint64_t window_size;
     struct message_frame message;
-    int rcvid; /* of the message, while it is received */
+    int rcvid;           /* of the message, while it is received */
+    struct block *block; /* where the next ones are from; NULL: none were taken yet */
     size_t msglen;
     int unblock_reason;      /* 0: the client has not asked to be freed */
     bool client_gone;        /* the answer goes nowhere */
@@ -106,6 +107,7 @@ void server_lane_leave(struct server_lane *lane);
 /* With the lane's lock. 0 or an errno. */
 int server_lane_reply(struct server_lane *lane, int64_t status, const struct vector *data);
 int server_lane_error(struct server_lane *lane, int error);
+void server_lane_unblock(struct server_lane *lane, int reason); /* as if its client had asked to be freed */
 int server_lane_read(struct server_lane *lane, const struct vector *sink, size_t offset, size_t *done);
 int server_lane_write(struct server_lane *lane, const struct vector *data, size_t offset, size_t *done);
 void server_lane_info(struct server_lane *lane, struct _msg_info64 *info);

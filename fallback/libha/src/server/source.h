@@ -12,7 +12,8 @@ enum source_kind {
     SOURCE_LANE,     /* a lane that carries messages */
     SOURCE_PULSES,   /* a lane that carries pulses */
     SOURCE_WATCH,    /* a socket of this process, whose end the channel wants to hear of */
-    SOURCE_ALARM     /* a timer is due */
+    SOURCE_ALARM,    /* a timer is due */
+    SOURCE_EVENTS    /* servers of this process have said something */
 };
 
 struct source {

@@ -1,0 +1,14 @@
+/* The files in which client processes say which connections they have (PROTOCOL.md). */
+#ifndef HEARD_H
+#define HEARD_H
+
+struct heard;
+
+/* Takes over a descriptor that a client has passed; NULL if it is no file, and it is closed. */
+struct heard *heard_adopt(int fd);
+void heard_release(struct heard *file);
+int heard_file(const struct heard *file);
+
+void heard_after_fork_in_child(void);
+
+#endif

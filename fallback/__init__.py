@@ -72,6 +72,8 @@ timer_calls  calls/timer.c
 timers       timers.c
 homes        timers.c
 alarms       timers.c
+event_calls  calls/event.c
+deliveries   client/events.c client/said.c server/outlet.c server/heard.c
 keeper
 door         host/door.c
 runtime      host/runtime.c host/names.c

@@ -86,14 +86,16 @@ def select(specification: "Specification", wanted: Sequence[str]) -> List["Line"
         wanted: numbers as people write them: ``B73``, ``d17``, ``73`` for B73, ``B73-B80``, ``B73-80``.
 
     Raises:
-        UnknownLineError: one is no number, or no line has it.
+        UnknownLineError: one is no number, or no line has it. (What no line has between the ends of a range is left
+            out.)
     """
     found: Dict[str, Line] = {}
     for word in wanted:
-        for number in _numbers(word):
+        numbers = list(_numbers(word))
+        for number in (numbers[0], numbers[-1]):
             if number not in specification.lines:
                 raise UnknownLineError(f"there is no line {number}: the lines are {specification.extent}")
-            found[number] = specification.lines[number]
+        found.update((number, specification.lines[number]) for number in numbers if number in specification.lines)
     return list(found.values())
 
 

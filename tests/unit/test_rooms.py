@@ -53,6 +53,7 @@ IN_C = {
     "HANDLERS_LOOK": ("host/signals.c", "LOOK_AGAIN", 0, 1),
     "PULSE_PIPE": ("client/trunk.c", "PULSE_PIPE", 0, 1),
     "QUEUED_PULSES": ("server/channel.h", "PULSES_MAX", 0, 1),
+    "RCVIDS_FIRST": ("server/rcvid.c", "BLOCK_FIRST", 0, 1),
     "PARKED_LOOK": ("server/receivers.c", "PARKED_LOOK", 0, 1),
     "ANSWER_WAIT": ("server/server_lane.c", "ANSWER_LIMIT", 0, 0.001),
 }

@@ -342,7 +342,7 @@ def test_nothing_is_left_of_a_lane_that_an_exception_hinders(monkeypatch: pytest
     kernel = SocketKernel()
     chid = kernel.ChannelCreate(0)
     raw = Raw(kernel, chid)
-    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC))
+    raw.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC, 0))
     pulse = SocketKernel()
     coid = pulse.ConnectAttach(0, os.getpid(), chid)
 

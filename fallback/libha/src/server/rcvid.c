@@ -28,7 +28,7 @@ struct shard {
 
 static struct shard shards[SHARDS] = {[0 ... SHARDS - 1] = {.lock = PTHREAD_MUTEX_INITIALIZER}};
 
-#define BLOCK_FIRST 64u
+#define BLOCK_FIRST 64
 #define BLOCK_MOST (1u << 20)
 #define BLOCK_PLACES 4096
 

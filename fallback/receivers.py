@@ -42,12 +42,16 @@ class Receivers:
         return self in [thread.receives_on for thread in self._threads.known()]  # any() takes twice as long.
 
     def park(self, deadline: Optional[float], thread: Thread) -> None:
-        """Wait aside, until no thread is in MsgReceive any more or the deadline has come.
+        """Wait aside, until no thread is in MsgReceive any more or the deadline has come, or for a moment.
 
         Raises:
             InterruptedError: a signal handler ran in the main thread.
         """
-        read, write = os.pipe()
+        try:
+            read, write = os.pipe()
+        except OSError:  # The host has no room for one. On QNX, a thread that waits needs nothing.
+            time.sleep(limits.PARKED_LOOK)
+            return
         self.parked.append(write)
         try:
             if not self._is_watched and self._was_left:

@@ -70,9 +70,9 @@ def within(qnx: Backend, timeout: Optional[float], call: Callable[..., T], *argu
     if timeout is None:
         return call(*arguments)
     before, seconds = _thread.limited, as_seconds("timeout", timeout)
-    _thread.limited = qnx, time.monotonic() + seconds
-    qnx.TimerTimeout(_SEND_AND_REPLY, int(seconds * 1e9))
     try:
+        _thread.limited = qnx, time.monotonic() + seconds
+        qnx.TimerTimeout(_SEND_AND_REPLY, int(seconds * 1e9))
         return call(*arguments)
     finally:
         _thread.limited = before

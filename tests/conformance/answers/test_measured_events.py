@@ -100,7 +100,7 @@ class Scene:
 
     def log(self) -> str:
         """What waits at the server."""
-        return str(self.server.peer.run(nothing_or, self.chid)).replace(" value 8", "")
+        return str(self.server.peer.run(nothing_or, self.chid)).replace(" value 8 ", " ")
 
 
 @cases("EV01", "EV02", "EV03", "EV04", "EV05", "EV06", "EV07", "EV08")

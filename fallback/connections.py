@@ -183,11 +183,7 @@ class Trunk:
         return Lane(ends.client_read, ends.client_write, window)
 
     def _pass(self, frame: bytes, descriptors: Sequence[int]) -> None:
-        if not host.PORTABLE:
-            for fd in descriptors:
-                os.fchmod(
-                    fd, 0o666
-                )  # A server of another user opens its pipes anew, which belong to who has made them.
+        host.let_others_open(descriptors)
         try:
             host.send_with_descriptors(self.sock, frame, descriptors)
         except BrokenPipeError:

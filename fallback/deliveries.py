@@ -133,6 +133,7 @@ class Outlet:
             far, near = os.pipe()
             try:
                 os.set_blocking(near, False)
+                host.let_others_open([far])
                 self._pass_on(wire.lane.pack(wire.EVENTS, 0, 0, 0), far)
                 self._fd = host.out_of_the_way(near)
             except BaseException:
@@ -162,10 +163,13 @@ class Inlets:
 
     def add(self, trunk: object, fd: int) -> None:
         """Read what a server has passed, as long as the trunk is there."""
-        if not host.is_stream(fd, os.O_RDONLY):
+        try:
+            if not host.is_stream(fd, os.O_RDONLY):
+                raise ValueError("events come by a pipe")
+            host.make_non_blocking(fd, os.O_RDONLY)
+        except (OSError, ValueError):  # Nothing that follows the protocol passes that.
             host.close_passed(fd)
             return
-        host.make_non_blocking(fd, os.O_RDONLY)
         fd = host.out_of_the_way(fd)
         self.descriptors[fd] = trunk
         self._watch(fd)

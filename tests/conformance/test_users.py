@@ -15,12 +15,13 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 
-from ha_qnx import NTO_SIDE_CHANNEL, MessageInfo, Service
+from ha_qnx import NTO_SIDE_CHANNEL, SIGEV_PULSE_INIT, MessageInfo, Service
 
 from .clients import transact
 from .cradle import Born, PeerPool
 from .expect import fails_with
 from .marks import checks
+from .receiving import receive_values
 from .servers import Server, attach, attach_both, attach_path, create_channel
 from .waiting import eventually
 
@@ -464,3 +465,29 @@ def test_what_was_opened_for_writing_is_not_read(as_user: As, name: str) -> None
     as_user(SERVES).run(serve_guarded, name, 0o666, None)
     with fails_with(EACCES):
         as_user(CLIENT, is_client=True).run(use, name, os.O_WRONLY)
+
+
+def prepare_event(qnx: Any) -> Tuple[int, int]:
+    """In another process: a channel of its own, and a connection to it for events."""
+    chid = qnx.ChannelCreate(0)
+    return chid, qnx.ConnectAttach(0, 0, chid)
+
+
+def receive_and_deliver(qnx: Any, chid: int, coid: int, value: int) -> None:
+    """In another process: receive a message, answer it, and deliver an event to its client."""
+    rcvid = qnx.MsgReceive(chid, bytearray(64))
+    qnx.MsgReply(rcvid, 0)
+    qnx.MsgDeliverEvent(rcvid, SIGEV_PULSE_INIT(coid, 10, 1, value))
+
+
+@checks("D105", "B460")
+@pytest.mark.parametrize("user", [0, SERVES], ids=["root", "server's user"])
+def test_events_are_delivered_to_clients_of_other_users(as_user: As, user: int) -> None:
+    """A server of root, or of a user of its own, tells its clients."""
+    server, client = as_user(user), as_user(CLIENT, is_client=True)
+    chid = server.run(create_channel)
+    own, coid = client.run(prepare_event)
+    serving = server.start(receive_and_deliver, chid, coid, 42)
+    client.run(transact, client.run(attach_by_numbers, server.pid, chid), b"subscribe", 8)
+    serving.result()
+    assert client.run(receive_values, own, 1) == [42]

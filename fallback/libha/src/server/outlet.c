@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/said.h"
@@ -40,6 +41,7 @@ static int open_outlet(struct client *client)
     int ends[2];
     if (descriptor_pipe(ends, O_NONBLOCK))
         return errno;
+    fchmod(ends[0], 0666); /* A client of another user opens it anew. */
     int error = descriptor_pass(client->sock, &frame, sizeof frame, &ends[0], 1);
     descriptor_close(ends[0]);
     if (error) {

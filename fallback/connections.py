@@ -26,7 +26,7 @@ from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_COF_CLOEXEC
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
-from . import host, limits, spinning, wire
+from . import door, host, limits, spinning, wire
 from .deliveries import Inlets, Said
 from .forking import all_of, forks_wait
 from .runtime import ChannelAddress
@@ -183,7 +183,7 @@ class Trunk:
         return Lane(ends.client_read, ends.client_write, window)
 
     def _pass(self, frame: bytes, descriptors: Sequence[int]) -> None:
-        host.let_others_open(descriptors)
+        door.let_others_open(descriptors)
         try:
             host.send_with_descriptors(self.sock, frame, descriptors)
         except BrokenPipeError:

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 from ha_qnx.constants import NTO_SIDE_CHANNEL
 from ha_qnx.errors import failure
 
-from . import host, limits, wire
+from . import door, host, limits, wire
 from .forking import forks_wait
 
 # What a process says of a number.
@@ -133,7 +133,7 @@ class Outlet:
             far, near = os.pipe()
             try:
                 os.set_blocking(near, False)
-                host.let_others_open([far])
+                door.let_others_open([far])
                 self._pass_on(wire.lane.pack(wire.EVENTS, 0, 0, 0), far)
                 self._fd = host.out_of_the_way(near)
             except BaseException:

@@ -14,7 +14,7 @@ import stat
 import struct
 from typing import Iterator, List, Optional, Sequence
 
-from .host import Credentials, peer_credentials
+from .host import PORTABLE, Credentials, peer_credentials
 
 #: Behind the name of an entry: the symbolic link that other users read.
 SHOWN: str = "="
@@ -249,3 +249,10 @@ def set_up(path: str, own: str, clients: Optional[int], servers: Optional[int]) 
         named = "" if group is None else f"-g {group} "
         done.append(f"install -d -m {mode:04o} {named}{directory}")
     return done
+
+
+def let_others_open(descriptors: Sequence[int]) -> None:
+    """Let another user open anew what it is passed, which belongs to who has made it."""
+    if not PORTABLE:
+        for fd in descriptors:
+            os.fchmod(fd, 0o666)

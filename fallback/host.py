@@ -247,13 +247,6 @@ def is_stream(fd: int, mode: int) -> bool:
         return is_unnamed and sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
 
 
-def let_others_open(descriptors: Sequence[int]) -> None:
-    """Let another user open anew what it is passed, which belongs to who has made it."""
-    if not PORTABLE:
-        for fd in descriptors:
-            os.fchmod(fd, 0o666)
-
-
 def make_non_blocking(fd: int, mode: int) -> None:
     """Let no read or write on a passed descriptor wait; where it can be had, by a description that is ours alone.
 

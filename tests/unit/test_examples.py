@@ -88,11 +88,13 @@ def test_device_is_told_again_what_its_driver_knew() -> None:
 
 
 def test_a_subscription_is_made_again_with_the_next_server() -> None:
-    """Each of the two delivers ten numbers that follow upon each other, and one recovery is all that it takes."""
+    """What each of the two delivers are numbers that follow upon each other, and one recovery is all that it takes."""
     lines = run("subscription")
     numbers = [int(line.rpartition(" ")[2]) for line in lines if line.startswith("pulse")]
-    for ten in (numbers[:10], numbers[10:]):
-        assert ten == [*range(ten[0], ten[0] + 10)]
+    # What the first one has delivered before it was killed is received all the same.
+    (second,) = (place for place in range(1, 20) if numbers[place] != numbers[place - 1] + 1)
+    assert len(numbers) == 20
+    assert second >= 10
     assert lines[-1] == "1 recovery"
 
 

@@ -135,14 +135,21 @@ coid = qnx.ConnectAttach(0, server.pid, int(server.stdout.readline()))
 for _answered in range(20):
     qnx.MsgSend(coid, b"go", bytearray(8))
 ended = 0
-while signal.getsignal(number) != signal.SIG_IGN:
-    try:
+
+def count_what_ends():
+    global ended
+    while ended < 20:
         try:
             qnx.MsgSend(coid, b"stop", bytearray(8))
         except (InterruptedError, KeyboardInterrupt):
             ended += 1
-        if ended >= 20:
-            signal.signal(number, signal.SIG_IGN)
+    signal.signal(number, signal.SIG_IGN)
+
+is_over = False
+while not is_over:
+    try:
+        count_what_ends()
+        is_over = True
     except KeyboardInterrupt:
         pass
 server.kill()

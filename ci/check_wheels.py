@@ -55,7 +55,9 @@ KNOWN_DIRECTORIES = (
 )
 ENTRY_POINTS = {"ha-qnx": "ha_qnx.commands.cli:main"}
 
-EXPORTED = {abi.posix_symbol(function.name) for function in abi.FUNCTIONS} | {
+# What the binding calls on a target only.
+_OF_TARGETS = {"pathmgr_link"}
+EXPORTED = {abi.posix_symbol(function.name) for function in abi.FUNCTIONS} - _OF_TARGETS | {
     "ha_posix_version",
     "ha_posix_interrupt_main_only",
     "ha_posix_unblock",

@@ -25,7 +25,7 @@ LIBRARY = "ha_qnx/libha_posix.so"
 INFO = "ha_qnx-1.0.dist-info"
 COMMANDS = "[console_scripts]\nha-qnx = ha_qnx.commands.cli:main\n"
 FUNCTIONS = [
-    *(abi.posix_symbol(function.name) for function in abi.FUNCTIONS),
+    *(abi.posix_symbol(function.name) for function in abi.FUNCTIONS if function.name != "pathmgr_link"),
     "ha_posix_version",
     "ha_posix_interrupt_main_only",
     "ha_posix_unblock",

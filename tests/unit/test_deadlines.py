@@ -4,20 +4,10 @@ import threading
 from typing import Callable, Iterator
 
 import pytest
-from ha_qnx.conformance.waiting import DEADLINE, Task
+from ha_qnx.conformance.waiting import DEADLINE, Task, eventually
 
 import ha_qnx
-from ha_qnx import backends
 from ha_qnx.deadlines import within
-
-
-@pytest.fixture(params=backends.NAMES)
-def qnx(
-    request: pytest.FixtureRequest, shared_directory: None, libha: str, monkeypatch: pytest.MonkeyPatch
-) -> ha_qnx.Backend:
-    """Each backend."""
-    monkeypatch.setenv("HA_QNX_LIBHA", libha)
-    return ha_qnx.backend(request.param)
 
 
 @pytest.fixture
@@ -74,7 +64,8 @@ def test_what_is_sent_after_that_has_no_limit_left(
             within(qnx, 0.05, qnx.MsgSend, coid, b"x", bytearray(8))
         return qnx.MsgSend(coid, b"y", bytearray(8))
 
-    sending = Task(send_twice).wait_until_blocked()
+    sending = Task(send_twice)
+    eventually(lambda: chids, "the next server")
     buffer = bytearray(16)
     while buffer[:1] != b"y":
         qnx.TimerTimeout(ha_qnx.NTO_TIMEOUT_RECEIVE, int(DEADLINE * 1e9))

@@ -73,6 +73,7 @@ timers       timers.c
 homes        timers.c
 alarms       timers.c
 event_calls  calls/event.c
+pulse_pipes  client/trunk.c server/outlet.c
 deliveries   client/events.c client/said.c server/outlet.c server/heard.c
 keeper
 door         host/door.c

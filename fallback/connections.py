@@ -29,6 +29,7 @@ from ha_qnx.structures import MessageInfo
 from . import door, host, limits, spinning, wire
 from .deliveries import Inlets, Said
 from .forking import all_of, forks_wait
+from .pulse_pipes import open_pipe, put_in_wider
 from .runtime import ChannelAddress
 from .threads import Thread
 
@@ -201,7 +202,8 @@ class Trunk:
         if not self._pulse_pipes or self._pulses_are_refused:
             with forks_wait:
                 if not self._pulse_pipes or self._pulses_are_refused:
-                    self._open_pulse_pipe()
+                    frame_of_lane = wire.lane.pack(wire.LANE, wire.LANE_PULSES, 0, 0)
+                    open_pipe(lambda far: self._pass(frame_of_lane, [far]), self._keep_pulse_pipe)
         pipe = self._pulse_pipes[0]
         try:
             host.quiet_write(pipe, frame)
@@ -210,28 +212,15 @@ class Trunk:
             self._pulses_are_refused = bool(reason)
             raise failure(reason or EBADF) from None
         except BlockingIOError:
-            host.widen_pipe(pipe)
-            try:
-                host.quiet_write(pipe, frame)
-            except BlockingIOError:
-                raise failure(EAGAIN) from None
+            put_in_wider(pipe, frame)
 
-    def _open_pulse_pipe(self) -> None:
-        far, near = os.pipe()
-        try:
-            os.set_blocking(near, False)
-            self._pass(wire.lane.pack(wire.LANE, wire.LANE_PULSES, 0, 0), [far])
-            if self._pulses_are_refused:  # Other threads may be about to use it.
-                os.dup2(near, self._pulse_pipes[0], inheritable=False)
-                os.close(near)
-                self._pulses_are_refused = False
-            else:
-                self._pulse_pipes.append(host.out_of_the_way(near))
-        except BaseException:
+    def _keep_pulse_pipe(self, near: int) -> None:
+        if self._pulses_are_refused:  # Other threads may be about to use it.
+            os.dup2(near, self._pulse_pipes[0], inheritable=False)
             os.close(near)
-            raise
-        finally:
-            os.close(far)
+            self._pulses_are_refused = False
+        else:
+            self._pulse_pipes.append(host.out_of_the_way(near))
 
     def close(self) -> None:
         """End the trunk: to the server this is the end of the client."""

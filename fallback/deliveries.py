@@ -19,6 +19,7 @@ from ha_qnx.errors import failure
 
 from . import door, host, limits, wire
 from .forking import forks_wait
+from .pulse_pipes import open_pipe, put_in_wider
 
 # What a process says of a number.
 NO_CONNECTION: Final = 0
@@ -120,8 +121,7 @@ class Outlet:
             try:
                 host.quiet_write(self._fd, frame)
             except BlockingIOError:
-                host.widen_pipe(self._fd)
-                host.quiet_write(self._fd, frame)
+                put_in_wider(self._fd, frame)
         except BrokenPipeError:
             self.close()
             raise failure(ESRCH) from None
@@ -130,17 +130,14 @@ class Outlet:
 
     def _open(self) -> None:
         with forks_wait:
-            far, near = os.pipe()
-            try:
-                os.set_blocking(near, False)
-                door.let_others_open([far])
-                self._pass_on(wire.lane.pack(wire.EVENTS, 0, 0, 0), far)
-                self._fd = host.out_of_the_way(near)
-            except BaseException:
-                os.close(near)
-                raise
-            finally:
-                os.close(far)
+            open_pipe(self._pass, self._keep)
+
+    def _pass(self, far: int) -> None:
+        door.let_others_open([far])
+        self._pass_on(wire.lane.pack(wire.EVENTS, 0, 0, 0), far)
+
+    def _keep(self, near: int) -> None:
+        self._fd = host.out_of_the_way(near)
 
     def close(self) -> None:
         """Nothing more is delivered by it."""

@@ -35,7 +35,7 @@ def check_directory(path: str) -> None:
         UnsafeDirectoryError: with a sentence that says what to do.
         OSError: it does not exist or cannot be examined.
     """
-    status = _directory(path, _ADVICE)
+    status = _directory(path)
     if status.st_uid != os.geteuid():
         owner = (
             f"the runtime directory belongs to user {status.st_uid}, not to you, and is not set up for several users "
@@ -71,7 +71,7 @@ def check_shared(path: str, own: str, rooms: Sequence[str]) -> None:
         UnsafeDirectoryError: with a sentence that says which directory it is, and what mode it should have.
         OSError: a part of it does not exist or cannot be examined.
     """
-    owner = _directory(path, _ADVICE).st_uid
+    owner = _directory(path).st_uid
     for directory in _above(os.path.realpath(path)):
         status = os.stat(directory)
         if status.st_uid not in (0, owner, os.geteuid()) or (
@@ -81,7 +81,7 @@ def check_shared(path: str, own: str, rooms: Sequence[str]) -> None:
     for directory, advice in [
         (path, "it should be 0750, or 0755"), (own, "it should be 0755"), *((room, _mode_of(room)) for room in rooms),
     ]:  # fmt: skip
-        status = _directory(directory, _ADVICE)
+        status = _directory(directory)
         if status.st_uid not in (0, owner):
             whose = f"a part of the runtime directory belongs to user {status.st_uid}, not to {owner}: {_ADVICE}"
             raise UnsafeDirectoryError(errno.EPERM, whose, directory)
@@ -89,10 +89,10 @@ def check_shared(path: str, own: str, rooms: Sequence[str]) -> None:
             raise UnsafeDirectoryError(errno.EPERM, f"{_writable(status)}: {advice}", directory)
 
 
-def _directory(path: str, advice: str) -> os.stat_result:
+def _directory(path: str) -> os.stat_result:
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
-        raise UnsafeDirectoryError(errno.ENOTDIR, f"the runtime path is no directory: {advice}", path)
+        raise UnsafeDirectoryError(errno.ENOTDIR, f"the runtime path is no directory: {_ADVICE}", path)
     return status
 
 

@@ -258,6 +258,16 @@ class Server:
         """Give up the name and the channel, and live on."""
         self._run(end_server, self.chid)
 
+    def lose(self, state: str, begin: Callable[[], Task]) -> Task:
+        """Kill it before a client's call begins ("idle"), or while it has that message ("waiting"); the call."""
+        if state == "idle":
+            self.kill()
+        task = begin()
+        if state == "waiting":
+            self.take()
+            self.kill()
+        return task
+
     def kill(self) -> None:
         """Die by SIGKILL."""
         self.peer.kill()

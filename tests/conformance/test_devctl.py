@@ -169,12 +169,7 @@ def test_an_ordinary_connection_loses_its_server(
     """A server that is killed while the command waits: ESRCH; one that was dead before: EBADF."""
     server = Server(peer, name)
     fd = opened(qnx, start, server)
-    if state == "idle":
-        server.kill()
-    task = start(qnx.devctl, fd, GET, bytes(4))
-    if state == "waiting":
-        server.take()
-        server.kill()
+    task = server.lose(state, lambda: start(qnx.devctl, fd, GET, bytes(4)))
     assert task.result() == (status, 0, bytes(4))
 
 

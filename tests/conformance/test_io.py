@@ -387,13 +387,7 @@ def test_an_ordinary_connection_loses_its_server(
     """A server that is killed while the call waits makes it fail with ESRCH; one that was dead before, with EBADF."""
     server = Server(peer, name)
     fd = opened(qnx, start, server)
-    if state == "idle":
-        server.kill()
-        task = start(CALLS[call][0], qnx, fd)
-    else:
-        task = start(CALLS[call][0], qnx, fd)
-        server.take()
-        server.kill()
+    task = server.lose(state, lambda: start(CALLS[call][0], qnx, fd))
     assert task.errno() == (EBADF if state == "idle" else ESRCH)
 
 

@@ -16,6 +16,7 @@ import pytest
 from ha_qnx.conformance.waiting import DEADLINE
 
 import ha_qnx
+from ha_qnx import backends
 from ha_qnx.native import libraries
 
 _SLOW = re.compile(r"^Executing .* took \d+\.\d+ seconds\n", re.MULTILINE)
@@ -53,6 +54,15 @@ def directory_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> str:
 def shared_directory(directory_of_this_process: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process and the programs that it starts meet."""
     monkeypatch.setenv("HA_QNX_RUNTIME", directory_of_this_process)
+
+
+@pytest.fixture(params=backends.NAMES)
+def qnx(
+    request: pytest.FixtureRequest, shared_directory: None, libha: str, monkeypatch: pytest.MonkeyPatch
+) -> ha_qnx.Backend:
+    """Each backend."""
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    return ha_qnx.backend(request.param)
 
 
 @pytest.fixture

@@ -12,19 +12,9 @@ from ha_qnx.conformance.waiting import DEADLINE, Task, eventually, rounds
 from ha_qnx.fallback import host
 
 import ha_qnx
-from ha_qnx import backends
 from ha_qnx.native import kernel as native_kernel
 
 LARGE = 1 << 17
-
-
-@pytest.fixture(params=backends.NAMES)
-def qnx(
-    request: pytest.FixtureRequest, shared_directory: None, libha: str, monkeypatch: pytest.MonkeyPatch
-) -> ha_qnx.Backend:
-    """Each backend."""
-    monkeypatch.setenv("HA_QNX_LIBHA", libha)
-    return ha_qnx.backend(request.param)
 
 
 @pytest.fixture

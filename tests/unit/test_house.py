@@ -21,7 +21,6 @@ def test_the_page_about_ci_names_each_file() -> None:
     assert named == files
 
 
-@pytest.mark.skipif(not (ROOT / ".github").exists(), reason="a source distribution has no .github")
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "ARCHITECTURE.md"])
 def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
     """A file that is moved takes the links to it along."""

@@ -64,7 +64,7 @@ def is_shared(path: str, own: str) -> bool:
         return False
 
 
-def check_shared(path: str, own: str, rooms: Sequence[str]) -> None:
+def check_shared(path: str, own: str) -> None:
     """Refuse a shared directory in which somebody else than its owner could change what belongs to others.
 
     Raises:
@@ -78,9 +78,8 @@ def check_shared(path: str, own: str, rooms: Sequence[str]) -> None:
             status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX
         ):
             raise UnsafeDirectoryError(errno.EPERM, f"others may replace what lies in {directory}: {_ADVICE}", path)
-    for directory, advice in [
-        (path, "it should be 0750, or 0755"), (own, "it should be 0755"), *((room, _mode_of(room)) for room in rooms),
-    ]:  # fmt: skip
+    rooms = {os.path.join(own, room): f"it should be {mode:04o}" for room, mode in _ROOMS.items()}
+    for directory, advice in {path: "it should be 0750, or 0755", own: "it should be 0755", **rooms}.items():
         status = _directory(directory)
         if status.st_uid not in (0, owner):
             whose = f"a part of the runtime directory belongs to user {status.st_uid}, not to {owner}: {_ADVICE}"
@@ -98,10 +97,6 @@ def _directory(path: str) -> os.stat_result:
 
 def _writable(status: os.stat_result) -> str:
     return f"others may write to the runtime directory (mode {stat.S_IMODE(status.st_mode):04o})"
-
-
-def _mode_of(room: str) -> str:
-    return f"it should be {_ROOMS[os.path.basename(room)]:04o}"
 
 
 def _above(path: str) -> Iterator[str]:

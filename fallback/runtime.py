@@ -167,15 +167,14 @@ class Runtime:
         self._make()
 
     def _make(self) -> None:
-        rooms = self._channels, self._names, self.paths
         #: Whether it was set up for several users.
         self.is_shared = door.is_shared(self.path, self._own)
         if self.is_shared:
-            door.check_shared(self.path, self._own, rooms)
+            door.check_shared(self.path, self._own)
             return
         os.makedirs(self.path, mode=0o700, exist_ok=True)
         door.check_directory(self.path)
-        for directory in (self._own, *rooms):
+        for directory in (self._own, self._channels, self._names, self.paths):
             os.makedirs(directory, mode=0o700, exist_ok=True)
             door.check_directory(directory)
 

@@ -158,7 +158,7 @@ def _examine_runtime() -> Optional[Dict[str, Any]]:
         found["mode"] = f"{stat.S_IMODE(status.st_mode):04o}"
         found["shared"] = door.is_shared(path, rooms)
         if found["shared"]:
-            door.check_shared(path, rooms, [os.path.join(rooms, room) for room in ("channels", "names", "paths")])
+            door.check_shared(path, rooms)
         else:
             door.check_directory(path)
         found["rights"] = _rights(path, rooms) if found["shared"] else [f"{found['owner']} may do everything"]

@@ -226,15 +226,16 @@ def set_up(path: str, own: str, clients: Optional[int], servers: Optional[int]) 
     Raises:
         OSError: what the host says.
     """
-    rooms = [(os.path.join(own, room), mode, servers) for room, mode in _ROOMS.items()]
+    attach = ((room, 0o711 if servers is None else _ROOMS[room]) for room in ("names", "paths"))
+    wanted = [
+        (path, 0o755 if clients is None else 0o750, clients),
+        (own, 0o755, None),
+        (os.path.join(own, "channels"), _ROOMS["channels"], None),
+        *((os.path.join(own, room), mode, servers) for room, mode in attach),
+    ]
     done = []
-    for directory, mode, group in [(path, 0o755 if clients is None else 0o750, clients), (own, 0o755, None), *rooms]:
-        if os.path.basename(directory) == "channels":
-            group = None
-        elif mode == 0o1731 and servers is None:
-            mode = 0o711
-        if directory == path:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    for directory, mode, group in wanted:
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory, 0o700)
         refuse_others(directory)

@@ -327,6 +327,13 @@ def test_a_directory_is_set_up_for_several_users(
     assert kernel.name_detach(kernel.name_attach("set-up")) == 0
 
 
+def test_a_shared_directory_may_be_called_as_a_room_in_it(capsys: Capture, tmp_path: pathlib.Path) -> None:
+    """Its group is that of the clients, whatever its name."""
+    directory, group = tmp_path / "channels", os.getgid()
+    done = told(capsys, "--setup", str(directory), "--clients", str(group)).splitlines()
+    assert done[0] == f"install -d -m 0750 -g {group} {directory}"
+
+
 def test_what_is_wrong_with_a_shared_directory_is_told(capsys: Capture, runtime_directory: pathlib.Path) -> None:
     """Which part of it, and what mode it should have."""
     main(["doctor", "--setup", str(runtime_directory)])

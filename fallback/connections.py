@@ -14,6 +14,7 @@ What becomes of a message on its lane is in exchange.py, and which number a conn
 import contextlib
 import fcntl
 import io
+import math
 import operator
 import os
 import socket
@@ -338,6 +339,14 @@ class _NoMoreLanes(List[Lane]):
         self._connection.discard(lane)
 
 
+# The lanes of this process that have large windows.
+_large: Set[Lane] = set()
+
+
+def _large_bytes() -> int:
+    return sum(lane.window.size for lane in list(_large) if lane.window is not None)
+
+
 class Connection:
     """One connection of this process: a number of its own, lanes of its own, a trunk that it may share."""
 
@@ -355,6 +364,8 @@ class Connection:
         self._lock = threading.RLock()
         self.idle: List[Lane] = []
         self._idle_windows: List[Lane] = []
+        # When the last message was answered that needed a large window.
+        self._large_used = -math.inf
         trunk.connections.add(self)
 
     def lane(self, size: int, deadline: Optional[float], thread: Thread) -> Lane:
@@ -436,6 +447,8 @@ class Connection:
         with self._lock:
             lane.connection = self
             self._lanes.add(lane)
+            if lane.window is not None and lane.window.size > limits.WINDOW_SMALL:
+                _large.add(lane)
             kept = not self.detached
         if not kept:
             self.discard(lane)
@@ -456,6 +469,9 @@ class Connection:
     def _keep_window(self, lane: Lane, size: int) -> None:
         """Keep a lane for the sake of its window, as far as it is worth that; the largest are."""
         idle = self._idle_windows
+        if size > limits.WINDOW_SMALL and not self._keeps_large():
+            self.discard(lane)
+            return
         if not idle and size <= limits.WINDOW_KEPT:
             idle.append(lane)
             return
@@ -476,6 +492,25 @@ class Connection:
             return
         idle.append(lane)
 
+    def _keeps_large(self) -> bool:
+        """Whether a large window is kept whose message is answered: messages like it come often, and there is room."""
+        now = time.monotonic()
+        before, self._large_used = self._large_used, now
+        if now - before > limits.WINDOW_IDLE:
+            return False
+        if _large_bytes() > limits.WINDOWS_SUM:
+            for connection in {lane.connection for lane in list(_large)}:
+                if connection is not None and now - connection._large_used > limits.WINDOW_IDLE:
+                    connection._give_back_large()
+        return _large_bytes() <= limits.WINDOWS_SUM
+
+    def _give_back_large(self) -> None:
+        """Close the idle lanes with large windows."""
+        for lane in _large.intersection(self._idle_windows):
+            with contextlib.suppress(ValueError):  # Another thread has just taken it.
+                self._idle_windows.remove(lane)
+                self.discard(lane)
+
     def trim(self, most: int) -> None:
         """Close idle lanes, until there are no more than so many: those first that have been idle for long."""
         if len(self.idle) <= most:
@@ -492,6 +527,7 @@ class Connection:
             if lane not in self._lanes:
                 return
             self._lanes.remove(lane)
+            _large.discard(lane)
             last = self.detached and not self._lanes
         lane.close()
         if last:
@@ -563,6 +599,7 @@ class Connection:
 
     def close_in_child(self) -> None:
         """Close what a forked child has inherited; nothing is said to the server, whose client is the parent."""
+        _large.difference_update(self._lanes)
         all_of(lane.close for lane in self._lanes)
 
     def dead_copy(self) -> "Connection":

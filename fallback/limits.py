@@ -31,6 +31,14 @@ WINDOW_LARGE: Final = 1 << 24
 # what its messages have written to. Lanes without a window cost little: when a thread has ended, as many are kept as
 # there are others. libha: client/connection.c.
 WINDOWS_KEPT: Final = 4
+# Up to this size they are kept in any case. libha: client/connection.c.
+WINDOW_SMALL: Final = 1 << 20
+# A larger one is kept if its connection has needed such a one shortly before, within so many seconds: what is sent once
+# leaves no memory behind. libha: client/connection.c.
+WINDOW_IDLE: Final = 10.0
+# And if all larger ones of the process hold no more than so many bytes together. Where they do, those go of connections
+# that have needed none for WINDOW_IDLE. libha: client/connection.c.
+WINDOWS_SUM: Final = 1 << 28
 # How long a new client waits for room in the backlog of a server that does not accept. libha: client/trunk.c.
 BACKLOG_WAIT: Final = 5.0
 # How long a lane is offered to a server that takes no notice, when the host holds no more for it.

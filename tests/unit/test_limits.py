@@ -7,7 +7,7 @@ from typing import Iterator, List, Tuple
 
 import pytest
 from ha_qnx.conformance.waiting import Task
-from ha_qnx.fallback import limits, wire
+from ha_qnx.fallback import connections, limits, wire
 from ha_qnx.fallback.connections import Connection, Lane
 from ha_qnx.fallback.kernel import SocketKernel
 from ha_qnx.fallback.numbers import Slots
@@ -189,9 +189,51 @@ def test_a_small_window_does_not_go_for_a_large_one(served: Served) -> None:
     assert with_windows(connection, 1) == [lanes[0]]
 
 
+def use(connection: Connection, size: int) -> Lane:
+    """A lane whose window has served a message of so many bytes; whether it was kept is for the test to see."""
+    (lane,) = with_windows(connection, size)
+    connection.release(lane)
+    return lane
+
+
+def is_kept(lane: Lane) -> bool:
+    return lane.window is not None and lane.window.fd >= 0
+
+
+def test_a_large_window_is_kept_from_the_second_message_on(served: Served) -> None:
+    """What is sent once leaves no memory behind; what is sent again and again does not have the host give it anew."""
+    connection = connection_of(served)
+    assert is_kept(use(connection, limits.WINDOW_SMALL))
+    once, again = use(connection, limits.WINDOW_SMALL + 1), use(connection, limits.WINDOW_SMALL + 1)
+    assert (is_kept(once), is_kept(again)) == (False, True)
+    assert use(connection, limits.WINDOW_SMALL + 1) is again
+
+
+def test_a_large_window_is_not_kept_for_a_rare_message(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one is not expected before the memory is better used by others."""
+    connection = connection_of(served)
+    monkeypatch.setattr(limits, "WINDOW_IDLE", 0.0)
+    assert not any(is_kept(use(connection, limits.WINDOW_SMALL + 1)) for _message in range(3))
+
+
+def test_the_large_windows_of_a_process_are_bounded_together(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection finds no room for its own until one that needs its no more has gone."""
+    kernel, chid, _coid = served
+    size = 2 * limits.WINDOW_SMALL
+    monkeypatch.setattr(limits, "WINDOWS_SUM", 2 * size)
+    monkeypatch.setattr(connections, "_large", set())  # What other tests have left is not to be counted.
+    ways = [kernel._table.entries[kernel.ConnectAttach(0, 0, chid, NTO_SIDE_CHANNEL)] for _ in range(3)]
+    lanes = [(use(connection, size), use(connection, size))[1] for connection in ways]
+    assert [is_kept(lane) for lane in lanes] == [True, True, False]
+    ways[0]._large_used -= 2 * limits.WINDOW_IDLE
+    last = use(ways[2], size)
+    assert [is_kept(lane) for lane in (*lanes, last)] == [False, True, False, True]
+
+
 def test_one_very_large_window_is_kept(served: Served) -> None:
     """A message of many megabytes that comes again does not make the host give its memory again; two hold no more."""
     connection = connection_of(served)
+    use(connection, limits.WINDOW_LARGE + 1)
     first, second = with_windows(connection, limits.WINDOW_LARGE + 1, limits.WINDOW_LARGE + 1)
     connection.release(first)
     connection.release(second)

@@ -20,11 +20,22 @@
  */
 #define WINDOWS_KEPT 4
 
+/*
+ * Up to this size windows are kept in any case. A larger one is kept if its connection has needed such a one shortly before,
+ * so that what is sent once leaves no memory behind, and if all larger ones of the process hold no more than so many bytes
+ * together. Where they do, those go of connections that have needed none for long.
+ */
+#define WINDOW_SMALL (UINT64_C(1) << 20)
+#define WINDOW_IDLE (10 * CLOCK_SECOND)
+#define WINDOWS_SUM (UINT64_C(1) << 28)
+
 /* Lanes that have been idle so long are closed, but for a few. */
 #define LANES_KEPT 4
 #define IDLE_LIMIT CLOCK_SECOND
 
 static atomic_uint count;
+/* What the large windows of this process hold. */
+static atomic_uint_fast64_t large_bytes;
 
 struct connection *connection_new(struct trunk *trunk, const struct address *address, unsigned flags)
 {
@@ -112,11 +123,42 @@ static struct lane *take_surplus(struct connection *connection)
     return lane;
 }
 
+static uint64_t large_size(const struct lane *lane)
+{
+    return lane->window_size > WINDOW_SMALL ? lane->window_size : 0;
+}
+
+static void add_lane(struct connection *connection, struct lane *lane)
+{
+    lane->next = connection->lanes;
+    connection->lanes = lane;
+    large_bytes += large_size(lane);
+}
+
+static void unlink_lane(struct connection *connection, struct lane *lane)
+{
+    struct lane **link = &connection->lanes;
+    while (*link != lane)
+        link = &(*link)->next;
+    *link = lane->next;
+    large_bytes -= large_size(lane);
+}
+
+/* Whether large windows are kept: messages that need one come often, and there is room. */
+static bool keeps_large(struct connection *connection)
+{
+    int64_t before = connection->large_used;
+    connection->large_used = clock_now();
+    return before && connection->large_used - before <= WINDOW_IDLE && large_bytes <= WINDOWS_SUM;
+}
+
 /* Keeps a lane with a window, if that is worth it; the lane that is not kept then, this one or a smaller one, or NULL. */
 static struct lane *keep_window(struct connection *connection, struct lane *lane)
 {
     struct lane **smallest = NULL, *least = NULL;
     bool has_large = false;
+    if (large_size(lane) && !keeps_large(connection))
+        return lane;
     for (struct lane **link = &connection->idle_windows; *link; link = &(*link)->next_idle) {
         has_large |= (*link)->window_size > WINDOW_LARGE;
         if (!smallest || (*link)->window_size < (*smallest)->window_size)
@@ -147,14 +189,6 @@ static struct lane *give_back(struct connection *connection, struct lane *lane)
     lane->next_idle = connection->idle;
     connection->idle = lane;
     return ++connection->idle_count > LANES_KEPT ? take_surplus(connection) : NULL;
-}
-
-static void unlink_lane(struct connection *connection, struct lane *lane)
-{
-    struct lane **link = &connection->lanes;
-    while (*link != lane)
-        link = &(*link)->next;
-    *link = lane->next;
 }
 
 /* What is left of a connection, or of a use of one, to be ended without any lock. */
@@ -250,10 +284,8 @@ int connection_add_lane(struct use *use, uint64_t window, int64_t deadline)
         return error;
     pthread_mutex_lock(&connection->number->lock);
     bool detached = connection->detached;
-    if (!detached) {
-        lane->next = connection->lanes;
-        connection->lanes = lane;
-    }
+    if (!detached)
+        add_lane(connection, lane);
     pthread_mutex_unlock(&connection->number->lock);
     if (detached) {
         lane_close(lane);
@@ -273,9 +305,46 @@ void connection_drop_lane(struct use *use)
     use->lane = NULL;
 }
 
+static void give_back_large(struct number *number, void *argument)
+{
+    struct remains *remains = argument;
+    pthread_mutex_lock(&number->lock);
+    struct connection *connection = number->connection;
+    struct lane **link = connection ? &connection->idle_windows : NULL;
+    bool is_idle = connection && clock_now() - connection->large_used > WINDOW_IDLE;
+    while (is_idle && *link) {
+        struct lane *lane = *link;
+        if (large_size(lane)) {
+            *link = lane->next_idle;
+            connection->idle_window_count--;
+            move_lane(connection, lane, remains);
+        } else {
+            link = &lane->next_idle;
+        }
+    }
+    pthread_mutex_unlock(&number->lock);
+}
+
+/* Closes the large windows of connections that have needed none for long, if all of them hold too much. */
+static void make_room(void)
+{
+    struct remains remains = {0};
+    if (large_bytes > WINDOWS_SUM) {
+        number_each(give_back_large, &remains);
+        dispose(&remains);
+    }
+}
+
+void windows_after_fork_in_child(void)
+{
+    large_bytes = 0;
+}
+
 void connection_end(struct use *use)
 {
     struct remains remains = {0};
+    if (use->lane && large_size(use->lane))
+        make_room();
     struct connection *connection = use->connection;
     struct number *number = connection->number;
     pthread_mutex_lock(&number->lock);

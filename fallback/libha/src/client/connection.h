@@ -37,6 +37,7 @@ struct connection {
     int64_t idle_counted;
     struct lane *idle_windows;
     unsigned idle_window_count;
+    int64_t large_used; /* when the last message was answered that needed a large window; 0: never */
 };
 
 /* A connection that this process was left by a fork or an exec and has not used yet (D13, B278). */
@@ -71,6 +72,8 @@ int connection_add_lane(struct use *use, uint64_t window, int64_t deadline);
 /* Closes the lane of the use: it does not go back to the connection. */
 void connection_drop_lane(struct use *use);
 void connection_end(struct use *use);
+/* In a forked child, which has none of its parent's lanes. */
+void windows_after_fork_in_child(void);
 
 /* Where pulses on a connection go. */
 struct way {

@@ -151,5 +151,6 @@ void connection_inherit(int coid, const struct address *address, unsigned flags,
 
 void connection_after_fork_in_child(pid_t parent)
 {
+    windows_after_fork_in_child();
     number_each(leave_to_child, &parent);
 }

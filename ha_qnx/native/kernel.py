@@ -623,11 +623,15 @@ class NativeKernel(Kernel):
         thread = integer("thread", thread, 0, (1 << 64) - 1)
         if self.libraries.unblock is not None:
             self.libraries.unblock(thread)
-        elif _is_caught(_UNBLOCKING):
+        elif self._can_unblock():
             signal.pthread_kill(thread, _UNBLOCKING)
         else:
             raise OSError(ENOTSUP, "a signal has to end the wait of a thread, and only the main thread can set that up")
         return 0
+
+    def _can_unblock(self) -> bool:
+        """Whether the wait of a thread can be ended; the main thread sees to it that it can."""
+        return self.libraries.unblock is not None or _is_caught(_UNBLOCKING)
 
     def _put_at(self, coid: int, make: Callable[[], int], ahead: Optional["_Ahead"] = None) -> int:
         """End a connection and make another one under its number, where nothing holds it meanwhile, as on QNX.

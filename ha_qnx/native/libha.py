@@ -27,7 +27,7 @@ from ..constants import (
     HA_RECOVERY_SUSPEND,
     HAREPLACERECOVERYFN,
 )
-from ..deadlines import arm_again
+from ..deadlines import arm_again, watch_others
 from ..derived import Vocabulary
 from ..documenting import documented_by
 from ..errors import failure, naming, not_recovered
@@ -96,6 +96,7 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
             result = self.counts.observed(coid, *attached.called)
             if result == coid:
                 arm_again()
+                watch_others(self)
         except BaseException as error:
             thread.raised = error
             return -1
@@ -384,6 +385,7 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
         if self._by_coid.get(coid) is not attached:
             self._leave(coid)
         self.counts.begin(coid)
+        self._can_unblock()  # What another thread sends again, when its time is over.
         self._by_coid[coid] = attached
         attached.coids.add(coid)
         self._by_token[attached.token] = attached

@@ -1,5 +1,6 @@
 """Every test has a runtime directory of its own, and can start programs as processes of their own."""
 
+import ctypes
 import gc
 import itertools
 import logging
@@ -10,13 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import Callable, Iterator, List
+from typing import Any, Callable, Iterator, List
 
 import pytest
 from ha_qnx.conformance.waiting import DEADLINE
 
 import ha_qnx
 from ha_qnx import backends
+from ha_qnx.native import kernel as native_kernel
 from ha_qnx.native import libraries
 
 _SLOW = re.compile(r"^Executing .* took \d+\.\d+ seconds\n", re.MULTILINE)
@@ -63,6 +65,19 @@ def qnx(
     """Each backend."""
     monkeypatch.setenv("HA_QNX_LIBHA", libha)
     return ha_qnx.backend(request.param)
+
+
+@pytest.fixture
+def by_signal(qnx: ha_qnx.Backend, monkeypatch: pytest.MonkeyPatch) -> Iterator[ha_qnx.Backend]:
+    """A native backend, as if its library had no function for it, and signals ended the calls of all threads."""
+    found: Any = getattr(qnx, "libraries", None) or getattr(qnx, "_kernel").libraries  # noqa: B009  # not public
+    library = ctypes.CDLL(found.path)
+    monkeypatch.setattr(found, "unblock", None)
+    before = signal.getsignal(native_kernel._UNBLOCKING)
+    library.ha_posix_interrupt_main_only(0)
+    yield qnx
+    library.ha_posix_interrupt_main_only(1)
+    signal.signal(native_kernel._UNBLOCKING, before)
 
 
 @pytest.fixture

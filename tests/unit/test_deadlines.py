@@ -47,6 +47,33 @@ def test_what_is_sent_again_is_limited_too(qnx: ha_qnx.Backend, lost: Callable[[
         sending.result()
 
 
+def test_what_another_thread_recovers_is_sent_again_within_its_limit(qnx: ha_qnx.Backend) -> None:
+    """Of threads that have lost their messages together one recovers; none is kept by a server that never answers."""
+    chids = [qnx.ChannelCreate()]
+
+    def recover(coid: int, _handle: object) -> int:
+        chids.append(qnx.ChannelCreate())
+        return qnx.ha_ReConnectAttach(coid, 0, 0, chids[-1], coid, 0)
+
+    coid = qnx.ha_ConnectAttach(0, 0, chids[0], 0, 0, recover)
+    sending = [Task(lambda: within(qnx, 0.5, qnx.MsgSend, coid, b"x", bytearray(8))) for _thread in range(4)]
+    for _message in sending:
+        qnx.MsgReceive(chids[0], bytearray(16))
+    qnx.ChannelDestroy(chids[0])
+    for each in sending:
+        with pytest.raises(TimeoutError):
+            each.result()
+    assert len(chids) == 2
+    qnx.ha_ConnectDetach(coid)
+    qnx.ChannelDestroy(chids[1])
+
+
+@pytest.mark.parametrize("qnx", ["native"], indirect=True)
+def test_a_signal_sees_to_that_where_there_is_nothing_else(by_signal: ha_qnx.Backend) -> None:
+    """As on QNX: it is caught since a connection was made HA-aware."""
+    test_what_another_thread_recovers_is_sent_again_within_its_limit(by_signal)
+
+
 def test_what_is_sent_after_that_has_no_limit_left(
     qnx: ha_qnx.Backend, lost: Callable[[Callable[[], int]], int]
 ) -> None:

@@ -1,7 +1,6 @@
 """Ending the wait of one thread with a message: what asyncio needs of a kernel, beside what QNX has."""
 
 import contextlib
-import ctypes
 import signal
 import threading
 from errno import EINTR, ENOTSUP
@@ -197,19 +196,6 @@ def test_no_answer_is_another_ones(qnx: ha_qnx.Backend, channel: Any) -> None:
 
 
 # On QNX, where a signal has to do it.
-
-
-@pytest.fixture
-def by_signal(qnx: ha_qnx.Backend, monkeypatch: pytest.MonkeyPatch) -> Iterator[ha_qnx.Backend]:
-    """A native backend, as if its library had no function for it, and signals ended the calls of all threads."""
-    libraries: Any = getattr(qnx, "libraries", None) or getattr(qnx, "_kernel").libraries  # noqa: B009  # not public
-    library = ctypes.CDLL(libraries.path)
-    monkeypatch.setattr(libraries, "unblock", None)
-    before = signal.getsignal(native_kernel._UNBLOCKING)
-    library.ha_posix_interrupt_main_only(0)
-    yield qnx
-    library.ha_posix_interrupt_main_only(1)
-    signal.signal(native_kernel._UNBLOCKING, before)
 
 
 @pytest.mark.parametrize("qnx", ["native", "hybrid"], indirect=True)

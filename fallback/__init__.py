@@ -72,7 +72,7 @@ timer_calls  calls/timer.c
 timers       timers.c
 homes        timers.c
 alarms       timers.c
-event_calls  calls/event.c
+event_calls  calls/event.c calls/ionotify.c
 pulse_pipes  client/trunk.c server/outlet.c
 deliveries   client/events.c client/said.c server/outlet.c server/heard.c
 keeper

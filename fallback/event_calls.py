@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from errno import EBADF, EINVAL, ESRCH, ETIMEDOUT
-from typing import Final, Optional
+from typing import Callable, Final, Optional
 
 from ha_qnx.buffers import as_int, as_long
 from ha_qnx.constants import (
@@ -17,8 +17,9 @@ from ha_qnx.constants import (
     SYSMGR_COID,
 )
 from ha_qnx.errors import failure
+from ha_qnx.iomessages import notify_flags, notify_message
 from ha_qnx.structures import SigEvent
-from ha_qnx.timing import EVENT_TYPE, structure
+from ha_qnx.timing import EVENT_TYPE, notify_arguments, structure
 
 from . import wire
 from .server_lane import Client, Rcvids, ServerLane
@@ -34,6 +35,7 @@ class EventCalls:
     _threads: Threads
     _rcvids: Rcvids
     _table: ConnectionTable
+    MsgSendnc: Callable[..., int]
 
     @ends_timeout
     def MsgDeliverEvent(self, rcvid: int, event: SigEvent) -> int:
@@ -66,6 +68,13 @@ class EventCalls:
     def MsgUnregisterEvent(self, event: SigEvent) -> int:
         structure("event", event, SigEvent)
         return 0
+
+    def ionotify(self, fd: int, action: int, flags: int, event: Optional[SigEvent] = None) -> int:
+        fd, message = as_int("fd", fd), notify_message(*notify_arguments(action, flags, event))
+        # The reply takes the place of the message, of which something is left where it is short.
+        reply = bytearray(message)
+        self.MsgSendnc(fd, message, reply)
+        return notify_flags(reply)
 
 
 def _deliver_pulse(client: Client, event: SigEvent) -> None:

@@ -91,6 +91,7 @@ FUNCTIONS: Tuple[Prototype, ...] = (
     *_function(LIBC, "int", "MsgDeliverEvent", "rcvid:rcvid event:event*", r=POSITIVE),
     *_function(LIBC, "int", "MsgRegisterEvent", "event:event* coid:int"),
     *_function(LIBC, "int", "MsgUnregisterEvent", "event:event*"),
+    *_function(LIBC, "int", "ionotify", "fd:int action:int flags:int event:event*"),
     # Timers. timer_create() and its kind are made of these.
     *_function(LIBC, "int", "TimerCreate", "id:int notify:event*"),
     *_function(LIBC, "int", "TimerDestroy", "id:int"),

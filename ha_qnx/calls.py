@@ -75,6 +75,7 @@ __all__ = [
     "ha_open",
     "ha_open64",
     "ha_reopen",
+    "ionotify",
     "lseek",
     "name_attach",
     "name_close",
@@ -114,6 +115,7 @@ if TYPE_CHECKING:
     MsgDeliverEvent = _default.MsgDeliverEvent
     MsgRegisterEvent = _default.MsgRegisterEvent
     MsgUnregisterEvent = _default.MsgUnregisterEvent
+    ionotify = _default.ionotify
     TimerCreate = _default.TimerCreate
     TimerSettime = _default.TimerSettime
     TimerInfo = _default.TimerInfo

@@ -47,6 +47,8 @@ class Vocabulary(Protocol):
     IO_DUP: ClassVar[int] = constants.IO_DUP
     IO_LSEEK: ClassVar[int] = constants.IO_LSEEK
     IO_MAX: ClassVar[int] = constants.IO_MAX
+    IO_NOTIFY: ClassVar[int] = constants.IO_NOTIFY
+    IO_NOTIFY64: ClassVar[int] = constants.IO_NOTIFY64
     IO_READ: ClassVar[int] = constants.IO_READ
     IO_SPACE: ClassVar[int] = constants.IO_SPACE
     IO_STAT: ClassVar[int] = constants.IO_STAT
@@ -58,6 +60,18 @@ class Vocabulary(Protocol):
     NAME_FLAG_ATTACH_GLOBAL: ClassVar[int] = constants.NAME_FLAG_ATTACH_GLOBAL
     NAME_FLAG_DETACH_SAVEDPP: ClassVar[int] = constants.NAME_FLAG_DETACH_SAVEDPP
     ND_LOCAL_NODE: ClassVar[int] = constants.ND_LOCAL_NODE
+    NOTIFY_ACTION_CONDARM: ClassVar[int] = constants.NOTIFY_ACTION_CONDARM
+    NOTIFY_ACTION_POLL: ClassVar[int] = constants.NOTIFY_ACTION_POLL
+    NOTIFY_ACTION_POLLARM: ClassVar[int] = constants.NOTIFY_ACTION_POLLARM
+    NOTIFY_ACTION_TRANARM: ClassVar[int] = constants.NOTIFY_ACTION_TRANARM
+    NOTIFY_CONDE_RDBAND: ClassVar[int] = constants.NOTIFY_CONDE_RDBAND
+    NOTIFY_CONDE_RDNORM: ClassVar[int] = constants.NOTIFY_CONDE_RDNORM
+    NOTIFY_CONDE_WRNORM: ClassVar[int] = constants.NOTIFY_CONDE_WRNORM
+    NOTIFY_COND_EXTEN: ClassVar[int] = constants.NOTIFY_COND_EXTEN
+    NOTIFY_COND_INPUT: ClassVar[int] = constants.NOTIFY_COND_INPUT
+    NOTIFY_COND_MASK: ClassVar[int] = constants.NOTIFY_COND_MASK
+    NOTIFY_COND_OBAND: ClassVar[int] = constants.NOTIFY_COND_OBAND
+    NOTIFY_COND_OUTPUT: ClassVar[int] = constants.NOTIFY_COND_OUTPUT
     NTO_CHF_COID_DISCONNECT: ClassVar[int] = constants.NTO_CHF_COID_DISCONNECT
     NTO_CHF_DISCONNECT: ClassVar[int] = constants.NTO_CHF_DISCONNECT
     NTO_CHF_FIXED_PRIORITY: ClassVar[int] = constants.NTO_CHF_FIXED_PRIORITY
@@ -107,6 +121,7 @@ class Vocabulary(Protocol):
     SIGEV_PULSE_PRIO_INHERIT: ClassVar[int] = constants.SIGEV_PULSE_PRIO_INHERIT
     SIGEV_SIGNAL: ClassVar[int] = constants.SIGEV_SIGNAL
     SIGEV_UNBLOCK: ClassVar[int] = constants.SIGEV_UNBLOCK
+    SI_NOTIFY: ClassVar[int] = constants.SI_NOTIFY
     SYSMGR_CHID: ClassVar[int] = constants.SYSMGR_CHID
     SYSMGR_COID: ClassVar[int] = constants.SYSMGR_COID
     SYSMGR_PID: ClassVar[int] = constants.SYSMGR_PID

@@ -6,11 +6,13 @@ Only layouts are known here, neither kernels nor recovery. A server finds the sa
 """
 
 import os
-from errno import EIO
+import sys
+from ctypes import sizeof
+from errno import EINVAL, EIO
 from struct import Struct
 from typing import Optional, Tuple
 
-from .abi import ILP32_6, packing
+from .abi import HOST, ILP32_6, packing
 from .constants import (
     FTYPE_ANY,
     FTYPE_NAME,
@@ -21,6 +23,8 @@ from .constants import (
     IO_DEVCTL,
     IO_DUP,
     IO_LSEEK,
+    IO_NOTIFY,
+    IO_NOTIFY64,
     IO_READ,
     IO_SPACE,
     IO_STAT,
@@ -28,8 +32,9 @@ from .constants import (
     IO_WRITE,
     IO_XTYPE_OFFSET,
 )
+from .errors import failure
 from .kernel import BytesLike
-from .structures import MessageInfo
+from .structures import MessageInfo, SigEvent
 
 __all__ = [
     "CHMOD",
@@ -38,6 +43,7 @@ __all__ = [
     "DEVCTL",
     "DUP",
     "FREE",
+    "NOTIFY",
     "OFFSET",
     "OPEN_ROOM",
     "POSITION",
@@ -57,6 +63,10 @@ __all__ = [
     "info_of",
     "lseek_message",
     "name_open_message",
+    "notified_event",
+    "notify_flags",
+    "notify_message",
+    "notify_reply",
     "open_message",
     "position_of",
     "pread_message",
@@ -87,6 +97,8 @@ FREE, _ALLOCATE = 0x6F, 0x6E
 SEEK = Struct("=HHhHq")
 #: _IO_DEVCTL, the data behind it: type, combine_len, dcmd, nbytes, zero.
 DEVCTL = Struct("=HHIII")
+#: What _IO_NOTIFY and _IO_NOTIFY64 begin with: type, combine_len, action, flags.
+NOTIFY = Struct("=HHiI")
 #: What is answered to _IO_LSEEK: the new position.
 POSITION = Struct("=q")
 #: The beginning of _IO_DUP: type, combine_len, then the _msg_info of 6.x of the original (D27): nd, srcnd, pid, tid,
@@ -99,6 +111,11 @@ _stat = Struct("=HHI")
 _sync = Struct("=HHI")
 # What is answered to _IO_DEVCTL, the data behind it: zero, ret_val, nbytes, zero.
 _devctl_answer = Struct("=IiII")
+# What is in an _IO_NOTIFY message between its beginning and timo: a sigevent of 32 bits, and seven numbers; and timo.
+_notify_rest = Struct("=16x28xq")
+# That sigevent: notify, coid, value, code, priority. What is answered: zero, and the conditions that hold.
+_event_32 = Struct("=iiihh")
+_notify_answer = Struct("=II")
 # struct stat: first the 72 bytes of 6.x, whose times are seconds; then, on LP64, times with nanoseconds.
 _old_status = Struct("=QqIIiiIIIIIIiIQ")
 _times = Struct("=qqqqqq")
@@ -242,6 +259,49 @@ def info_of(reply: bytearray) -> int:
     """The info in the answer to _IO_DEVCTL; 0 if there was none (D95)."""
     info: int = _devctl_answer.unpack_from(reply)[1]
     return info
+
+
+def notify_message(action: int, flags: int, event: Optional[SigEvent]) -> bytes:
+    """What a server receives for ionotify (B490).
+
+    On 32 bits, it is _IO_NOTIFY with the event behind the flags; on 64, _IO_NOTIFY64 with the event at the end.
+    """
+    given = bytes(SigEvent() if event is None else event)
+    if HOST is ILP32_6:
+        length = NOTIFY.size + _notify_rest.size
+        head, rest = NOTIFY.pack(IO_NOTIFY, length, action, flags & _U32_MAX), _notify_rest.pack(0)
+        return head + given + rest[len(given) :]
+    length = NOTIFY.size + _notify_rest.size + len(given)
+    return NOTIFY.pack(IO_NOTIFY64, length, action, flags & _U32_MAX) + _notify_rest.pack(0) + given
+
+
+def notified_event(message: bytes) -> SigEvent:
+    """The event in an _IO_NOTIFY or _IO_NOTIFY64 message, by which a client is to be told.
+
+    Raises:
+        OSError: EINVAL, the message is too short for one.
+    """
+    is_64 = int.from_bytes(message[:2], sys.byteorder) == IO_NOTIFY64
+    start = NOTIFY.size + _notify_rest.size if is_64 else NOTIFY.size
+    if is_64 and len(message) >= start + sizeof(SigEvent):
+        return SigEvent.from_buffer_copy(message, start)
+    if len(message) < start + _event_32.size:
+        raise failure(EINVAL)
+    notify, coid, value, code, priority = _event_32.unpack_from(message, start)
+    event = SigEvent(sigev_notify=notify, sigev_coid=coid, sigev_code=code, sigev_priority=priority)
+    event.sigev_value.sival_int = value
+    return event
+
+
+def notify_reply(conditions: int) -> bytes:
+    """What a server answers to _IO_NOTIFY and _IO_NOTIFY64, by a status of EOK (B491)."""
+    return _notify_answer.pack(0, conditions & _U32_MAX)
+
+
+def notify_flags(reply: bytearray) -> int:
+    """The conditions in the answer to _IO_NOTIFY."""
+    flags: int = _notify_answer.unpack_from(reply)[1]
+    return flags
 
 
 def reply_buffer(size: int) -> bytearray:

@@ -291,6 +291,32 @@ class Kernel(Protocol):
         Follows MsgUnregisterEvent(), D93.
         """
 
+    def ionotify(self, fd: int, action: int, flags: int, event: Optional[SigEvent] = None) -> int:
+        """Ask a server which conditions hold, and to be told when one of the others does: an _IO_NOTIFY message.
+
+        The server delivers the event by MsgDeliverEvent, once; to be told again, ask again. Of one descriptor and one
+        condition there is one event: each call replaces the one before, and without an event only takes it back.
+
+        Args:
+            fd: a descriptor.
+            action: NOTIFY_ACTION_POLLARM, tell what holds, or else arm the event; NOTIFY_ACTION_POLL, only tell;
+                NOTIFY_ACTION_TRANARM, only arm it, for what comes anew; NOTIFY_ACTION_CONDARM, arm it if nothing holds.
+            flags: the conditions: NOTIFY_COND_INPUT, NOTIFY_COND_OUTPUT, NOTIFY_COND_OBAND.
+            event: as SIGEV_PULSE_INIT makes it. Before it is handed in, 7.1 and later want it to be registered, by
+                MsgRegisterEvent.
+
+        Returns:
+            Those of the conditions that hold, as the server says, a number without a sign; 0 if it has armed the event.
+
+        Raises:
+            TypeError, ValueError: an argument is none.
+            OSError: ENOSYS, the server knows nothing of readiness, or the descriptor is one of the host, for which
+                there is select (D111); EBADF, it is not open, or its server is gone; EAGAIN, CONDARM has armed the
+                event; what else the server answers; ESRCH, EINTR, ETIMEDOUT as MsgSend.
+
+        Follows ionotify(), B490 to B494.
+        """
+
     # Timers.
 
     def TimerCreate(self, id: int, notify: Optional[SigEvent] = None) -> int:

@@ -23,6 +23,7 @@ from .kernel import BytesLike, Kernel, StrPath, Vector
 from .lifetimes import Lifetimes
 from .returning import PulsesInParts, ReturningErrors, returning_errors
 from .rules import LOST, Attachment, Attachments, attachment_flags, limit_of
+from .structures import SigEvent
 from .timing import PosixTimers
 from .watching import Counts, server_of
 
@@ -129,6 +130,9 @@ class Recovery(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Pl
 
     def MsgSendPulse_r(self, coid: int, priority: int, code: int, value: int) -> int:
         return returning_errors(self.MsgSendPulse, coid, priority, code, value)
+
+    def ionotify(self, fd: int, action: int, flags: int, event: Optional[SigEvent] = None) -> int:
+        return self._cover(self._kernel.ionotify, fd, action, flags, event)
 
     # Which connections recover, and how.
 

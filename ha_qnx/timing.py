@@ -4,7 +4,7 @@ from errno import EINVAL, ENOTSUP
 from typing import Any, Callable, Optional, Tuple, Type, TypeVar
 
 from .api import Backend
-from .buffers import integer
+from .buffers import INT_MIN, UINT_MAX, as_int, integer
 from .constants import CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_SOFTTIME, SIGEV_UNBLOCK
 from .documenting import documented_by
 from .errors import failure
@@ -80,6 +80,16 @@ def structure(name: str, value: object, kind: Type[S]) -> S:
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
     return value
+
+
+def notify_arguments(action: Any, flags: Any, event: Any) -> Tuple[int, int, Optional[SigEvent]]:
+    """The arguments of ionotify but for the descriptor.
+
+    Raises:
+        TypeError, ValueError: one is wrong.
+    """
+    conditions = integer("flags", flags, INT_MIN, UINT_MAX) & UINT_MAX
+    return as_int("action", action), conditions, None if event is None else structure("event", event, SigEvent)
 
 
 def timeout_arguments(flags: Any, ntime: Any, c_form: Tuple[Any, ...]) -> Tuple[int, int, Optional[int]]:

@@ -39,7 +39,7 @@ from ..errors import failure, naming, no_such_name
 from ..kernel import BytesLike, Kernel, Name, StrPath, Vector
 from ..paths import refuse_names
 from ..structures import ClientInfo, Itimer, MessageInfo, SigEvent, TimerStatus
-from ..timing import structure, timeout_arguments
+from ..timing import notify_arguments, structure, timeout_arguments
 from .libraries import Libraries
 
 # Looked up once, for the paths that every message takes.
@@ -330,6 +330,12 @@ class NativeKernel(Kernel):
         if 0 <= coid != SYSMGR_COID and not self.is_open(coid):
             raise failure(EBADF)
         return 0
+
+    def ionotify(self, fd: int, action: int, flags: int, event: Optional[SigEvent] = None) -> int:
+        fd = as_int("fd", fd)
+        action, conditions, event = notify_arguments(action, flags, event)
+        address = None if event is None else _byref(event)
+        return self._invoke("ionotify", fd, action, c_int(conditions), address) & UINT_MAX
 
     def MsgUnregisterEvent(self, event: SigEvent) -> int:
         event = structure("event", event, SigEvent)

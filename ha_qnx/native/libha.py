@@ -36,6 +36,7 @@ from ..kernel import StrPath
 from ..lifetimes import Lifetimes
 from ..returning import PulsesInParts, ReturningErrors, returning_errors
 from ..rules import LOST, attachment_flags, limit_of
+from ..structures import SigEvent
 from ..timing import PosixTimers
 from ..watching import Counts, server_of
 from .kernel import NativeKernel, connect_arguments, open_arguments, pulse_arguments
@@ -81,6 +82,7 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
         self._by_coid: Dict[int, _Attached] = {}
         self._callback = RecoveryCallback(self._recover)
         self._covers_pulses = "MsgSendPulse" not in libraries.missing
+        self._covers_ionotify = libraries.version is not None  # The libha for POSIX hosts does; libc does not.
 
     # What libha calls.
 
@@ -132,16 +134,24 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
             return self._call_r("MsgSendPulse_r", *pulse_arguments(coid, priority, code, value))
         return returning_errors(self.MsgSendPulse, coid, priority, code, value)
 
-    # Pulses, which a libha need not cover (D11).
+    # Pulses and ionotify, which a libha need not cover (D11, D111).
 
     def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
         arguments = pulse_arguments(coid, priority, code, value)
+        return self._made_to_recover(self._covers_pulses, coid, self._invoke, "MsgSendPulse", *arguments)
+
+    def ionotify(self, fd: int, action: int, flags: int, event: Optional[SigEvent] = None) -> int:
+        fd = as_int("fd", fd)
+        return self._made_to_recover(self._covers_ionotify, fd, super().ionotify, fd, action, flags, event)
+
+    def _made_to_recover(self, is_covered: bool, coid: int, call: Callable[..., int], *args: object) -> int:
+        """Make a call; if the library does not cover it, recover its connection here."""
         while True:
             try:
-                return self._invoke("MsgSendPulse", *arguments)
+                return call(*args)
             except OSError as error:
                 attached = self._by_coid.get(coid)
-                if self._covers_pulses or error.errno not in LOST or attached is None:
+                if is_covered or error.errno not in LOST or attached is None:
                     raise
                 if attached.is_suspended or self._recover(coid, attached.token) != coid:
                     number = error.errno or 0

@@ -209,10 +209,12 @@ enum _file_type { _FTYPE_ALL = -1, _FTYPE_ANY = 0, _FTYPE_NAME = 12 };
 #define _IO_READ 0x0101
 #define _IO_WRITE 0x0102
 #define _IO_STAT 0x0104
+#define _IO_NOTIFY 0x0105
 #define _IO_DEVCTL 0x0106
 #define _IO_LSEEK 0x0109
 #define _IO_DUP 0x0115
 #define _IO_CLOSE 0x0116
+#define _IO_NOTIFY64 0x0120
 #define _IO_MAX 0x01ff
 #define _IO_CONNECT_COMBINE_CLOSE 1
 #define _IO_CONNECT_OPEN 2
@@ -395,6 +397,25 @@ int devctl(int fd, int dcmd, void *data, size_t bytes, int *info);
 #define DCMD_ALL_GETFLAGS 0x40040101
 #define DCMD_ALL_SETFLAGS 0x80040102
 #define DCMD_CHR_ISATTY 0x0318
+
+/*
+ * Readiness, which recovers, too: which of the conditions in flags hold, and an event when one of the others does. On 64
+ * bits it sends an _IO_NOTIFY64. A server delivers the event by MsgDeliverEvent(), once.
+ */
+int ionotify(int fd, int action, int flags, const struct ha_posix_sigevent *event);
+
+#define _NOTIFY_ACTION_TRANARM 0
+#define _NOTIFY_ACTION_CONDARM 1
+#define _NOTIFY_ACTION_POLL 2
+#define _NOTIFY_ACTION_POLLARM 3
+#define _NOTIFY_COND_INPUT 0x10000000
+#define _NOTIFY_COND_OUTPUT 0x20000000
+#define _NOTIFY_COND_OBAND 0x40000000
+#define _NOTIFY_COND_EXTEN 0x80000000
+#define _NOTIFY_COND_MASK 0xf0000000
+#define _NOTIFY_CONDE_RDNORM 0x0001
+#define _NOTIFY_CONDE_WRNORM 0x0002
+#define _NOTIFY_CONDE_RDBAND 0x0004
 
 /* libha. A recovery function returns the number that it was called with if it has recovered the connection. */
 typedef int (*RFp)(int coid, void *handle);

@@ -174,6 +174,43 @@ static void device_commands(void)
     CHECK(devctl(fd, GET, &data, sizeof data, &info) == EBADF && data == 42 && errno == EAGAIN);
 }
 
+/* It tells what is in the action's and the flags' place, and delivers the event at once. */
+static void serve_readiness(int chid)
+{
+    struct {
+        uint16_t type, combine_len;
+        int32_t action, flags, rest[13];
+        struct ha_posix_sigevent event;
+    } message;
+    for (int rcvid; (rcvid = MsgReceive(chid, &message, sizeof message, NULL)) >= 0;) {
+        int32_t reply[2] = {0, message.type == _IO_NOTIFY64 && message.combine_len == 96 ? message.flags : 0};
+        if (message.action == _NOTIFY_ACTION_CONDARM)
+            MsgError(rcvid, EAGAIN);
+        else
+            MsgReply(rcvid, 0, reply, message.action == _NOTIFY_ACTION_POLL ? 0 : sizeof reply);
+        if (message.event.sigev_notify)
+            MsgDeliverEvent(rcvid, &message.event);
+    }
+}
+
+static void readiness(void)
+{
+    struct _pulse pulse;
+    struct ha_posix_sigevent event = {0};
+    struct server server = start_path_server(PATH, 0, serve_readiness);
+    int fd = ha_posix_open(PATH, O_RDWR), chid = ChannelCreate(0), coid = ConnectAttach(0, 0, chid, 0, 0);
+    HA_POSIX_SIGEV_PULSE_INIT(&event, coid, SIGEV_PULSE_PRIO_INHERIT, 5, 77);
+    CHECK(ionotify(fd, _NOTIFY_ACTION_POLLARM, _NOTIFY_COND_OUTPUT, NULL) == _NOTIFY_COND_OUTPUT);
+    CHECK(!ionotify(fd, _NOTIFY_ACTION_TRANARM, 0, &event));
+    CHECK(!MsgReceivePulse(chid, &pulse, sizeof pulse, NULL) && pulse.code == 5 && pulse.value.sival_int == 77);
+    CHECK(ionotify(fd, _NOTIFY_ACTION_POLL, _NOTIFY_COND_INPUT, NULL) == _NOTIFY_ACTION_POLL); /* No reply. */
+    CHECK_FAILS(ionotify(fd, _NOTIFY_ACTION_CONDARM, _NOTIFY_COND_INPUT, NULL), EAGAIN);
+    CHECK_FAILS(ionotify(0, _NOTIFY_ACTION_POLL, _NOTIFY_COND_INPUT, NULL), ENOSYS);
+    CHECK_FAILS(ionotify(9999, _NOTIFY_ACTION_POLL, _NOTIFY_COND_INPUT, NULL), EBADF);
+    kill_server(&server);
+    CHECK_FAILS(ionotify(fd, _NOTIFY_ACTION_POLLARM, _NOTIFY_COND_INPUT, &event), EBADF);
+}
+
 /* Descriptors that are closed behind the library's back. */
 static void a_stolen_number(void)
 {
@@ -200,6 +237,7 @@ int main(int argc, char **argv)
         {"a_server_behind_a_path", a_server_behind_a_path},
         {"an_ordinary_file", an_ordinary_file},
         {"device_commands", device_commands},
+        {"readiness", readiness},
         {"a_stolen_number", a_stolen_number},
     };
     return RUN_CASES(cases, argc, argv);

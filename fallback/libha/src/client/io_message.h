@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "ha_posix.h"
+
 /* As libc sends it; the path behind what is attached follows, with its NUL (B311). */
 struct io_connect {
     uint16_t type;
@@ -70,6 +72,28 @@ struct io_devctl_reply {
     int32_t ret_val;
     uint32_t nbytes;
     uint32_t zero2;
+};
+
+/* As of 7.x on 64 bits: there, the event stands behind the rest, and what was its place is empty. */
+struct io_notify {
+    uint16_t type;
+    uint16_t combine_len;
+    int32_t action;
+    int32_t flags;
+    int32_t old_event[4];
+    int32_t mgr[2];
+    int32_t flags_extra_mask;
+    int32_t flags_exten;
+    int32_t nfds;
+    int32_t fd_first;
+    int32_t nfds_ready;
+    int64_t timo;
+    struct ha_posix_sigevent event;
+};
+
+struct io_notify_reply {
+    uint32_t zero;
+    int32_t flags;
 };
 
 struct io_lseek {

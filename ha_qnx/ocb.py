@@ -7,8 +7,9 @@ for it (coid). Duplicates of a descriptor share one OCB, which lives as long as 
 import threading
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-__all__ = ["Ocb", "Ocbs"]
+__all__ = ["Key", "Ocb", "Ocbs"]
 
+#: By which numbers a client's connection is known: its scoid and its coid.
 Key = Tuple[int, int]
 
 

@@ -74,6 +74,8 @@ from .constants import (
     IO_DUP,
     IO_LSEEK,
     IO_MAX,
+    IO_NOTIFY,
+    IO_NOTIFY64,
     IO_READ,
     IO_SPACE,
     IO_STAT,
@@ -83,6 +85,7 @@ from .constants import (
     IO_XTYPE_NONE,
     IO_XTYPE_OFFSET,
     NAME_FLAG_DETACH_SAVEDPP,
+    NOTIFY_COND_INPUT,
     NTO_CHF_DISCONNECT,
     NTO_CHF_UNBLOCK,
     NTO_MI_UNBLOCK_REQ,
@@ -96,6 +99,7 @@ from .constants import (
 from .errors import failure
 from .iomessages import CHMOD, CONNECT, DEVCTL, DUP, FREE, OFFSET, SEEK, SPACE, TRANSFER
 from .kernel import BytesLike, Name, StrPath
+from .notifying import Armed
 from .ocb import Ocb, OcbAt, Ocbs
 from .relief import Relief
 from .requests import LATER, Answer, Request
@@ -256,6 +260,7 @@ class BaseService:
         self._has_name = bool(names)
         self.backend = backends.backend() if backend is None else backend
         self._ocbs = Ocbs()
+        self._armed = Armed()
         self._in_hand: Dict[int, Request] = {}
         self._lock = threading.Lock()
         self._none_in_hand = threading.Condition(self._lock)
@@ -308,6 +313,13 @@ class BaseService:
         """
         raise failure(ENOSYS)
 
+    def notify(self, request: Request, conditions: int) -> Union[int, Awaitable[int]]:
+        """Which of the conditions hold that a client asks about by ionotify, select or poll: NOTIFY_COND_INPUT, ...
+
+        It may be asked twice, before and after its event is armed. When a condition comes to hold, call ``trigger``.
+        """
+        raise failure(ENOSYS)
+
     def io(self, request: Request) -> Union[Answer, Awaitable[Answer]]:
         """Answer any other I/O message: ``request.kind`` tells."""
         raise failure(ENOSYS)
@@ -335,6 +347,21 @@ class BaseService:
 
     def ready(self) -> None:
         """The name is taken, the paths are attached: clients can come."""
+
+    # What it does for its clients.
+
+    def trigger(self, conditions: int = NOTIFY_COND_INPUT, ocb: Optional[Ocb] = None) -> int:
+        """Tell clients that conditions hold now: what they have armed acts, once. From any thread; nobody is waited for.
+
+        Args:
+            conditions: NOTIFY_COND_INPUT, there is something to read; NOTIFY_COND_OUTPUT, there is room to write;
+                NOTIFY_COND_OBAND. First make them so that ``notify`` says it, too.
+            ocb: whose; without it, all clients'.
+
+        Returns:
+            How many events have acted.
+        """
+        return self._armed.trigger(self.backend, conditions, ocb)
 
     # Running it.
 
@@ -643,7 +670,10 @@ class BaseService:
             yield Step(lambda: self.opened(request), lambda _none: self._enter(request))
         elif request.kind == IO_DUP:
             yield Step(lambda: None, lambda _none: self._enter(request))
-        if request.kind not in (IO_CONNECT, IO_DUP):
+        if request.kind in (IO_NOTIFY, IO_NOTIFY64):
+            for call, answer in self._armed.steps(request, self._key(request), self.notify):
+                yield Step(call, answer)
+        elif request.kind not in (IO_CONNECT, IO_DUP):
             yield self._step(request)
 
     def _step(self, request: Request) -> Step:
@@ -705,10 +735,12 @@ class BaseService:
     # Connections that come and go.
 
     def _enter(self, request: Request) -> Tuple[int, None]:
+        self._armed.forget(*self._key(request))  # What had the number before.
         self._close(self._ocbs.enter(self._key(request), request.info.pid, request.ocb))
         return EOK, None
 
     def _leave(self, request: Request) -> None:
+        self._armed.forget(*self._key(request))
         self._close(self._ocbs.leave(self._key(request)))
 
     @staticmethod
@@ -744,6 +776,7 @@ class BaseService:
 
     def _take_pulse(self, pulse: Pulse) -> None:
         if pulse.code == PULSE_CODE_DISCONNECT:
+            self._armed.forget(pulse.scoid)
             self._close(self._ocbs.leave_client(pulse.scoid))
             with contextlib.suppress(OSError):  # It is one of our own connections.
                 self.backend.ConnectDetach(pulse.scoid)

@@ -60,7 +60,7 @@ class _Asking:
     def answer(self, held: Any) -> Tuple[int, bytes]:
         """What is answered if these conditions hold, and nothing else comes of it."""
         found = _both(held) & self.flags & ~NOTIFY_COND_EXTEN
-        is_armed = self._action == NOTIFY_ACTION_TRANARM or self._action != NOTIFY_ACTION_POLL and not found
+        is_armed = self._action == NOTIFY_ACTION_TRANARM or (self._action != NOTIFY_ACTION_POLL and not found)
         self.arms = is_armed and self.event.sigev_notify != SIGEV_NONE
         if self._action in (NOTIFY_ACTION_TRANARM, NOTIFY_ACTION_CONDARM):
             found = 0

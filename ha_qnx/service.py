@@ -103,6 +103,7 @@ from .notifying import Armed
 from .ocb import Ocb, OcbAt, Ocbs
 from .relief import Relief
 from .requests import LATER, Answer, Request
+from .stopping import stopped_by
 from .strategies import is_path
 from .structures import MessageInfo, Pulse
 from .supervision import Supervisor
@@ -351,7 +352,7 @@ class BaseService:
     # What it does for its clients.
 
     def trigger(self, conditions: int = NOTIFY_COND_INPUT, ocb: Optional[Ocb] = None) -> int:
-        """Tell clients that conditions hold now: what they have armed acts, once. From any thread; nobody is waited for.
+        """Tell clients that conditions hold now: what they have armed acts, once. From any thread; waits for nobody.
 
         Args:
             conditions: NOTIFY_COND_INPUT, there is something to read; NOTIFY_COND_OUTPUT, there is room to write;
@@ -385,7 +386,7 @@ class BaseService:
     def _run(
         self, run: _Run, threads: int, grace: float, name_timeout: float, signals: Sequence[int], flags: int = 0
     ) -> None:
-        with self._stopped_by(signals):
+        with stopped_by(signals, self.stop):
             try:
                 place = self._appear(run, time.monotonic() + name_timeout, self._flags | flags)
             except FileExistsError:
@@ -455,16 +456,6 @@ class BaseService:
                     raise
             time.sleep(pause)
             pause = min(pause * 1.1, _LOOK_AGAIN)
-
-    @contextlib.contextmanager
-    def _stopped_by(self, signals: Sequence[int]) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        with contextlib.ExitStack() as stack:
-            for number in signals:
-                stack.callback(signal.signal, number, signal.signal(number, lambda _number, _frame: self.stop()))
-            yield
 
     def _wake(self, run: _Run, place: "_Place", threads: int) -> None:
         """Wait for the end, then give up the name and wake who waits for messages: no work for a signal handler."""

@@ -34,40 +34,51 @@ def stopped_by(signals: Sequence[int], stop: Callable[[], object]) -> Iterator[N
 
     Args:
         signals: their numbers.
-        stop: is called in a signal handler, or in a thread, or in both.
+        stop: is called in a signal handler or in a thread, once for each signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    lock, ahead = threading.RLock(), 0
+
+    def hear(by: int) -> None:
+        """One and the same signal is heard of twice, by the handler (-1) and by a thread (1)."""
+        nonlocal ahead
+        with lock:
+            ahead += by
+            is_first = ahead * by > 0
+        if is_first:
+            stop()
+
     def handle(_number: int, _frame: object) -> None:
-        stop()
+        hear(-1)
 
     with contextlib.ExitStack() as stack:
         for number in signals:
             stack.callback(signal.signal, number, signal.signal(number, handle))
-        stack.enter_context(_heard(handle, stop))
+        stack.enter_context(_heard(handle, lambda: hear(1)))
         yield
 
 
 @contextlib.contextmanager
-def _heard(handler: Callable[[int, object], None], stop: Callable[[], object]) -> Iterator[None]:
-    """Have signals that have this handler heard by a thread, too, where there is room for that."""
+def _heard(handler: Callable[[int, object], None], hear: Callable[[], None]) -> Iterator[None]:
+    """Have signals that have this handler heard of by a thread, too, where there is room for that."""
     ends = _pipe()
     if ends is None:
         yield
         return
     read_end, write_end = ends
 
-    def hear() -> None:
-        while True:
+    def read() -> None:
+        numbers = b""
+        while _END not in numbers:
             numbers = os.read(read_end, 64)
-            if any(number and signal.getsignal(number) is handler for number in numbers):
-                stop()
-            if _END in numbers:
-                return
+            for number in numbers:
+                if number and signal.getsignal(number) is handler:
+                    hear()
 
-    thread = threading.Thread(target=hear, name="ha_qnx.stopping", daemon=True)
+    thread = threading.Thread(target=read, name="ha_qnx.stopping", daemon=True)
     thread.start()
     try:
         yield

@@ -75,7 +75,7 @@ alarms       timers.c
 event_calls  calls/event.c calls/ionotify.c
 pulse_pipes  client/trunk.c server/outlet.c
 deliveries   client/events.c client/said.c server/outlet.c server/heard.c
-keeper
+keeper       server/keeper.c
 door         host/door.c
 runtime      host/runtime.c host/names.c
 paths        host/paths.c

@@ -66,7 +66,8 @@ HANDLERS_LOOK: Final = 0.001
 
 # The server's side.
 
-# So often, in seconds, a server that waits looks whether it can still be found in the runtime directory.
+# So often, in seconds, a server that waits looks whether it can still be found in the runtime directory. libha:
+# server/keeper.c.
 LOOK_AGAIN: Final = 1.0
 # As deep as the host allows: it takes what it has for what is asked beyond that. libha: host/runtime.c.
 BACKLOG: Final = 2**31 - 1

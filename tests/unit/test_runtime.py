@@ -356,6 +356,9 @@ def test_the_temporary_directory_is_the_one_that_is_named(monkeypatch: pytest.Mo
 
 # What a server does about a directory that is removed under it.
 
+TWINS = ["fallback", "native"]
+BACKENDS = [*TWINS, "hybrid"]
+
 SERVER = """
 import logging, os, sys
 import ha_qnx
@@ -372,15 +375,24 @@ Server(*sys.argv[2:], backend=ha_qnx.backend(sys.argv[1])).serve(name_timeout=0)
 """
 
 
+# Clients and servers.
+PAIRS = [(backend, "fallback") for backend in BACKENDS] + [("fallback", "native"), ("native", "native")]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nobody looks")
 @pytest.mark.parametrize("removed", ["all", "the entries"])
-@pytest.mark.parametrize("backend", ["fallback", "native", "hybrid"])
+@pytest.mark.parametrize(("backend", "servers"), PAIRS)
 def test_a_server_enters_again_what_was_removed(
-    libha: str, monkeypatch: pytest.MonkeyPatch, start_program: Callable[..., Any], backend: str, removed: str
+    libha: str,
+    monkeypatch: pytest.MonkeyPatch,
+    start_program: Callable[..., Any],
+    backend: str,
+    servers: str,
+    removed: str,
 ) -> None:
     """Clients find it by its name and by its path, another server does not get the name, and it says so."""
     monkeypatch.setenv("HA_QNX_LIBHA", libha)
-    server = start_program(SERVER, "fallback", "name", "/dev/path")
+    server = start_program(SERVER, servers, "name", "/dev/path")
     eventually(lambda: "ready" in server.output, "the server")
     directory = pathlib.Path(directory_path())
     if removed == "all":
@@ -396,23 +408,27 @@ def test_a_server_enters_again_what_was_removed(
     with fails_with(errno.EEXIST):
         qnx.name_attach("name")
     for what in ("channel 1", "the name 'name'", "the path '/dev/path'"):
-        assert f"{what} was removed from {directory}, and is there again" in server.output
+        assert f"{what} was removed from {directory}, and is there again" in server.output + server.errors
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert server.terminate() == 0
     assert not [entry for entry in directory.rglob("*") if not entry.is_dir() and str(server.pid) in entry.name]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nobody looks")
-def test_a_server_whose_name_is_anothers_by_now_says_so_and_leaves_it_alone(start_program: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("servers", TWINS)
+def test_a_server_whose_name_is_anothers_by_now_says_so_and_leaves_it_alone(
+    libha: str, monkeypatch: pytest.MonkeyPatch, start_program: Callable[..., Any], servers: str
+) -> None:
     """Once; when the other one has left, it has its name again."""
-    first = start_program(SERVER, "fallback", "name")
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    first = start_program(SERVER, servers, "name")
     eventually(lambda: "ready" in first.output, "the first server")
     first.process.send_signal(signal.SIGSTOP)
     (pathlib.Path(wire_directory()) / "names" / "name").unlink()
-    second = start_program(SERVER, "fallback", "name")
+    second = start_program(SERVER, servers, "name")
     eventually(lambda: "ready" in second.output, "the second server")
     first.process.send_signal(signal.SIGCONT)
-    eventually(lambda: "the name 'name' was removed from " in first.output, "the line in the log")
+    eventually(lambda: "the name 'name' was removed from " in first.output + first.errors, "the line in the log")
     with connect("name", recover=None) as connection:
         assert connection.ask(b"x") == b"%d" % second.pid
     second.kill()
@@ -420,21 +436,23 @@ def test_a_server_whose_name_is_anothers_by_now_says_so_and_leaves_it_alone(star
         assert connection.ask(b"x") == b"%d" % first.pid
         connection.pulse(0)
     assert first.process.wait(DEADLINE) == 0
-    assert first.output.count(", and cannot be found: ") == 1
+    assert (first.output + first.errors).count(", and cannot be found: ") == 1
 
 
-def test_the_directory_of_a_living_server_is_locked() -> None:
+@pytest.mark.parametrize("servers", TWINS)
+def test_the_directory_of_a_living_server_is_locked(
+    libha: str, monkeypatch: pytest.MonkeyPatch, start_program: Callable[..., Any], servers: str
+) -> None:
     """So systemd-tmpfiles leaves it alone, with all that lies in it."""
-    runtime = Runtime()
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    server = start_program(SERVER, servers, "name")
+    eventually(lambda: "ready" in server.output, "the server")
     fd = os.open(directory_path(), os.O_RDONLY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        fcntl.flock(fd, fcntl.LOCK_UN)
-        claim = runtime.claim_name("name", ADDRESS)
         with pytest.raises(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        claim.release()
-        del runtime, claim
+        assert server.terminate() == 0
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         os.close(fd)
 
@@ -452,15 +470,19 @@ def test_a_directory_that_is_anothers_by_now_is_refused(
         runtime.claim_name("other", ADDRESS)
 
 
-def test_who_looks_for_the_name_of_a_dead_server_removes_its_file(start_program: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_who_looks_for_the_name_of_a_dead_server_removes_its_file(
+    libha: str, monkeypatch: pytest.MonkeyPatch, start_program: Callable[..., Any], backend: str
+) -> None:
     """A successor that takes it at that moment gets it all the same."""
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
     server = start_program(SERVER, "fallback", "name")
     eventually(lambda: "ready" in server.output, "the server")
     server.kill()
     file = pathlib.Path(wire_directory()) / "names" / "name"
     assert file.exists()
     with fails_with(errno.ENOENT):
-        ha_qnx.name_open("name")
+        ha_qnx.backend(backend).name_open("name")
     assert not file.exists()
 
 

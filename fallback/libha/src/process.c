@@ -18,6 +18,7 @@
 #include "server/channel.h"
 #include "server/deaths.h"
 #include "server/heard.h"
+#include "server/keeper.h"
 #include "server/rcvid.h"
 #include "timers.h"
 
@@ -48,6 +49,7 @@ static void after_fork_in_child(void)
     process = getpid();
     descriptor_after_fork_in_child();
     runtime_after_fork();
+    runtime_after_fork_in_child();
     thread_after_fork_in_child();
     signals_after_fork_in_child();
     number_after_fork_in_child();
@@ -61,6 +63,7 @@ static void after_fork_in_child(void)
     said_after_fork_in_child();
     heard_after_fork_in_child();
     table_unlock();
+    keeper_after_fork_in_child();
     name_after_fork_in_child();
     resmgr_after_fork_in_child();
 }
@@ -73,6 +76,7 @@ __attribute__((constructor)) static void start(void)
     rcvid_start();
     timers_start();
     successor_is_told(connection_inherit);
+    keeper_looks_after(name_keep, resmgr_keep);
 }
 
 /* A process that ends in good order leaves nothing behind in the runtime directory. */

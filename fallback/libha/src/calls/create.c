@@ -11,6 +11,7 @@
 #include "number.h"
 #include "server/channel.h"
 #include "server/deaths.h"
+#include "server/keeper.h"
 
 #define KNOWN_FLAGS                                                                                                   \
     (_NTO_CHF_FIXED_PRIORITY | _NTO_CHF_UNBLOCK | _NTO_CHF_THREAD_DEATH | _NTO_CHF_DISCONNECT | _NTO_CHF_SENDER_LEN | \
@@ -28,6 +29,7 @@ static int watch_events(int chid)
         channel->events_source.kind = SOURCE_EVENTS;
         if (!channel_watch(channel, epoll, &channel->events_source, EPOLLIN))
             error = errno;
+        keeper_watch(channel);
         channel_unlock(channel);
     }
     if (error)

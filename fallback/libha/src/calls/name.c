@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@
 #include "client/io_message.h"
 #include "client/recovery.h"
 #include "ha_posix.h"
+#include "host/descriptor.h"
 #include "host/names.h"
 #include "server/channel.h"
 #include "server/deaths.h"
@@ -23,6 +25,8 @@
 struct claim {
     struct claim *next;
     int fd; /* holds it */
+    struct address address;
+    bool is_lost; /* its entry was removed, and could not be made again */
     name_attach_t record;
     char name[];
 };
@@ -40,7 +44,6 @@ static int channel_for_name(int *chid)
 
 static int attach(const void *dpp, const char *path, unsigned flags, struct claim **result)
 {
-    struct address address = {0};
     char name[PATH_MAX];
     int chid, error = names_tidy(path, name);
     if (!error && (names_climbs(path) || flags & ~(unsigned)NAME_FLAG_ATTACH_GLOBAL))
@@ -56,7 +59,7 @@ static int attach(const void *dpp, const char *path, unsigned flags, struct clai
         return ENOMEM;
     error = channel_for_name(&chid);
     if (!error) {
-        error = channel_address(chid, &address) ? names_claim(name, &address, &claim->fd) : ESRCH;
+        error = channel_address(chid, &claim->address) ? names_claim(name, &claim->address, &claim->fd) : ESRCH;
         if (error)
             destroy_channel(chid); /* B294 */
     }
@@ -171,6 +174,31 @@ HA_EXPORT int name_close(int coid)
 {
     struct call call = call_begin();
     return (int)call_end(&call, connect_detach(coid), 0);
+}
+
+static void keep(struct claim *claim)
+{
+    char what[PATH_MAX + 16];
+    int fd;
+    if (names_has(claim->name, claim->fd))
+        return;
+    int error = names_claim(claim->name, &claim->address, &fd);
+    if (!error) {
+        descriptor_close(claim->fd);
+        claim->fd = fd;
+    }
+    snprintf(what, sizeof what, "the name '%s'", claim->name);
+    if (!error || !claim->is_lost)
+        runtime_tell(what, error);
+    claim->is_lost = error;
+}
+
+void name_keep(void)
+{
+    pthread_mutex_lock(&lock);
+    for (struct claim *claim = claims; claim; claim = claim->next)
+        keep(claim);
+    pthread_mutex_unlock(&lock);
 }
 
 void name_at_exit(void)

@@ -2,12 +2,16 @@
 #include "calls/resmgr.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "calls/call.h"
 #include "calls/create.h"
 #include "ha_posix.h"
+#include "host/descriptor.h"
 #include "host/paths.h"
 #include "host/plain_path.h"
 #include "server/channel.h"
@@ -27,7 +31,9 @@ struct own {
     struct own *next;
     const struct _dispatch *dispatch;
     struct served served;
-    int claim; /* -1: not yet */
+    int claim;    /* -1: not yet */
+    bool is_lost; /* its entry was removed, and could not be made again */
+    char path[];
 };
 
 static struct _dispatch *dispatches;
@@ -99,10 +105,11 @@ static int check(const char *path, enum _file_type file_type, unsigned flags, co
 static int attach_plain(const struct plain_path *plain, const struct _dispatch *dispatch, const struct served *served,
                         int *id)
 {
-    struct own *own = calloc(1, sizeof *own);
+    struct own *own = calloc(1, sizeof *own + strlen(plain->text) + 1);
     int claim;
     if (!own)
         return ENOMEM;
+    strcpy(own->path, plain->text);
     own->served = *served;
     own->dispatch = dispatch;
     own->claim = -1;
@@ -110,7 +117,7 @@ static int attach_plain(const struct plain_path *plain, const struct _dispatch *
     enter(own);
     *id = own->served.id;
     pthread_mutex_unlock(&lock);
-    int error = paths_attach(plain->text, &own->served, &claim);
+    int error = paths_attach(own->path, &own->served, &claim);
     pthread_mutex_lock(&lock);
     if (error)
         take_out(own);
@@ -227,6 +234,34 @@ HA_EXPORT int resmgr_detach(dispatch_t *dpp, int id, unsigned flags)
     struct call call = call_begin();
     (void)dpp;
     return (int)call_end(&call, detach(id, flags), 0);
+}
+
+static void keep(struct own *own)
+{
+    struct served served = own->served;
+    char what[PATH_MAX + 16];
+    int claim;
+    if (own->claim < 0 || paths_has(&own->served, own->claim))
+        return;
+    int error = paths_attach(own->path, &served, &claim);
+    if (!error) {
+        descriptor_close(own->claim);
+        own->claim = claim;
+        free(own->served.file);
+        own->served.file = served.file;
+    }
+    snprintf(what, sizeof what, "the path '%s'", own->path);
+    if (!error || !own->is_lost)
+        runtime_tell(what, error);
+    own->is_lost = error;
+}
+
+void resmgr_keep(void)
+{
+    pthread_mutex_lock(&lock);
+    for (struct own *own = owns; own; own = own->next)
+        keep(own);
+    pthread_mutex_unlock(&lock);
 }
 
 void resmgr_at_exit(void)

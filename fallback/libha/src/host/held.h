@@ -31,6 +31,8 @@ int held_write(int fd, const char *text);
 int held_show(const char *path, const char *text);
 /* Removes it for everybody. */
 void held_remove(const char *path);
+/* Removes what a dead owner has left, unless the file says something else by now: then a successor has taken it. */
+void held_remove_left(const char *path, const char *text);
 /* What a file says, and to which user it belongs. */
 int held_read(const char *path, char *text, size_t size, uid_t *owner);
 

@@ -2,8 +2,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "host/clock.h"
 #include "host/descriptor.h"
@@ -78,6 +76,7 @@ int names_claim(const char *name, const struct address *address, int *claim)
     int error = find_file(path, name);
     if (error)
         return error;
+    runtime_keep();
     error = held_make_directories(path);
     if (error)
         return error == EACCES ? EPERM : error;
@@ -103,12 +102,16 @@ int names_claim(const char *name, const struct address *address, int *claim)
 void names_release(const char *name, int claim)
 {
     char path[PATH_MAX];
-    struct stat own, there;
     /* It may have been removed, and be another server's by now. */
-    if (!find_file(path, name) && !fstat(claim, &own) && !lstat(path, &there) && own.st_ino == there.st_ino &&
-        own.st_dev == there.st_dev)
+    if (!find_file(path, name) && runtime_has_file(path, claim))
         held_remove(path);
     descriptor_close(claim);
+}
+
+bool names_has(const char *name, int claim)
+{
+    char path[PATH_MAX];
+    return !find_file(path, name) && runtime_has_file(path, claim);
 }
 
 /* What looking for the file of a name says if there is something else in its place. */
@@ -131,9 +134,14 @@ int names_find(const char *name, struct address *address)
 
 int names_without_channel(const char *name, const struct address *address)
 {
-    char path[PATH_MAX];
-    /* In this order, so that who takes the name of a dead server does not meet our lock. */
-    if (process_is_ending(address->pid) || find_file(path, name))
+    char path[PATH_MAX], text[ADDRESS_SIZE];
+    if (find_file(path, name))
         return ENOENT;
+    /* In this order, so that who takes the name of a dead server does not meet our lock. */
+    if (process_is_ending(address->pid)) {
+        address_format(text, address);
+        held_remove_left(path, text);
+        return ENOENT;
+    }
     return held_by_the_living(path, false) ? ESRCH : ENOENT;
 }

@@ -69,7 +69,8 @@ static int make_directory(char *directory)
 static int attach_once(char *directory, struct served *served, int *claim)
 {
     char entry[ENTRY_SIZE], hidden[PATH_MAX + ENTRY_SIZE], file[PATH_MAX + ENTRY_SIZE], text[ADDRESS_SIZE + 24];
-    served->time = (uint64_t)clock_now();
+    if (!served->time)
+        served->time = (uint64_t)clock_now();
     snprintf(entry, sizeof entry, "%0*" PRIu64 ".%ld.%d", TIME_DIGITS, served->time, (long)served->address.pid,
              served->id);
     if (snprintf(hidden, sizeof hidden, "%s/.%s", directory, entry) >= PATH_MAX)
@@ -105,6 +106,7 @@ int paths_attach(const char *path, struct served *served, int *claim)
     served->length = strlen(path);
     if (error)
         return error;
+    runtime_keep();
     runtime_each(directory, remove_if_left, directory);
     error = EAGAIN;
     for (int i = 0; i < ATTACH_TRIES && error == EAGAIN; i++)
@@ -117,6 +119,11 @@ static void remove_directory_of(const char *file)
     char directory[PATH_MAX];
     snprintf(directory, sizeof directory, "%.*s", (int)(strrchr(file, '/') - file), file);
     rmdir(directory); /* Unless there is another one. */
+}
+
+bool paths_has(const struct served *served, int claim)
+{
+    return runtime_has_file(served->file, claim);
 }
 
 void paths_detach(const struct served *served, int claim)

@@ -23,8 +23,8 @@ struct served {
 /* These return 0 or an errno. */
 
 /*
- * Enters what `served` says of the attachment of a plain path; sets its time and file. *claim is a descriptor of the library that
- * holds it.
+ * Enters what `served` says of the attachment of a plain path; sets its file, and its time if that is 0. *claim is a descriptor of
+ * the library that holds it.
  */
 int paths_attach(const char *path, struct served *served, int *claim);
 /*
@@ -33,6 +33,8 @@ int paths_attach(const char *path, struct served *served, int *claim);
  */
 int paths_find(const char *path, struct served **list);
 
+/* Whether it is in the room. */
+bool paths_has(const struct served *served, int claim);
 /* Takes it out of the room. `claim` may be -1: then it is only removed. */
 void paths_detach(const struct served *served, int claim);
 /* Whether its process has ended, or is about to; one that has ended is taken out of the room. */

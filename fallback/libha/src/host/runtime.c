@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -25,9 +26,11 @@
 #define VERSION_ROOM "wire-3"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static char root[PATH_MAX]; /* empty until it was found */
-static bool shared;         /* it was set up for several users */
+static char root[PATH_MAX];    /* empty until it was found */
+static bool shared;            /* it was set up for several users */
+static char entered[PATH_MAX]; /* where the first channel was entered */
 static bool swept;
+static int keeping = -1; /* has the directory locked */
 
 /* $HA_QNX_RUNTIME, $XDG_RUNTIME_DIR/ha_qnx, or ha_qnx-UID in the temporary directory; absolute. */
 static int find_root(char *path, size_t size)
@@ -362,7 +365,16 @@ static bool sweep_one(struct address *address, void *argument)
     return true;
 }
 
-int runtime_listen(const struct address *address, int *listener)
+static int entry_of(const char *path, struct entry *entry)
+{
+    struct stat status;
+    if (lstat(path, &status))
+        return errno;
+    *entry = (struct entry){status.st_dev, status.st_ino};
+    return 0;
+}
+
+int runtime_listen(const struct address *address, int *listener, struct entry *entry)
 {
     struct socket_name socket;
     int error = socket_name(&socket, address);
@@ -377,14 +389,67 @@ int runtime_listen(const struct address *address, int *listener)
         error = errno;
     if (!error && (bind(*listener, (struct sockaddr *)&socket.name, sizeof socket.name) ||
                    /* Who cannot enter the directory cannot connect. */
-                   (runtime_is_shared() && chmod(socket.name.sun_path, 0666)) || listen(*listener, INT_MAX))) {
+                   (runtime_is_shared() && chmod(socket.name.sun_path, 0666)) || listen(*listener, INT_MAX)))
         error = errno;
+    if (!error)
+        error = entry_of(socket.name.sun_path, entry);
+    pthread_mutex_lock(&lock);
+    if (!error && !*entered)
+        strcpy(entered, root);
+    pthread_mutex_unlock(&lock);
+    if (error && *listener >= 0) {
         descriptor_close(*listener);
         *listener = -1;
         runtime_remove_channel(address);
     }
     descriptor_close(socket.room);
     return error;
+}
+
+bool runtime_is_where_it_was(void)
+{
+    char path[PATH_MAX];
+    pthread_mutex_lock(&lock);
+    bool is_there = !find_root(path, sizeof path) && !strcmp(path, entered);
+    pthread_mutex_unlock(&lock);
+    return is_there;
+}
+
+bool runtime_has_channel(const struct address *address, const struct entry *entry)
+{
+    char text[ADDRESS_SIZE], path[PATH_MAX];
+    struct entry there = {0};
+    address_format(text, address);
+    return !runtime_entry(path, CHANNELS, text, false) && !entry_of(path, &there) && there.device == entry->device &&
+           there.number == entry->number;
+}
+
+bool runtime_has_file(const char *path, int fd)
+{
+    struct stat own, there;
+    return !fstat(fd, &own) && !lstat(path, &there) && own.st_ino == there.st_ino && own.st_dev == there.st_dev;
+}
+
+void runtime_keep(void)
+{
+    pthread_mutex_lock(&lock);
+    if (*root && !(keeping >= 0 && runtime_has_file(root, keeping))) {
+        descriptor_close(keeping);
+        keeping = descriptor_open(AT_FDCWD, root, O_RDONLY | O_DIRECTORY, 0);
+        if (keeping >= 0)
+            flock(keeping, LOCK_SH | LOCK_NB);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+void runtime_tell(const char *what, int error)
+{
+    char directory[PATH_MAX] = "";
+    find_root(directory, sizeof directory);
+    if (error)
+        dprintf(STDERR_FILENO, "%s was removed from %s, and cannot be found: %s\n", what, directory, strerror(error));
+    else
+        dprintf(STDERR_FILENO, "%s was removed from %s, and is there again\n", what, directory);
 }
 
 void runtime_remove_channel(const struct address *address)
@@ -456,6 +521,11 @@ int runtime_connect(struct address *address, int *sock)
 void runtime_before_fork(void)
 {
     pthread_mutex_lock(&lock);
+}
+
+void runtime_after_fork_in_child(void)
+{
+    keeping = -1;
 }
 
 void runtime_after_fork(void)

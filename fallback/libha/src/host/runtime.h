@@ -27,8 +27,30 @@ void address_format(char text[ADDRESS_SIZE], const struct address *address);
 bool address_parse(struct address *address, const char *text);
 bool address_equal(const struct address *one, const struct address *other);
 
-/* Binds a listening socket for a channel. *listener is a descriptor of the library. */
-int runtime_listen(const struct address *address, int *listener);
+/* What a file or a socket is that was entered here: somebody may remove it, and make another one in its place. */
+struct entry {
+    dev_t device;
+    ino_t number;
+};
+
+/* Binds a listening socket for a channel. *listener is a descriptor of the library; *entry is what others find. */
+int runtime_listen(const struct address *address, int *listener, struct entry *entry);
+/*
+ * Whether the directory is the one where this process was entered first, be it removed or not. Else the environment, or where the
+ * process works, is another by now, and what it has belongs elsewhere.
+ */
+bool runtime_is_where_it_was(void);
+/* Whether others find it. */
+bool runtime_has_channel(const struct address *address, const struct entry *entry);
+/* Whether there is, at a path, what an open descriptor leads to. */
+bool runtime_has_file(const char *path, int fd);
+/*
+ * Has the directory locked, as far as that can be had, as long as this process lives: cleaners of temporary files leave alone what
+ * lies below.
+ */
+void runtime_keep(void);
+/* Says on stderr what was removed, and that it is there again, or by which errno it is not. */
+void runtime_tell(const char *what, int error);
 void runtime_remove_channel(const struct address *address);
 
 /*
@@ -64,5 +86,6 @@ bool process_is_busy(pid_t pid);
 
 void runtime_before_fork(void);
 void runtime_after_fork(void);
+void runtime_after_fork_in_child(void);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -138,7 +139,7 @@ static int open_channel(struct channel *channel)
         return errno;
     if (channel->flags & _NTO_CHF_PRIVATE)
         return 0;
-    int error = runtime_listen(&channel->address, &channel->listener);
+    int error = runtime_listen(&channel->address, &channel->listener, &channel->entry);
     if (!error && !channel_watch(channel, channel->listener, &channel->listener_source, EPOLLIN))
         error = errno;
     return error;
@@ -197,6 +198,30 @@ int channel_destroy(int chid)
     channel_leave(channel);
     slot_release(chid);
     return 0;
+}
+
+void channel_keep(struct channel *channel)
+{
+    int listener;
+    struct entry entry;
+    char what[32];
+    if (channel->listener < 0 || runtime_has_channel(&channel->address, &channel->entry))
+        return;
+    int error = runtime_listen(&channel->address, &listener, &entry);
+    snprintf(what, sizeof what, "channel %d", channel->chid);
+    if (!error) {
+        channel_accept(channel); /* Those that have found the one before. */
+        descriptor_close(channel->listener);
+        channel->listener = listener;
+        channel->entry = entry;
+        if (!channel_watch(channel, listener, &channel->listener_source, EPOLLIN))
+            error = errno;
+        channel_accept(channel);
+        channel_dispatch(channel, NULL);
+    }
+    if (!error || !channel->is_lost)
+        runtime_tell(what, error);
+    channel->is_lost = error;
 }
 
 /* Connections of this process. */

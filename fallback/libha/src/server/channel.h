@@ -57,6 +57,8 @@ struct channel {
     int peek[2];  /* a pipe, to look at messages in lanes */
     struct source bell_source;
     struct source listener_source;
+    struct entry entry; /* of the listener in the runtime directory */
+    bool is_lost;       /* it was removed there, and could not be made again */
 
     struct client *clients;
     bool must_accept;          /* processes wait that the host had no descriptors for */
@@ -78,6 +80,11 @@ struct channel {
     int events; /* what reports on them */
     struct source events_source;
     bool (*take_events)(void); /* passes them on, without any lock; whether there may be more */
+
+    /* What is entered in the runtime directory; set before it has to be looked after. */
+    bool must_look;
+    struct source ticker_source;
+    void (*look)(void); /* without any lock */
 
     /* Timers whose pulses come here; set before it can have any. */
     bool has_due;
@@ -115,6 +122,8 @@ void channel_withdraw_unblock(struct channel *channel, int rcvid);
 void channel_dispatch(struct channel *channel, const struct receiver *self);
 /* Under the lock: takes in what has arrived. */
 void channel_take_in(struct channel *channel);
+/* Under the lock: takes in those that want to connect. */
+void channel_accept(struct channel *channel);
 /* Under the lock: lets epoll report on a descriptor. */
 bool channel_watch(struct channel *channel, int fd, struct source *source, uint32_t events);
 /* Under the lock, which it lets go of: ends the use of a channel, for which `users` was increased. */
@@ -144,6 +153,9 @@ bool channel_is_waited_on(const struct address *address);
 void channel_hear(const struct address *address);
 /* Hands a trunk over inside the process; false if the channel is gone, and the socket is closed. */
 bool channel_adopt(const struct address *address, int sock);
+
+/* Under the lock: sees to it that others can find a channel, if they are to. */
+void channel_keep(struct channel *channel);
 
 /* At the end of the process, removes what others could find. */
 void channel_at_exit(void);

@@ -9,7 +9,7 @@
 
 #define EVENTS 64
 
-static void accept_all(struct channel *channel)
+void channel_accept(struct channel *channel)
 {
     channel->must_accept = false;
     for (;;) {
@@ -32,7 +32,7 @@ static bool take_note(struct channel *channel, struct source *source, uint32_t e
     case SOURCE_BELL:
         return false;
     case SOURCE_LISTENER:
-        accept_all(channel);
+        channel_accept(channel);
         return true;
     case SOURCE_CLIENT:
         client_read(SOURCE_OF(source, struct client, source));
@@ -51,6 +51,9 @@ static bool take_note(struct channel *channel, struct source *source, uint32_t e
     case SOURCE_EVENTS:
         channel->has_events = true;
         return false;
+    case SOURCE_TICKER:
+        channel->must_look = true;
+        return false;
     case SOURCE_ALARM:
         channel->has_due = true;
         return false;
@@ -63,7 +66,7 @@ void channel_take_in(struct channel *channel)
     struct epoll_event events[EVENTS];
     bool has_more = true;
     if (channel->must_accept)
-        accept_all(channel);
+        channel_accept(channel);
     while (has_more) {
         int count = epoll_wait(channel->epoll, events, EVENTS, 0);
         has_more = count == EVENTS;

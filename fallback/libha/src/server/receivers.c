@@ -234,17 +234,22 @@ static void see_to_rest(struct channel *channel)
         if (!channel->destroyed)
             channel_take_in(channel); /* Some may be for this channel. */
         return;
-    } else {
+    } else if (channel->has_deaths) {
         channel->has_deaths = false;
         channel_unlock(channel);
         channel->report_deaths();
+    } else {
+        channel->must_look = false;
+        channel_unlock(channel);
+        channel->look();
     }
     channel_lock(channel);
 }
 
 static bool has_rest(const struct channel *channel)
 {
-    return !channel->destroyed && (channel->touched || channel->leaving || channel->has_events || channel->has_deaths);
+    return !channel->destroyed &&
+           (channel->touched || channel->leaving || channel->has_events || channel->has_deaths || channel->must_look);
 }
 
 void channel_hear(const struct address *address)

@@ -13,6 +13,7 @@ enum source_kind {
     SOURCE_PULSES,   /* a lane that carries pulses */
     SOURCE_WATCH,    /* a socket of this process, whose end the channel wants to hear of */
     SOURCE_ALARM,    /* a timer is due */
+    SOURCE_TICKER,   /* it is time to look whether the channel can still be found */
     SOURCE_EVENTS    /* servers of this process have said something */
 };
 

@@ -284,8 +284,8 @@ MUTANTS = (
         "leaves a timeout armed",
         "timeouts",
         THREAD,
-        "    thread->armed_flags = 0;\n    timeout.flags = flags & states;\n",
-        "    timeout.flags = flags & states;\n",
+        "    thread->armed_flags = 0;\n    return timeout;\n",
+        "    return timeout;\n",
     ),
     Mutant(
         "limits the wait for the answer, too",

@@ -39,13 +39,11 @@ WINDOW_IDLE: Final = 10.0
 # And if all larger ones of the process hold no more than so many bytes together. Where they do, those go of connections
 # that have needed none for WINDOW_IDLE. libha: client/connection.c.
 WINDOWS_SUM: Final = 1 << 28
-# How long a new client waits for room in the backlog of a server that does not accept. libha: client/trunk.c.
-BACKLOG_WAIT: Final = 5.0
 # How long a lane is offered to a server that takes no notice, when the host holds no more for it.
 # libha: client/trunk.c.
 LANE_WAIT: Final = 30.0
-# Waiting for either, a client tries again after the first of these, then after twice that, and so on up to the other:
-# the host does not say when it holds more.
+# Waiting for that, or for room in the backlog of a server that takes no clients in, a client tries again after the
+# first of these, then after twice that, and so on up to the other: the host does not say when it holds more.
 RETRY_MIN: Final = 0.001
 RETRY_MAX: Final = 0.05
 # How long a server of this process that waits in MsgReceive may take to be scheduled, where a client may not wait for a

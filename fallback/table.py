@@ -7,16 +7,17 @@ number, marks it as ours, so a number that was closed and taken by something els
 
 import contextlib
 import fcntl
+import math
 import operator
 import os
 import resource
 import socket
 import threading
 import time
-from errno import EAGAIN, EBADF, EINVAL, EMFILE, ESRCH
+from errno import EBADF, EINVAL, EMFILE, ESRCH, ETIMEDOUT
 from typing import Callable, Dict, NamedTuple, Optional, Set, Tuple
 
-from ha_qnx.constants import NTO_COF_CLOEXEC, NTO_COF_NOSHARE, NTO_SIDE_CHANNEL
+from ha_qnx.constants import NTO_COF_CLOEXEC, NTO_COF_NOSHARE, NTO_SIDE_CHANNEL, NTO_TIMEOUT_SEND
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
@@ -194,7 +195,8 @@ class ConnectionTable:
         """A new connection under the lowest free number from ``index`` on.
 
         Raises:
-            OSError: ESRCH, there is no such channel; EINVAL or EMFILE for the number; EAGAIN.
+            OSError: ESRCH, there is no such channel; EINVAL or EMFILE for the number; EAGAIN, the server has no room
+                for another client; ETIMEDOUT, it takes none in (D126).
         """
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if not index & NTO_SIDE_CHANNEL and not 0 <= index < limit:
@@ -238,7 +240,8 @@ class ConnectionTable:
             return connection
 
     def _add(self, address: ChannelAddress, flags: int, give_number: Callable[[Connection], None]) -> Connection:
-        limit = time.monotonic() + limits.BACKLOG_WAIT
+        timeout = self._threads.armed_timeout()
+        limit = timeout.deadline() if timeout is not None and timeout.flags & NTO_TIMEOUT_SEND else math.inf
         pause = limits.RETRY_MIN
         while True:
             with self.lock:
@@ -247,9 +250,9 @@ class ConnectionTable:
                 except RefusedError:
                     raise
                 except BlockingIOError:
-                    # So many clients wait for the server to notice them that the host takes no more.
+                    # So many clients wait for the server to notice them that the host takes no more (D126).
                     if time.monotonic() >= limit:
-                        raise failure(EAGAIN) from None
+                        raise failure(ETIMEDOUT) from None
                 else:
                     try:
                         give_number(connection)

@@ -497,7 +497,8 @@ def _connect(qnx: Backend, target: StrPath, oflag: int) -> int:
             return within(qnx, sooner(), qnx.open, target, oflag)
     server = find_server(os.fsdecode(target), backend=qnx)
     # A number of the descriptors' range, since QNX gives no side channel a number that it had before.
-    return qnx.ConnectAttach(server.nd, server.pid, server.chid, _FIRST, NTO_COF_CLOEXEC)
+    place = server.nd, server.pid, server.chid, _FIRST, NTO_COF_CLOEXEC
+    return within(qnx, sooner(), qnx.ConnectAttach, *place)
 
 
 def _rebuild(setup: Callable[[Connection], object], qnx: Backend, target: StrPath) -> Callable[[int, Any], object]:

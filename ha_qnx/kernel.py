@@ -106,7 +106,8 @@ class Kernel(Protocol):
         Raises:
             OSError: ESRCH, no such process or channel (B38, B39); ENXIO, the process is a zombie (B40); ENOREMOTE,
                 another node (D21); EINVAL, an unknown flag or an index beyond the limit of descriptors (B42, B44);
-                EMFILE, too many connections (B43); EAGAIN, ENFILE, ENOMEM, the host has no room.
+                EMFILE, too many connections (B43); EAGAIN, ENFILE, ENOMEM, the host has no room; ETIMEDOUT, the
+                server takes no clients in (D126).
 
         Follows ConnectAttach(), B31 to B52.
         """

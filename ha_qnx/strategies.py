@@ -77,7 +77,7 @@ def find_server(name: str, *, backend: Optional[Backend] = None) -> MessageInfo:
         OSError: as name_open and ConnectServerInfo.
     """
     qnx, info = _use(backend), MessageInfo()
-    found = qnx.name_open(name)
+    found = within(qnx, sooner(), qnx.name_open, name)
     try:
         qnx.ConnectServerInfo(0, found, info)
     finally:
@@ -109,7 +109,9 @@ def reopen_name(name: str, *, backend: Optional[Backend] = None) -> RecoveryFunc
     def recover(coid: int, _handle: Any) -> int:
         attempted(name)
         server = find_server(name, backend=backend)
-        return _use(backend).ha_ReConnectAttach(coid, server.nd, server.pid, server.chid, coid, NTO_COF_CLOEXEC)
+        place = coid, server.nd, server.pid, server.chid, coid, NTO_COF_CLOEXEC
+        qnx = _use(backend)
+        return within(qnx, sooner(), qnx.ha_ReConnectAttach, *place)
 
     return recover
 
@@ -119,7 +121,8 @@ def reconnect(nd: int, pid: int, chid: int, flags: int = 0, *, backend: Optional
 
     def recover(coid: int, _handle: Any) -> int:
         attempted()
-        return _use(backend).ha_ReConnectAttach(coid, nd, pid, chid, coid, flags)
+        qnx = _use(backend)
+        return within(qnx, sooner(), qnx.ha_ReConnectAttach, coid, nd, pid, chid, coid, flags)
 
     return recover
 

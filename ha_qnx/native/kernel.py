@@ -35,6 +35,7 @@ from ..buffers import (
     writable_parts,
 )
 from ..constants import FTYPE_ANY, NTO_CHF_PRIVATE, NTO_COF_CLOEXEC, NTO_COF_DEAD, NTO_SIDE_CHANNEL, SYSMGR_COID
+from ..deadlines import arm_again
 from ..errors import failure, naming, no_such_name
 from ..kernel import BytesLike, Kernel, Name, StrPath, Vector
 from ..paths import refuse_names
@@ -57,6 +58,8 @@ _LOOKS, _LOOK_AGAIN = 50, 0.001
 # What unblocks a thread on QNX: a signal that does nothing by itself, and that hardly any program uses.
 _UNBLOCKING = signal.SIGURG
 _BEGUN_AGAIN = frozenset(("MsgReceive", "MsgReceivev", "MsgReceivePulse"))
+# These do not block on QNX, and nobody expects EINTR of them; on a host they may have to wait (D126).
+_NEVER_INTERRUPTED = frozenset(("ConnectAttach", "ha_ConnectAttach", "ha_ReConnectAttach", "name_open"))
 
 
 class _Sizes(Dict[int, object]):
@@ -185,7 +188,7 @@ class NativeKernel(Kernel):
                 _set_errno(before)
             if result != -1 or not number:
                 return result  # A status of -1 is as good as any other.
-            if number != EINTR or name not in _BEGUN_AGAIN or not self._goes_on():
+            if number != EINTR or not self._goes_on(name):
                 raise self._failure(number)
 
     def _invoke_for_address(self, name: str, *args: Any) -> int:
@@ -198,12 +201,17 @@ class NativeKernel(Kernel):
             raise self._failure(number)
         return address
 
-    def _goes_on(self) -> bool:
+    def _goes_on(self, name: str) -> bool:
         """Whether a call that a signal interrupted is made again: signal handlers run in the main thread only (D19).
 
         That is for calls which wait for a message. A message that was sent may have been received, and to send it again
         is for its sender to decide.
         """
+        if name in _NEVER_INTERRUPTED:
+            arm_again()
+            return True
+        if name not in _BEGUN_AGAIN:
+            return False
         if self._timing.has_armed_timeout:
             self._timing.has_armed_timeout = False
             return False
@@ -404,7 +412,7 @@ class NativeKernel(Kernel):
                 spare.append(bounce)
             if rcvid >= 0:
                 return rcvid
-            if rcvid != -EINTR or not self._goes_on():
+            if rcvid != -EINTR or not self._goes_on("MsgReceive"):
                 raise self._failure(-rcvid)
         passed = _Passed(writable(msg))
         chid = as_int("chid", chid)

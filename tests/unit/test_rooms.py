@@ -47,7 +47,6 @@ IN_C = {
     "WINDOW_SMALL": ("client/connection.c", "WINDOW_SMALL", 0, 1),
     "WINDOW_IDLE": ("client/connection.c", "WINDOW_IDLE", 0, 1),
     "WINDOWS_SUM": ("client/connection.c", "WINDOWS_SUM", 0, 1),
-    "BACKLOG_WAIT": ("client/trunk.c", "BACKLOG_LIMIT", 0, 1),
     "LANE_WAIT": ("client/trunk.c", "PASSING_LIMIT", 0, 1),
     "RECEIVER_GRACE": ("client/exchange.c", "RECEIVER_GRACE", 0, 1),
     "POSSIBLE_RECEIVER_GRACE": ("client/exchange.c", "POSSIBLE_RECEIVER_GRACE", 0, 1),

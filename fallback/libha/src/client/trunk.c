@@ -18,8 +18,8 @@
 #include "server/channel.h"
 #include "server/deaths.h"
 
-/* How long a connection waits for room in a server's backlog. */
-#define BACKLOG_LIMIT (5 * CLOCK_SECOND)
+/* How often a connection looks for room in the backlog of a server that does not take its clients in, at last. */
+#define BACKLOG_PAUSE (32 * CLOCK_MILLISECOND)
 /* How long a lane is offered to a server that does not read. */
 #define PASSING_LIMIT (30 * CLOCK_SECOND)
 #define PASSING_PAUSE (2 * CLOCK_MILLISECOND)
@@ -124,8 +124,8 @@ static bool is_ending(const struct trunk *trunk)
 
 int trunk_use(struct address *address, bool shared, int (*use_it)(struct trunk *, void *), void *argument)
 {
-    int64_t limit = clock_now() + BACKLOG_LIMIT;
-    for (int64_t pause = CLOCK_MILLISECOND;; pause = pause < 32 * CLOCK_MILLISECOND ? 2 * pause : pause) {
+    struct timeout timeout = thread_armed_timeout(thread_self(), _NTO_TIMEOUT_SEND);
+    for (int64_t pause = CLOCK_MILLISECOND;; pause = pause < BACKLOG_PAUSE ? 2 * pause : pause) {
         struct trunk *trunk;
         table_lock();
         int error = open_trunk(address, shared, &trunk);
@@ -135,9 +135,12 @@ int trunk_use(struct address *address, bool shared, int (*use_it)(struct trunk *
         table_unlock();
         if (!error && outcome)
             trunk_release(trunk);
-        if (!busy || clock_now() >= limit)
+        if (!busy)
             return outcome;
-        clock_sleep(pause);
+        if (clock_now() >= timeout.deadline)
+            return ETIMEDOUT;
+        if (clock_sleep(pause) && !thread_goes_on())
+            return EINTR;
     }
 }
 

@@ -43,8 +43,9 @@ struct trunk {
 
 /*
  * Finds a trunk to a channel, an existing one if `shared`, and calls a function with it, all under the table's lock.
- * Tries again for a while if the server's backlog is full. The reference to the trunk goes to the function, unless that
- * returns an errno. 0, what the function returns, or an errno. `address` may lack its token.
+ * Waits if the server's backlog is full: ETIMEDOUT when a timeout for SEND-blocked ends that, EINTR if a signal handler does
+ * (D126). The reference to the trunk goes to the function, unless that returns an errno. 0, what the function returns, or an
+ * errno. `address` may lack its token.
  */
 int trunk_use(struct address *address, bool shared, int (*use_it)(struct trunk *trunk, void *argument), void *argument);
 /* Under the table's lock. */

@@ -2,6 +2,7 @@
 #ifndef CLOCK_H
 #define CLOCK_H
 
+#include <errno.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -39,10 +40,11 @@ static inline struct timespec clock_spec(int64_t time)
     return (struct timespec){.tv_sec = time / CLOCK_SECOND, .tv_nsec = time % CLOCK_SECOND};
 }
 
-static inline void clock_sleep(int64_t span)
+/* 0, or EINTR if a signal handler ran meanwhile. */
+static inline int clock_sleep(int64_t span)
 {
     struct timespec time = clock_spec(span);
-    nanosleep(&time, NULL);
+    return nanosleep(&time, NULL) ? EINTR : 0;
 }
 
 #endif

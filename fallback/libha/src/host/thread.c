@@ -136,12 +136,16 @@ int thread_priority(struct thread *thread, int64_t now)
 
 struct timeout thread_take_timeout(struct thread *thread, int states)
 {
-    struct timeout timeout = {.deadline = CLOCK_NEVER};
-    int flags = thread->armed_flags;
-    if (!flags)
-        return timeout;
+    if (!thread->armed_flags)
+        return (struct timeout){.deadline = CLOCK_NEVER};
+    struct timeout timeout = thread_armed_timeout(thread, states);
     thread->armed_flags = 0;
-    timeout.flags = flags & states;
+    return timeout;
+}
+
+struct timeout thread_armed_timeout(struct thread *thread, int states)
+{
+    struct timeout timeout = {.flags = thread->armed_flags & states, .deadline = CLOCK_NEVER};
     if (!timeout.flags)
         return timeout;
     int64_t now = clock_now();

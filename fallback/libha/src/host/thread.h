@@ -52,6 +52,9 @@ struct timeout {
 /* The timeout that the thread has armed for its next blocking call, if that can block in one of these states (B212). */
 struct timeout thread_take_timeout(struct thread *thread, int states);
 
+/* The same, and it stays armed. */
+struct timeout thread_armed_timeout(struct thread *thread, int states);
+
 /* Calls a function with a thread that has called this library and has not ended, which cannot end meanwhile. */
 void thread_visit(pthread_t handle, void (*function)(struct thread *thread));
 

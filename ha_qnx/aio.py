@@ -56,9 +56,11 @@ from typing import (
     Union,
 )
 
-from . import backends, connection, service, watching
+from . import backends, connection, readiness, service, watching
 from .api import Backend, RecoveryFunction
-from .buffers import INT_MAX, as_seconds, integer, readable
+from .buffers import INT_MAX, as_seconds, integer
+from .buffers import readable as readable_bytes
+from .constants import NOTIFY_COND_INPUT, NOTIFY_COND_OUTPUT
 from .deadlines import time_limit, within
 from .errors import failure
 from .kernel import BytesLike, StrPath
@@ -73,7 +75,9 @@ __all__ = [
     "attach",
     "call",
     "connect",
+    "readable",
     "send",
+    "writable",
 ]
 
 T = TypeVar("T")
@@ -484,7 +488,7 @@ async def _exchange(
     backend: Optional[Backend],
 ) -> T:
     qnx, coid = _backend_of(coid, backend), operator.index(coid)
-    arguments = qnx, coid, bytes(readable(message)), size
+    arguments = qnx, coid, bytes(readable_bytes(message)), size
     timeout = time_limit(timeout)
     deadline = None if timeout is None else time.monotonic() + timeout
 
@@ -494,6 +498,44 @@ async def _exchange(
         return within(qnx, left, exchange, *arguments)
 
     return await _in_turn(call, [qnx], _bound_of(qnx, coid), deadline)
+
+
+async def readable(coid: int, *, backend: Optional[Backend] = None) -> None:
+    """Wait until there is something to read on a connection, as its server says: by ionotify, and an event.
+
+    If the connection is lost meanwhile, it is recovered, and the next server asked. As many tasks as like may wait for
+    one connection. Nothing is reserved for any of them: by the time that one reads, another may have read.
+
+    Args:
+        coid: the connection. A server that knows nothing of readiness is taken to be ready.
+        backend: as for ``ask``.
+
+    Raises:
+        OSError: as ionotify; EBADF and ESRCH, it is lost, and was not recovered.
+    """
+    await _ready(coid, NOTIFY_COND_INPUT, backend)
+
+
+async def writable(coid: int, *, backend: Optional[Backend] = None) -> None:
+    """Wait until there is room to write; the rest is as for ``readable``."""
+    await _ready(coid, NOTIFY_COND_OUTPUT, backend)
+
+
+async def _ready(coid: int, conditions: int, backend: Optional[Backend]) -> None:
+    qnx, coid = _backend_of(coid, backend), operator.index(coid)
+    loop, news = asyncio.get_running_loop(), asyncio.Event()
+
+    def ring() -> None:
+        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            loop.call_soon_threadsafe(news.set)
+
+    watch = readiness.Watch(qnx, coid, ring)
+    try:
+        while not await _in_turn(functools.partial(watch.ask, conditions), [qnx], _bound_of(qnx, coid), None):
+            await news.wait()
+            news.clear()
+    finally:
+        watch.close()
 
 
 def _backend_of(coid: int, backend: Optional[Backend]) -> Backend:

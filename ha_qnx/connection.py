@@ -60,8 +60,9 @@ _FIRST = 3
 class Connection(int):
     """A connection that is closed once: a coid, which every call takes, with methods.
 
-    Its number is nothing to wait for: on a host, select and poll say of it at once that it is ready, while epoll, and
-    so asyncio's add_reader, refuses it. A server tells its clients by a pulse.
+    What its server has to tell is waited for by ``ha_qnx.aio.readable``, by ionotify, or by select, poll and asyncio's
+    add_reader under the drop-in. Without it, a host's select and poll say of the number at once that it is ready, while
+    epoll, and so add_reader, refuses it (D114).
 
     Attributes:
         target: the name or the path that it leads to, if that is known.

@@ -6,17 +6,19 @@
 
 What is replaced: os.open, os.read, os.readv, os.pread, os.write, os.writev, os.pwrite, os.sendfile, os.lseek, os.fstat,
 os.isatty, os.ftruncate, os.fsync, os.fdatasync, os.fchmod, os.close, os.dup, os.dup2; on paths os.stat, os.lstat,
-os.access, os.truncate and os.chmod, and so os.path.exists and its like; and open(), which is io.open and what
+os.access, os.truncate and os.chmod, and so os.path.exists and its like; select.select, select.poll and select.epoll,
+and so selectors, and add_reader of event loops that are made afterwards; and open(), which is io.open and what
 os.fdopen, pathlib and linecache use. On a connection of the backend they are its covers; on any other descriptor, and
 any path that no server has attached when it is opened, the originals run. (On a QNX target every path has a server;
 there, the paths below /dev are meant.) Arguments, results, exceptions, ``closefd`` and ``opener`` are those of the
 originals, and so is PEP 475: what a signal interrupts begins anew. On a host, a call on a path opens it, asks the
-server, and closes it again (D98).
+server, and closes it again (D98). select and its like ask the servers of connections by ionotify (D112); one that does
+not answer keeps them waiting, on QNX as here.
 
 What stays as it was, and does not know connections: what a module took before with ``from os import read``, io.FileIO
-itself, os.preadv and os.pwritev, os.closerange, os.set_inheritable and os.set_blocking, sockets, mmap, extension
-modules, and other programs that inherit a descriptor. On a QNX target it is the preloaded libha that serves those
-(``ha-qnx run``).
+itself, os.preadv and os.pwritev, os.closerange, os.set_inheritable and os.set_blocking, kqueue, sockets, mmap,
+extension modules, and other programs that inherit a descriptor. On a QNX target it is the preloaded libha that serves
+those (``ha-qnx run``).
 
 With ``recover_within``, what a program opens is HA-aware: it is opened again when its server is lost, as soon as there
 is another one, and its position put back to where the last transfer ended. That makes a transfer that is sent twice
@@ -30,13 +32,14 @@ import io
 import operator
 import os
 import pathlib
+import select
 import sys
 import threading
 import types
 from errno import EINTR, ENOSYS, ESPIPE
 from typing import IO, Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple, TypeVar, Union
 
-from . import backends, strategies
+from . import backends, polling, strategies
 from .api import Backend
 from .buffers import as_seconds
 from .constants import DCMD_CHR_ISATTY, NTO_COF_CLOEXEC, NTO_SIDE_CHANNEL
@@ -178,6 +181,9 @@ class _Covers:
         #: Every connection is among them, and few other descriptors.
         self.descriptors: Set[int] = getattr(backend, "descriptors", set())
         self.descriptors.update(_connections_left(backend))
+
+    def is_connection(self, fd: int) -> bool:
+        return fd in self.descriptors and is_connection(self.backend, fd)
 
     # Paths.
 
@@ -388,15 +394,19 @@ class _Installed:
             self._replace(owner, "open", opening)
         for owner, name, call in _taken_at_import(calls):
             self._replace(owner, name, call)
+        for owner, name, call in list(polling.replacements(covers.backend, covers.is_connection)):
+            self._replace(owner, name, call)
 
     def _keep_the_originals_for_ourselves(self) -> None:
         """Let this package's own modules go on with the originals: what lies under a connection is their business."""
-        originals = types.ModuleType("os")
-        originals.__dict__.update(vars(os))
-        for name, module in list(sys.modules.items()):
-            is_ours = name.startswith(f"{__package__}.") and not name.startswith(_PROGRAMS)
-            if is_ours and name != __name__ and vars(module).get("os") is os:
-                self._replace(module, "os", originals)
+        for shared in (os, select):
+            originals = types.ModuleType(shared.__name__)
+            originals.__dict__.update(vars(shared))
+            for name, module in list(sys.modules.items()):
+                is_ours = name.startswith(f"{__package__}.") and not name.startswith(_PROGRAMS)
+                replaces = name in (__name__, polling.__name__)
+                if is_ours and not replaces and vars(module).get(shared.__name__) is shared:
+                    self._replace(module, shared.__name__, originals)
 
     def _replace(self, owner: Any, name: str, replacement: Any) -> None:
         self._originals.append((owner, name, vars(owner)[name]))

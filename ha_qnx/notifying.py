@@ -73,6 +73,8 @@ class _Asking:
         return EOK, notify_reply(0)
 
 
+# Who has armed something: which connection, and which thread of the client.
+_Asker = Tuple[int, int, int]
 _Step = Tuple[Callable[[], Any], Callable[[Any], Tuple[int, bytes]]]
 
 
@@ -97,21 +99,21 @@ class _Event(NamedTuple):
 
 
 class Armed:
-    """The events of all clients: one for each connection and condition."""
+    """The events of all clients: one for each connection, thread that has asked, and condition."""
 
     def __init__(self) -> None:
-        self._events: Dict[Tuple[Key, int], _Event] = {}
+        self._events: Dict[Tuple[_Asker, int], _Event] = {}
         self._lock = threading.Lock()
 
-    def steps(self, request: Request, key: Key, notify: Callable[[Request, int], Any]) -> Iterator[_Step]:
+    def steps(self, request: Request, connection: Key, notify: Callable[[Request, int], Any]) -> Iterator[_Step]:
         """What is to be done about an _IO_NOTIFY message: calls, each with what makes an answer of what it returns.
 
         Args:
             request: the message.
-            key: the connection that it came by.
+            connection: what it came by.
             notify: says which of the conditions hold.
         """
-        asking = _Asking(request)
+        asking, key = _Asking(request), (*connection, request.info.tid)
 
         def answer_armed(held: Any) -> Tuple[int, bytes]:
             answer = asking.answer(held)
@@ -123,7 +125,7 @@ class Armed:
         if asking.arms:  # What has come to hold between the two would be missed.
             yield lambda: notify(request, asking.conditions), answer_armed
 
-    def _replace(self, request: Request, key: Key, asking: _Asking) -> None:
+    def _replace(self, request: Request, key: _Asker, asking: _Asking) -> None:
         """Take back what a client has armed for the conditions that it names now; arm its new event, if it is to be."""
         event = _Event(request.rcvid, request.ocb, asking.event, bool(asking.flags & NOTIFY_COND_EXTEN))
         with self._lock:
@@ -133,7 +135,7 @@ class Armed:
                     if asking.arms:
                         self._events[key, condition] = event
 
-    def _take_back(self, request: Request, key: Key, conditions: int) -> bool:
+    def _take_back(self, request: Request, key: _Asker, conditions: int) -> bool:
         """Disarm what came by a message; whether none of it has acted."""
         with self._lock:
             named = [condition for condition in CONDITIONS if conditions & condition]

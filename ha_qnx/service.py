@@ -352,7 +352,7 @@ class BaseService:
     # What it does for its clients.
 
     def trigger(self, conditions: int = NOTIFY_COND_INPUT, ocb: Optional[Ocb] = None) -> int:
-        """Tell clients that conditions hold now: what they have armed acts, once. From any thread; waits for nobody.
+        """Tell clients that conditions hold now: what they have armed acts, once. From any thread, without waiting.
 
         Args:
             conditions: NOTIFY_COND_INPUT, there is something to read; NOTIFY_COND_OUTPUT, there is room to write;

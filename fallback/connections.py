@@ -65,6 +65,8 @@ class Trunk:
         self.far_end: Any = None
         self.retire = retire
         self.scoid = 0
+        #: Whether it did when this process was last about to fork.
+        self.stands_at_fork = True
         self.connections: Set[Connection] = set()
         self._channel_flags: Optional[int] = None
         self._refused_for: Optional[int] = None
@@ -592,9 +594,7 @@ class Connection:
     def flags_now(self) -> int:
         """Its flags, of which a program can change close-on-exec by fcntl, too (B71)."""
         if self.cookie:
-            with contextlib.suppress(OSError):
-                closes = fcntl.fcntl(self.coid, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
-                self.flags = self.flags & ~NTO_COF_CLOEXEC | (NTO_COF_CLOEXEC if closes else 0)
+            self.flags = flags_now(self.coid, self.flags)
         return self.flags
 
     def close_in_child(self) -> None:
@@ -608,6 +608,15 @@ class Connection:
         copy.coid, copy.cookie, copy.detached = self.coid, self.cookie, True
         copy.idle, copy._idle_windows = _NoMoreLanes(copy), _NoMoreLanes(copy)
         return copy
+
+
+def flags_now(fd: int, flags: int) -> int:
+    """Flags of a connection that is a descriptor: whether that is close-on-exec, the host knows."""
+    try:
+        closes = fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    except OSError:
+        return flags
+    return flags & ~NTO_COF_CLOEXEC | (NTO_COF_CLOEXEC if closes else 0)
 
 
 def _window_size(needed: int) -> int:

@@ -58,7 +58,6 @@ from ha_qnx.constants import (
     NTO_CHF_THREAD_DEATH,
     NTO_CHF_UNBLOCK,
     NTO_COF_CLOEXEC,
-    NTO_COF_DEAD,
     NTO_COF_NOSHARE,
     NTO_SIDE_CHANNEL,
     NTO_TIMEOUT_RECEIVE,
@@ -277,13 +276,10 @@ class SocketKernel(TimerCalls, EventCalls, Kernel):
         coid = as_int("coid", coid)
         _check_info(info)
         check_own_pid(pid)
-        connection = self._table.at_or_after(coid, with_dead=info is not None)
+        found = self._table.describe_from(coid, with_dead=info is not None)
         if info is not None:
-            alive = connection.is_alive()
-            found = connection.describe(connection.trunk.address.pid)
-            found.flags |= 0 if alive else NTO_COF_DEAD
             ctypes.pointer(info)[0] = found
-        return connection.coid
+        return int(found.coid)
 
     @ends_timeout
     def ConnectFlags(self, pid: int, coid: int, mask: int, bits: int) -> int:

@@ -148,11 +148,11 @@ class Opener:
 
     def _undo(self, coid: int, at: Optional[int]) -> None:
         """End a new connection; one in place of another stays there, dead (D6)."""
-        if at is not None:
-            self._table.end(at)
-            return
         with contextlib.suppress(OSError):
-            self._table.detach(coid)
+            if at is not None:
+                self._table.end(at)
+            else:
+                self._table.detach(coid)
 
     def _open_host(self, path: str, oflag: int, mode: int, at: Optional[int]) -> int:
         opened = os.open(path, oflag, mode)

@@ -17,13 +17,13 @@ import time
 from errno import EBADF, EINVAL, EMFILE, ESRCH, ETIMEDOUT
 from typing import Callable, Dict, NamedTuple, Optional, Set, Tuple
 
-from ha_qnx.constants import NTO_COF_CLOEXEC, NTO_COF_NOSHARE, NTO_SIDE_CHANNEL, NTO_TIMEOUT_SEND
+from ha_qnx.constants import NTO_COF_CLOEXEC, NTO_COF_DEAD, NTO_COF_NOSHARE, NTO_SIDE_CHANNEL, NTO_TIMEOUT_SEND
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
 from . import host, limits
 from .channels import Channel
-from .connections import Connection, RefusedError, Trunk
+from .connections import Connection, RefusedError, Trunk, flags_now
 from .deliveries import CHANNEL_GONE, CONNECTION, NO_CONNECTION, Inlets, Said
 from .exchange import announce_copy
 from .forking import all_of
@@ -75,6 +75,13 @@ class Inherited(NamedTuple):
     cookie: int
     # The parent's connection, of which this one is the copy; None after an exec, which copies nothing.
     original: Optional[MessageInfo]
+    # Whether the server had gone before; that of another may have gone since, which only the first use shows.
+    is_dead: bool = False
+
+    def describe(self, coid: int) -> MessageInfo:
+        """The server's side of it."""
+        flags = flags_now(coid, self.flags) | (NTO_COF_DEAD if self.is_dead else 0)
+        return MessageInfo(pid=self.address.pid, chid=self.address.chid, coid=coid, flags=flags)
 
 
 # Where a process leaves word, for the program it may become, of its connections that are not close-on-exec.
@@ -152,17 +159,25 @@ class ConnectionTable:
             raise failure(EBADF)
         return connection
 
-    def at_or_after(self, coid: int, with_dead: bool) -> Connection:
+    def describe_from(self, coid: int, with_dead: bool) -> MessageInfo:
         """The connection with this number or the next higher one, side channels last (B64 to B68).
 
         Raises:
             OSError: EINVAL, there is no such connection.
         """
         for number in sorted(number for number in (*self.entries, *self._inherited) if number >= coid):
+            inherited = self._inherited.get(number)
+            if inherited is not None and _is_marked(number, inherited.cookie) and (with_dead or not inherited.is_dead):
+                return inherited.describe(number)
+            if inherited is not None:
+                continue
             with contextlib.suppress(OSError):
                 connection = self.get(number)
-                if with_dead or connection.is_alive():
-                    return connection
+                is_alive = connection.is_alive()
+                if with_dead or is_alive:
+                    found = connection.describe(connection.trunk.address.pid)
+                    found.flags |= 0 if is_alive else NTO_COF_DEAD
+                    return found
         raise failure(EINVAL)
 
     def way_of_pulses(self, coid: int) -> Optional[Way]:
@@ -217,12 +232,18 @@ class ConnectionTable:
             return self._add(address, flags, lambda connection: self._take_over(connection, coid))
 
     def end(self, coid: int) -> None:
-        """Let a connection die that is to be replaced; its number stays taken (D6)."""
+        """Let a connection die that is to be replaced; its number stays taken (D6).
+
+        Raises:
+            OSError: EBADF, the number belongs to something else by now.
+        """
         with self.lock:
             old = self.entries.get(coid)
             if old is not None:
                 self._announce_change(coid)
                 old.detach()
+                if old.cookie and not _is_marked(coid, old.cookie) and is_host_descriptor(coid):
+                    raise failure(EBADF)
 
     def copy(self, original: Connection, index: int, exactly: bool = False) -> Connection:
         """Another connection to the same channel, for the same client.
@@ -373,10 +394,11 @@ class ConnectionTable:
             OSError: EBADF, there is no connection under this number.
         """
         with self.lock:
+            if self._drop_inherited(coid):
+                return
             try:
                 connection = self.get(coid)
             except OSError:
-                self._drop_inherited(coid)
                 self.give_way(coid)
                 raise
             self._forget(connection)
@@ -384,11 +406,16 @@ class ConnectionTable:
                 os.close(coid)
             connection.detach()
 
-    def _drop_inherited(self, coid: int) -> None:
-        """Free the number of a connection of the parent that cannot be made anew."""
+    def _drop_inherited(self, coid: int) -> bool:
+        """Free the number of a connection of the parent that was not used here; whether it was one still."""
+        if coid in self._inherited:
+            self._announce_change(coid)
         inherited = self._inherited.pop(coid, None)
-        if inherited is not None and _is_marked(coid, inherited.cookie):
-            os.close(coid)
+        if inherited is None or not _is_marked(coid, inherited.cookie):
+            return False
+        self.said.say(coid, NO_CONNECTION)
+        os.close(coid)
+        return True
 
     def make_way(self, number: int) -> None:
         """Free a number for a descriptor of the host that is to replace what is under it.
@@ -511,7 +538,7 @@ class ConnectionTable:
     def prepare_fork(self) -> None:
         """Take in what servers have said: what a child read from its parent's trunks would be lost to the parent."""
         for trunk in self._trunks:
-            trunk.read_news()
+            trunk.stands_at_fork = trunk.read_news()
 
     def close_in_child(self) -> None:
         """In a forked child: close all that is the parent's."""
@@ -525,9 +552,9 @@ class ConnectionTable:
             if connection.cookie and connection.detached:
                 self.entries[coid] = connection.dead_copy()
             elif connection.cookie:
-                self._inherited[coid] = Inherited(
-                    connection.trunk.address, connection.flags, connection.cookie, connection.describe(parent)
-                )
+                address, original = connection.trunk.address, connection.describe(parent)
+                is_dead = not connection.trunk.stands_at_fork
+                self._inherited[coid] = Inherited(address, connection.flags, connection.cookie, original, is_dead)
 
     def _revive(self, coid: int) -> Connection:
         """Make a connection of the parent anew; the server gets an _IO_DUP, as fork sends it on QNX (B271, B272)."""

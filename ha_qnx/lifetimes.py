@@ -83,10 +83,12 @@ class Lifetimes:
         attached = self._make_ordinary(coid)
         is_known = coid in self.descriptors
         self.descriptors.discard(coid)
+        # Not if something else has its number already (D17): that it was meant for is gone, then.
+        may_stay = (is_known or attached is not None) and self._below.is_open(coid)
         try:
             return call()
         except BaseException:
-            if self._below.is_open(coid):
+            if may_stay and self._below.is_open(coid):
                 if is_known:
                     self.descriptors.add(coid)
                 if attached is not None:

@@ -593,6 +593,10 @@ class NativeKernel(Kernel):
 
     def is_open(self, number: int) -> bool:
         number = as_int("coid", number)
+        if self.libraries.holds:  # It alone knows whether what has the number is what was opened there (D17).
+            with contextlib.suppress(OSError):
+                return 0 <= number != SYSMGR_COID and self._invoke("MsgRegisterEvent", _byref(SigEvent()), number) == 0
+            return False
         if self._state_of(number) is not None:
             return True
         if not 0 <= number < NTO_SIDE_CHANNEL:

@@ -753,6 +753,36 @@ def test_what_has_a_connections_number_by_now_is_left_alone(
     assert server.answer().data == b"next"
 
 
+@checks("D17", "D2")
+def test_what_has_a_connections_number_by_now_cannot_become_ha_aware(
+    qnx: Any, start: Start, server: Server, tmp_path: Path
+) -> None:
+    """What took the place of a connection behind the library's back is none, and ha_attach says so."""
+    fd = opened(qnx, start, server)
+    with open(tmp_path / "file", "wb") as file:
+        os.dup2(file.fileno(), fd)
+    with fails_with(EBADF):
+        qnx.ha_attach(fd, lambda coid, _handle: coid)
+    os.close(fd)
+
+
+@checks("D17", "D24", "B376")
+@pytest.mark.parametrize("call", ["ConnectDetach", "ha_ConnectDetach"])
+def test_what_took_a_connections_place_is_not_recovered(
+    qnx: Any, start: Start, server: Server, tmp_path: Path, call: str
+) -> None:
+    """Once a connection is detached under which there is something else, that has no recovery function either."""
+    fd = opened(qnx, start, server)
+    qnx.ha_attach(fd, lambda coid, _handle: coid)
+    with open(tmp_path / "file", "wb") as file:
+        os.dup2(file.fileno(), fd)
+    with fails_with(EINVAL):
+        getattr(qnx, call)(fd)
+    with fails_with(EBADF):
+        qnx.ha_detach(fd)
+    os.close(fd)
+
+
 @checks("D17", "D24")
 @pytest.mark.parametrize("call", ["open", "ha_open", "dup"])
 def test_what_is_given_the_number_of_a_lost_connection_is_usable(
@@ -788,6 +818,19 @@ def test_a_descriptor_that_was_closed_elsewhere_recovers(qnx: Any, start: Start,
     assert (seen.data, seen.coid) == (b"question", fd)
     assert task.result() == 4
     assert function.count == 1
+
+
+@checks("D17", "B385")
+def test_what_took_a_connections_place_comes_first(qnx: Any, tmp_path: Path) -> None:
+    """A connection that cannot be had again since its number is another's is EBADF, whether its server lives or not."""
+    chid = qnx.ChannelCreate(0)
+    coid = qnx.ConnectAttach(0, 0, chid, 0)
+    qnx.ChannelDestroy(chid)
+    with open(tmp_path / "file", "wb") as file:
+        os.dup2(file.fileno(), coid)
+    with fails_with(EBADF):
+        qnx.ha_ReConnectAttach(coid, 0, 0, chid, 0, 0)
+    os.close(coid)
 
 
 @checks("D17", "B385")

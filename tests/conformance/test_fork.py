@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import traceback
-from errno import EBADF, EEXIST, EINVAL, EPERM, ESRCH
+from errno import EBADF, EEXIST, EINVAL, EPERM, ESRCH, ETIMEDOUT
 from typing import Any, Callable, List, Optional, Tuple
 
 import pytest
@@ -21,6 +21,7 @@ from ha_qnx import (
     NTO_COF_CLOEXEC,
     NTO_COF_DEAD,
     NTO_SIDE_CHANNEL,
+    NTO_TIMEOUT_RECEIVE,
     PULSE_CODE_DISCONNECT,
     MessageInfo,
     Name,
@@ -207,6 +208,82 @@ def test_a_server_can_refuse_a_child(qnx: Any, start: Start, peer: Peer) -> None
     step(start, qnx, chid)
     assert step(start, qnx, chid, refuse, EPERM).type == IO_DUP
     assert sending.errno() == EPERM
+
+
+def fork_and_duplicate(qnx: Any, pid: int, chid: int) -> int:
+    """In another process: duplicate a connection in a child."""
+    fd = qnx.ConnectAttach(0, pid, chid, 0)
+    qnx.MsgSend(fd, b"parent")
+    duplicate: int = forked(qnx.dup, fd)
+    return duplicate
+
+
+@checks("B273", "D13")
+def test_a_child_cannot_duplicate_what_it_was_refused(qnx: Any, start: Start, peer: Peer) -> None:
+    """When the server rejects _IO_DUP, its error reaches the child also where that only duplicates the connection."""
+    chid = qnx.ChannelCreate(0)
+    sending = peer.start(fork_and_duplicate, os.getpid(), chid)
+    step(start, qnx, chid)
+    assert step(start, qnx, chid, refuse, EPERM).type == IO_DUP
+    assert sending.errno() == EPERM
+
+
+def duplicate_the_dead_in_a_child(qnx: Any) -> int:
+    """In another process: duplicate a connection in a child, whose channel had gone before the fork."""
+    chid = qnx.ChannelCreate(0)
+    fd = qnx.ConnectAttach(0, 0, chid, 0)
+    qnx.ChannelDestroy(chid)
+    duplicate: int = forked(qnx.dup, fd)
+    return duplicate
+
+
+@checks("B276", "D13")
+def test_a_child_has_no_dead_connections_to_duplicate(peer: Peer) -> None:
+    """A connection that was dead at the fork is none in the child: EBADF, not ESRCH as in the parent."""
+    assert peer.start(duplicate_the_dead_in_a_child).errno() == EBADF
+
+
+def look_and_detach_in_a_child(qnx: Any, pid: int, chid: int) -> Tuple[int, int, int, int]:
+    """In another process: a connection, and what a child learns of it before it detaches it."""
+    fd = qnx.ConnectAttach(0, pid, chid, 0)
+
+    def look_and_detach() -> Tuple[int, int, int, int]:
+        info = MessageInfo()
+        return qnx.ConnectServerInfo(0, fd, info) - fd, info.pid, info.chid, qnx.ConnectDetach(fd)
+
+    found: Tuple[int, int, int, int] = forked(look_and_detach)
+    return found
+
+
+def look_at_the_dead_in_a_child(qnx: Any) -> int:
+    """In another process: the flags of a connection in a child, whose channel had gone before the fork."""
+    chid = qnx.ChannelCreate(0)
+    fd = qnx.ConnectAttach(0, 0, chid, 0)
+    qnx.ChannelDestroy(chid)
+
+    def look() -> int:
+        info = MessageInfo()
+        return info.flags if qnx.ConnectServerInfo(0, fd, info) == fd else NTO_COF_DEAD
+
+    flags: int = forked(look)
+    return flags
+
+
+@checks("B276", "D13")
+def test_a_child_learns_which_connections_were_dead_before(qnx: Any, peer: Peer) -> None:
+    """What was dead at the fork is not there or is said to be dead, though the child has not used it."""
+    assert peer.run(look_at_the_dead_in_a_child) & NTO_COF_DEAD
+
+
+@checks("D13")
+@open_point("D13")
+def test_a_child_that_looks_at_a_connection_and_detaches_it_asks_nobody(qnx: Any, peer: Peer) -> None:
+    """What a child has not used it can look at and detach, though the server says nothing."""
+    chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
+    assert peer.run(look_and_detach_in_a_child, os.getpid(), chid) == (0, os.getpid(), chid, 0)
+    qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, 0)
+    with fails_with(ETIMEDOUT):
+        qnx.MsgReceive(chid, bytearray(64))
 
 
 def fork_with_flags(qnx: Any, pid: int, chid: int) -> Tuple[List[int], List[int]]:

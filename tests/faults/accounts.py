@@ -132,7 +132,7 @@ def judge(records: Iterable[Record], reports: Sequence[Report], killed: Set[int]
 
 
 #: What must not happen.
-FAULTS = ("lost", "wrong", "doubled", "hung", "given up", "leaked", "internal errors", "crashed")
+FAULTS = ("lost", "wrong", "doubled", "hung", "given up", "leaked", "internal errors", "crashed", "other")
 
 
 def faults_of(account: Counter[str]) -> Dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Callable, Counter, Dict, NamedTuple, Sequence, Tuple
 import ha_qnx
 from ha_qnx import backends
 
-from . import accounting, fuzz, steps
+from . import accounting, fuzz, model, steps
 from .accounts import describe, faults_of
 from .stage import PAIRS, staged
 
@@ -66,12 +66,22 @@ def _fuzz(order: Order) -> None:
     print(f"   {sessions / (time.monotonic() - began):.0f} sessions a second", flush=True)
 
 
+def _model(order: Order) -> None:
+    """All backends at once, so that there is but one pair."""
+    rng = random.Random(1) if order.is_brief else order.rng  # noqa: S311  # no secret depends on it
+    model.compare(rng, order.seconds, order.total)
+
+
 PARTS: Dict[str, Part] = {
     **{name: _scenario(name) for name in accounting.SCENARIOS},
     **{f"kill-{side}": _kills(side) for side in steps.SIDES},
     **{f"errno-{side}": _errors(side) for side in steps.SIDES},
     "fuzz": _fuzz,
+    "model": _model,
 }
+
+#: These need no pairs.
+WITHOUT_PAIRS = ("model",)
 
 
 def pair_of(text: str) -> Pair:
@@ -84,11 +94,11 @@ def run(name: str, pairs: Sequence[Pair], seed: int, seconds: float, is_brief: b
     """Run a part over pairs of backends, and print its account; whether that is right."""
     load()
     total: Counter[str] = Counter()
-    for client, server in pairs:
+    for client, server in [("all", "all")] if name in WITHOUT_PAIRS else pairs:
         found: Counter[str] = Counter()
         began = time.monotonic()
         rng = random.Random(seed)  # noqa: S311  # no secret depends on it
-        PARTS[name](Order(client, server, rng, seconds / len(pairs), is_brief, found))
+        PARTS[name](Order(client, server, rng, seconds / (1 if name in WITHOUT_PAIRS else len(pairs)), is_brief, found))
         took = time.monotonic() - began
         print(f"{name:18s} {client + '/' + server:18s} {took:5.1f} s: {describe(found)}", flush=True)
         total.update(found)

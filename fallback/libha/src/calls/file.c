@@ -67,10 +67,10 @@ int file_dup(int fd, int *copy)
 {
     if (fd < 0 || fd & _NTO_SIDE_CHANNEL)
         return EBADF;
-    if (connection_is_ours(fd))
-        return !connection_is_open(fd)    ? EBADF
-               : !connection_is_alive(fd) ? ESRCH /* B336 */
-                                          : copy_connection(fd, 0, false, copy);
+    if (connection_is_ours(fd)) {
+        int error = connection_is_open(fd) ? connection_check(fd) : EBADF; /* B336 */
+        return error ? error : copy_connection(fd, 0, false, copy);
+    }
     thread_disarm(thread_self());
     *copy = dup(fd);
     if (*copy < 0)
@@ -93,7 +93,7 @@ static int dup_to(int fd, int fd2)
 {
     if (fd < 0 || fd & _NTO_SIDE_CHANNEL || fd2 < 0 || fd2 & _NTO_SIDE_CHANNEL)
         return EBADF;
-    if (!connection_is_open(fd) || (connection_is_ours(fd) && !connection_is_alive(fd)))
+    if (!connection_is_open(fd) || (connection_is_ours(fd) && connection_check(fd)))
         return EBADF;
     if (fd == fd2)
         return 0;

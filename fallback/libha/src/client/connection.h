@@ -112,8 +112,8 @@ int connection_revive(int coid);
 bool connection_is_ours(int coid);
 /* Whether a number is a connection, or any other descriptor. */
 bool connection_is_open(int coid);
-/* Whether its server is still there; false if it is no connection. */
-bool connection_is_alive(int coid);
+/* 0 if its server is still there, else ESRCH; of an inherited connection that cannot be made anew, why. */
+int connection_check(int coid);
 
 /* The channel and the server's number for this client, of a connection that is alive. EBADF if it is none. */
 int connection_describe(int coid, int *chid, int *scoid);

@@ -344,15 +344,23 @@ bool connection_is_open(int coid)
     return ours ? !cookie || placeholder_is(coid, cookie) : is_descriptor(coid);
 }
 
-bool connection_is_alive(int coid)
+int connection_check(int coid)
 {
     struct ticket ticket;
     struct use use;
-    if (connection_begin(coid, 0, &use, &ticket))
-        return false;
+    struct number *number = number_find(coid);
+    bool is_inherited = false;
+    if (number) {
+        pthread_mutex_lock(&number->lock);
+        is_inherited = number->inherited;
+        pthread_mutex_unlock(&number->lock);
+    }
+    int error = connection_begin(coid, 0, &use, &ticket);
+    if (error)
+        return is_inherited ? error : ESRCH;
     bool alive = trunk_is_alive(use.connection->trunk);
     connection_end(&use);
-    return alive;
+    return alive ? 0 : ESRCH;
 }
 
 int connection_describe(int coid, int *chid, int *scoid)

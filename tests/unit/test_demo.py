@@ -283,6 +283,22 @@ def test_no_process_survives_the_command(number: signal.Signals) -> None:
     assert b"Traceback" not in errors
 
 
+def test_what_ends_the_command_waits_until_a_process_that_it_starts_is_known() -> None:
+    """Else that one went on, and found nothing any more of what it needs."""
+    steps = []
+
+    def start() -> None:
+        with demo._signals_wait():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("started")
+        steps.append("went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert steps == ["started"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.parametrize("client", [0, 1], ids=["plain", "HA-aware"])
 def test_a_client_that_connects_while_all_end_says_nothing(client: int, tmp_path: pathlib.Path) -> None:
     """The server may end before its clients, when the command is killed: that is no failure of theirs."""

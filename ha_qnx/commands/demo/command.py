@@ -53,6 +53,9 @@ _KILL_DEADLINE = 20.0
 _REPORT_DEADLINE = 40.0
 _END_DEADLINE = 10.0
 
+# What ends the command, if the one who has started it has them not ignored.
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 # The processes.
 
@@ -239,8 +242,9 @@ class Demonstration:
         )
 
     def _start(self, module: str, last_argument: str) -> Child:
-        child = Child(module, self._backend, self._name, self._board_path, last_argument)
-        self._children.append(child)
+        with _signals_wait():
+            child = Child(module, self._backend, self._name, self._board_path, last_argument)
+            self._children.append(child)
         return child
 
     def _start_server(self) -> Child:
@@ -368,6 +372,26 @@ def run(options: argparse.Namespace) -> int:
         return 130
     sys.stdout.write(json.dumps(result.as_json()) + "\n" if options.json else describe(result))
     return result.exit_status
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let what ends the command wait until the block is done: a process that is just being started has to be known."""
+    came: List[Tuple[int, Any]] = []
+    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    for number, handler in handlers.items():
+        if callable(handler):
+            signal.signal(number, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if callable(handler):
+                signal.signal(number, handler)
+    for number, frame in came:
+        handler = handlers[number]
+        assert callable(handler)
+        handler(number, frame)
 
 
 @contextlib.contextmanager

@@ -441,10 +441,15 @@ def test_a_server_whose_name_is_anothers_by_now_says_so_and_leaves_it_alone(
 
 @pytest.mark.parametrize("servers", TWINS)
 def test_the_directory_of_a_living_server_is_locked(
-    libha: str, monkeypatch: pytest.MonkeyPatch, start_program: Callable[..., Any], servers: str
+    libha: str,
+    runtime_directory: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start_program: Callable[..., Any],
+    servers: str,
 ) -> None:
     """So systemd-tmpfiles leaves it alone, with all that lies in it."""
     monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    monkeypatch.setenv("HA_QNX_RUNTIME", str(runtime_directory))
     server = start_program(SERVER, servers, "name")
     eventually(lambda: "ready" in server.output, "the server")
     fd = os.open(directory_path(), os.O_RDONLY)

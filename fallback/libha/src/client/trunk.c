@@ -13,7 +13,9 @@
 #include "ha_posix.h"
 #include "host/clock.h"
 #include "host/descriptor.h"
+#include "host/signals.h"
 #include "host/thread.h"
+#include "host/wait.h"
 #include "number.h"
 #include "server/channel.h"
 #include "server/deaths.h"
@@ -122,26 +124,38 @@ static bool is_ending(const struct trunk *trunk)
     return trunk->address.pid != getpid() && process_is_ending(trunk->address.pid);
 }
 
+/* One try: 0, what the function returns, or an errno; *busy tells whether another one may find room. */
+static int use_once(struct address *address, bool shared, int (*use_it)(struct trunk *, void *), void *argument,
+                    bool *busy)
+{
+    struct trunk *trunk;
+    table_lock();
+    int error = open_trunk(address, shared, &trunk);
+    *busy = error == EAGAIN;
+    error = error == REFUSED ? EAGAIN : error;
+    int outcome = error ? error : is_ending(trunk) ? ESRCH : use_it(trunk, argument);
+    table_unlock();
+    if (!error && outcome)
+        trunk_release(trunk);
+    return outcome;
+}
+
 int trunk_use(struct address *address, bool shared, int (*use_it)(struct trunk *, void *), void *argument)
 {
+    bool busy;
+    int outcome = use_once(address, shared, use_it, argument, &busy);
+    if (!busy)
+        return outcome;
     struct timeout timeout = thread_armed_timeout(thread_self(), _NTO_TIMEOUT_SEND);
-    for (int64_t pause = CLOCK_MILLISECOND;; pause = pause < BACKLOG_PAUSE ? 2 * pause : pause) {
-        struct trunk *trunk;
-        table_lock();
-        int error = open_trunk(address, shared, &trunk);
-        bool busy = error == EAGAIN;
-        error = error == REFUSED ? EAGAIN : error;
-        int outcome = error ? error : is_ending(trunk) ? ESRCH : use_it(trunk, argument);
-        table_unlock();
-        if (!error && outcome)
-            trunk_release(trunk);
-        if (!busy)
-            return outcome;
-        if (clock_now() >= timeout.deadline)
-            return ETIMEDOUT;
-        if (clock_sleep(pause) && !thread_goes_on())
-            return EINTR;
+    struct held_signals held = {0};
+    signals_hold_all(&held); /* So that none comes between two pauses, and is not noticed. */
+    for (int64_t pause = CLOCK_MILLISECOND; busy; pause = pause < BACKLOG_PAUSE ? 2 * pause : pause) {
+        int error = clock_now() >= timeout.deadline ? ETIMEDOUT : wait_a_while(pause, &held);
+        outcome = error ? error : use_once(address, shared, use_it, argument, &busy);
+        busy = busy && !error;
     }
+    signals_release(&held);
+    return outcome;
 }
 
 void trunk_hold(struct trunk *trunk)

@@ -93,6 +93,12 @@ void signals_hold(struct held_signals *held, int64_t now)
         hold(held);
 }
 
+void signals_hold_all(struct held_signals *held)
+{
+    if (!held->are_held && !thread_goes_on())
+        hold(held);
+}
+
 bool signals_hold_awake(struct held_signals *held)
 {
     held->are_held = false;

@@ -19,6 +19,8 @@ struct held_signals {
  * `now` is what clock_now says.
  */
 void signals_hold(struct held_signals *held, int64_t now);
+/* Holds them back in any case, if they would end calls of this thread. */
+void signals_hold_all(struct held_signals *held);
 void signals_release(struct held_signals *held);
 
 /*

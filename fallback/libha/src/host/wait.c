@@ -77,6 +77,12 @@ int wait_and_read(int fd, void *buffer, size_t size, int64_t deadline, const str
     return error;
 }
 
+int wait_a_while(int64_t span, const struct held_signals *held)
+{
+    struct timespec time = clock_spec(span);
+    return ppoll(NULL, 0, &time, held->are_held ? &held->before : NULL) < 0 && held->are_held ? EINTR : 0;
+}
+
 static int await_semaphore(sem_t *semaphore, int64_t deadline)
 {
     /* sem_timedwait goes by the other clock. sem_wait would start again after a handler with SA_RESTART (B230). */

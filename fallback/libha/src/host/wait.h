@@ -32,6 +32,9 @@ int wait_readable(int fd, int64_t deadline, const struct rescue *rescue);
 int wait_and_read(int fd, void *buffer, size_t size, int64_t deadline, const struct held_signals *held,
                   const struct rescue *rescue, size_t *length);
 
+/* Takes a pause, and lets signals through meanwhile that are held back. 0, or EINTR. */
+int wait_a_while(int64_t span, const struct held_signals *held);
+
 /* The same for a semaphore. */
 int wait_semaphore(sem_t *semaphore, int64_t deadline, const struct rescue *rescue);
 

@@ -291,6 +291,28 @@ def test_wait_for_gives_up_at_its_deadline() -> None:
     assert isinstance(error.__cause__, FileNotFoundError)
 
 
+def test_threads_that_met_one_loss_wait_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a library in C has the lock, they come one after the other; those behind the first try once."""
+    monkeypatch.setattr(strategies, "_SAME_LOSS", DEADLINE)
+    tries: List[int] = []
+
+    def strategy(_coid: int, _handle: Any) -> int:
+        tries[-1] += 1
+        raise FileNotFoundError(ENOENT, "no server")
+
+    recover, lock = strategies.wait_for(strategy, 0.05), threading.Lock()
+
+    def lose() -> None:
+        with lock:
+            tries.append(0)
+            recover(5, None)
+
+    for losing in [Task(lose) for _thread in range(3)]:
+        assert losing.errno() == ENOENT
+    assert tries[0] > 1
+    assert tries[1:] == [1, 1]
+
+
 @pytest.mark.parametrize("errno", [ENOENT, ESRCH, ENXIO])
 def test_wait_for_takes_some_errors_for_no_server(errno: int) -> None:
     """It tries again; and again when the strategy returns no number of the connection."""

@@ -29,7 +29,9 @@ __all__ = [
     "Backend",
     "BackendUnavailableError",
     "Connection",
+    "Inbox",
     "Name",
+    "Received",
     "RecoveryEvent",
     "RecoveryFunction",
     "Request",
@@ -53,6 +55,8 @@ __all__ += structures.__all__
 _LATER = {
     "LATER": "service",
     "Connection": "connection",
+    "Inbox": "inbox",
+    "Received": "inbox",
     "RecoveryEvent": "watching",
     "Request": "service",
     "Service": "service",
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
     from . import aio, strategies
     from .calls import *  # noqa: F403  # as above
     from .connection import Connection, connect, stats
+    from .inbox import Inbox, Received
     from .service import LATER, Request, Service
     from .watching import RecoveryEvent, Stats, on_event
 else:

@@ -9,6 +9,7 @@
 * ``sampler``: a timer's pulses say when a value is to be read, and none is left out when the server is killed.
 * ``subscription``: clients hand in events, and the server delivers them; the next server gets them, too.
 * ``device``: a device with commands of its own (devctl); its next driver is told what the killed one knew.
+* ``barometer``: a device that is read when select says so; select goes on at the next driver when one is killed.
 * ``unedited``: ``ha-qnx run`` has a program that knows nothing of this library read on through a server's death.
 * ``thermostat``: a server for systemd (``thermostat.service``) or supervisord (``thermostat.conf``) to restart.
 """

@@ -21,7 +21,10 @@ from ha_qnx import watching
 pytestmark = pytest.mark.slow
 
 DIRECTORY = pathlib.Path(importlib.util.find_spec("ha_qnx.examples").origin or "").parent  # type: ignore[union-attr]  # it is there
-PROGRAMS = ["reopen", "reconnect", "position", "session", "two_servers", "standby", "sampler", "device", "subscription"]
+PROGRAMS = [
+    "reopen", "reconnect", "position", "session", "two_servers", "standby", "sampler", "device", "subscription",
+    "barometer",
+]  # fmt: skip
 
 
 def run(name: str) -> List[str]:
@@ -96,6 +99,15 @@ def test_a_subscription_is_made_again_with_the_next_server() -> None:
     assert len(numbers) == 20
     assert second >= 10
     assert lines[-1] == "1 recovery"
+
+
+def test_barometer_is_waited_for_through_two_drivers() -> None:
+    """Each has begun to measure, and readings of both were waited for."""
+    lines = run("barometer")
+    begun = [line.split()[1] for line in lines if line.endswith("begins")]
+    readings = [line.rpartition(" ")[2] for line in lines if line.startswith("1013 hPa")]
+    assert len(set(begun)) == 2
+    assert readings == [begun[0]] * 4 + [begun[1]] * 4
 
 
 def test_two_servers_take_turns() -> None:

@@ -28,9 +28,11 @@ TOO_SLOW = f"the suite did not end within {TIME_LIMIT} s"
 RULES = "rules.py"
 RECOVERY = "recovery.py"
 FILES = "files.py"
+IO_MESSAGES = "iomessages.py"
 LIFETIMES = "lifetimes.py"
 OPENING = "fallback/opening.py"
 KERNEL = "fallback/kernel.py"
+EVENT_CALLS = "fallback/event_calls.py"
 EXCHANGE = "fallback/exchange.py"
 CHANNEL = "fallback/channels.py"
 SERVER_LANE = "fallback/server_lane.py"
@@ -644,6 +646,27 @@ MUTANTS = (
         FILES,
         "status = self._recovered(self._plain.MsgSendvnc, fd, sent, received)",
         "status = self._plain.MsgSendvnc(fd, sent, received)",
+    ),
+    Mutant(
+        "ionotify does not recover",
+        "readiness",
+        RECOVERY,
+        "return self._cover(self._kernel.ionotify, fd, action, flags, event)",
+        "return self._kernel.ionotify(fd, action, flags, event)",
+    ),
+    Mutant(
+        "ionotify hands in no event",
+        "readiness",
+        IO_MESSAGES,
+        "given = bytes(SigEvent() if event is None else event)",
+        "given = bytes(SigEvent())",
+    ),
+    Mutant(
+        "ionotify tells what was asked",
+        "readiness",
+        EVENT_CALLS,
+        "return notify_flags(reply)",
+        "return notify_flags(reply) | flags",
     ),
     Mutant(
         "ftruncate does not ask for more",

@@ -38,6 +38,7 @@ FILE = "src/calls/file.c"
 RECEIVE = "src/calls/receive.c"
 RUNTIME = "src/host/runtime.c"
 HELD = "src/host/held.c"
+IONOTIFY = "src/calls/ionotify.c"
 
 MUTANTS = (
     # When to recover.
@@ -309,6 +310,13 @@ MUTANTS = (
         FILE,
         "    int error = send_bytes(fd, &message, sizeof message, &status);\n    if (error != EINTR)\n",
         "    int error = status ? send_bytes(fd, &message, sizeof message, &status) : 0;\n    if (error != EINTR)\n",
+    ),
+    Mutant(
+        "ionotify hands in no event",
+        "readiness",
+        IONOTIFY,
+        "        message.event = *event;\n",
+        "        message.event.sigev_notify = 0;\n",
     ),
 )
 

@@ -103,7 +103,7 @@ class Armed:
 
     def __init__(self) -> None:
         self._events: Dict[Tuple[_Asker, int], _Event] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # ``trigger`` may be called by a signal handler, too.
 
     def steps(self, request: Request, connection: Key, notify: Callable[[Request, int], Any]) -> Iterator[_Step]:
         """What is to be done about an _IO_NOTIFY message: calls, each with what makes an answer of what it returns.

@@ -4,6 +4,7 @@ A call that is about descriptors of the host alone goes to the host. In any othe
 bell, which rings when a server has news of a connection.
 """
 
+import contextlib
 import os
 import select
 import selectors
@@ -176,11 +177,14 @@ class _Poller:
     def register(self, fd: Any, eventmask: Optional[int] = None) -> None:
         number = _number(fd)
         mask = self._everything if eventmask is None else eventmask
-        if number in self._masks:
-            self._again(number)
-        elif not type(self)._is_connection(number):
+        if not type(self)._is_connection(number):
+            self._forget(number)
             self._inner.register(fd, mask)
             return
+        if number in self._masks:
+            self._again(number)
+        with contextlib.suppress(KeyError, OSError):
+            self._inner.unregister(number)  # What had the number before.
         self._put(number, mask)
 
     def modify(self, fd: Any, eventmask: int) -> None:
@@ -193,11 +197,16 @@ class _Poller:
 
     def unregister(self, fd: Any) -> None:
         number = _number(fd)
-        if self._masks.pop(number, None) is None:
+        if not self._forget(number):
             self._check(number)
             self._inner.unregister(fd)
-        elif self._watches is not None:
+
+    def _forget(self, number: int) -> bool:
+        """Wait for a connection no more; whether it was waited for."""
+        is_known = self._masks.pop(number, None) is not None
+        if is_known and self._watches is not None:
             self._watches.drop(number)
+        return is_known
 
     def _again(self, number: int) -> None:
         """What is registered is registered once more."""

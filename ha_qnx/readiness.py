@@ -12,7 +12,7 @@ it, if it is HA-aware, and arms the event where it leads now.
 import contextlib
 import os
 import threading
-from errno import ENOSYS
+from errno import EBADF, ENOSYS
 from typing import Callable, Dict, Optional, Set, Tuple
 
 from .api import Backend
@@ -26,6 +26,7 @@ from .constants import (
     SIGEV_PULSE_PRIO_INHERIT,
 )
 from .deadlines import within
+from .errors import failure
 from .events import SIGEV_PULSE_INIT
 from .structures import MessageInfo, Pulse, SigEvent
 
@@ -138,6 +139,8 @@ class Watch:
         except OSError as error:
             if error.errno != ENOSYS:
                 raise
+            if _where(self._backend, self.coid) is None:  # The number is one of the host by now.
+                raise failure(EBADF) from None
             return conditions
 
     def _disarm(self) -> None:
@@ -183,7 +186,7 @@ class _Post:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # A signal handler, or what a collection finalises, may want it, too.
         self._waiting: Dict[int, _Waiting] = {}  # By the connection.
         self._last_key = 0
         self._pause: Optional[float] = None  # How long the thread waits; None is until something comes.
@@ -223,7 +226,7 @@ class _Post:
             if waiting is not None:
                 waiting.watches.discard(watch)
                 if not waiting.watches:
-                    del self._waiting[watch.coid]
+                    self._waiting.pop(watch.coid, None)
 
     def has(self, watch: Watch) -> bool:
         waiting = self._waiting.get(watch.coid)
@@ -232,7 +235,7 @@ class _Post:
     def ring(self, key: int) -> None:
         """Let all ask again who wait for a connection."""
         with self._lock:
-            coid = next((coid for coid, waiting in self._waiting.items() if waiting.key == key), None)
+            coid = next((coid for coid, waiting in list(self._waiting.items()) if waiting.key == key), None)
             watches = set() if coid is None else self._waiting.pop(coid).watches
         for watch in watches:
             watch.ring()
@@ -267,7 +270,7 @@ class _Post:
     def _look(self) -> None:
         """Ring for the connections that do not lead any more where their events are armed."""
         with self._lock:
-            found = [(coid, waiting.key, waiting.server) for coid, waiting in self._waiting.items()]
+            found = [(coid, waiting.key, waiting.server) for coid, waiting in list(self._waiting.items())]
             self._pause = min(2 * (self._pause or _LOOK_SOON), _LOOK_AGAIN)
         for coid, key, server in found:
             if server is None or _where(self._backend, coid) != server:
@@ -275,7 +278,7 @@ class _Post:
 
 
 _posts: Dict[Backend, _Post] = {}
-_posts_lock = threading.Lock()
+_posts_lock = threading.RLock()
 
 
 def _post_of(backend: Backend) -> _Post:
@@ -291,7 +294,7 @@ def _post_of(backend: Backend) -> _Post:
 def _start_anew() -> None:
     """In a forked child, the threads and the channels are gone."""
     global _posts_lock
-    _posts_lock = threading.Lock()
+    _posts_lock = threading.RLock()
     _posts.clear()
 
 

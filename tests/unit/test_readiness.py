@@ -263,6 +263,58 @@ def test_a_poll_object_keeps_what_is_registered(letters: int, pipe: Tuple[int, i
     assert poll.poll() == [(letters, select.POLLIN)]
 
 
+def test_a_number_changes_hands(letters: int, pipe: Tuple[int, int]) -> None:
+    """A connection that is closed is none any more, and what gets its number is taken for what it is; and back."""
+    poll = select.poll()
+    poll.register(letters, select.POLLIN)
+    assert poll.poll(10) == []
+    kept = os.dup(letters)
+    os.close(letters)
+    assert poll.poll() == [(letters, select.POLLNVAL)]
+    assert os.dup2(pipe[0], letters) == letters
+    poll.register(letters, select.POLLIN)
+    assert poll.poll(0) == []
+    os.write(pipe[1], b"x")
+    assert poll.poll() == [(letters, select.POLLIN)]
+    assert os.dup2(kept, letters) == letters
+    os.close(kept)
+    poll.register(letters, select.POLLIN)
+    assert poll.poll(10) == []
+    os.write(letters, b"letter")
+    assert poll.poll() == [(letters, select.POLLIN)]
+
+
+def test_a_signal_handler_waits_too(server: Any, letters: int) -> None:
+    """Whatever it interrupts."""
+    found: List[Any] = []
+    before = signal.signal(signal.SIGUSR1, lambda _number, _frame: found.append(select.select([letters], [], [], 0)))
+    stop = threading.Event()
+
+    def interrupt() -> None:
+        while not stop.wait(0.001):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    interrupting = Task(interrupt)
+    try:
+        for _ in range(200):
+            assert select.select([letters], [], [], 0) == nothing()
+    finally:
+        stop.set()
+        interrupting.result()
+        signal.signal(signal.SIGUSR1, before)
+    assert found
+    assert all(each == nothing() for each in found)
+
+
+def test_a_name_is_waited_for(installed: ha_qnx.Backend, serve: Serve) -> None:
+    """A connection to a name, which no open has begun."""
+    serve("letterbox")
+    with connect("letterbox", backend=installed) as connection:
+        assert select.select([connection], [connection], [], 0) == ([], [connection], [])
+        os.write(connection, b"letter")
+        assert select.select([connection], [], []) == ([connection], [], [])
+
+
 def test_what_is_armed_is_not_asked_again(server: Any, letters: int) -> None:
     """A loop that looks again and again costs the server nothing."""
     poll = select.poll()
@@ -462,7 +514,7 @@ def test_a_forked_child_waits_for_itself(letters: int) -> None:
             os.write(fd, b"letter")
             status = 0 if (found, select.select([fd], [], [])[0]) == (nothing(), [fd]) else 2
         os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 0
     assert select.select([letters], [], []) == ([letters], [], [])
 
 

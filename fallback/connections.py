@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from errno import EAGAIN, EBADF, EINTR, ESRCH, ETIMEDOUT
-from typing import Any, Callable, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_COF_CLOEXEC
 from ha_qnx.errors import failure
@@ -80,6 +80,7 @@ class Trunk:
         self._inlets = inlets
         # The first is used. There is another if a signal handler sent a pulse while the first one was made.
         self._pulse_pipes: List[int] = []
+        self._pulse_inodes: Dict[int, int] = {}
         # Whether the server had no room for it.
         self._pulses_are_refused = False
         try:
@@ -220,17 +221,19 @@ class Trunk:
     def _keep_pulse_pipe(self, near: int) -> None:
         if self._pulses_are_refused:  # Other threads may be about to use it.
             os.dup2(near, self._pulse_pipes[0], inheritable=False)
+            self._pulse_inodes[self._pulse_pipes[0]] = os.fstat(near).st_ino
             os.close(near)
             self._pulses_are_refused = False
         else:
-            self._pulse_pipes.append(host.out_of_the_way(near))
+            pipe = host.out_of_the_way(near)
+            self._pulse_inodes[pipe] = os.fstat(pipe).st_ino
+            self._pulse_pipes.append(pipe)
 
     def close(self) -> None:
         """End the trunk: to the server this is the end of the client."""
         while self._pulse_pipes:
             pipe = self._pulse_pipes.pop()
-            with contextlib.suppress(OSError):  # Another thread of the program may be closing everything.
-                os.close(pipe)
+            host.close_ours(pipe, self._pulse_inodes.pop(pipe))
         self._inlets.close(self)
         self.sock.detach()
         host.close_ours(self.fd, self.inode)

@@ -35,27 +35,32 @@ class Said:
     """The file in which a process says which connections it has. It is there from the first of them on."""
 
     def __init__(self) -> None:
-        #: The descriptor; -1 if there is none.
-        self.fd = -1
+        self._fd = -1
+        self._inode = 0
 
     def begin(self) -> int:
-        """The descriptor; -1 if the host has no room for one: then nothing is delivered to this process."""
-        if self.fd < 0:
+        """Its descriptor; -1 if the host has no room for one: then nothing is delivered to this process."""
+        if not self._is_there():
+            self._fd = -1
             with contextlib.suppress(OSError):
                 made = host.unlinked_file() if host.PORTABLE else os.memfd_create("ha_qnx coids", os.MFD_CLOEXEC)
-                self.fd = host.out_of_the_way(made)
-        return self.fd
+                self._fd = host.out_of_the_way(made)
+                self._inode = os.fstat(self._fd).st_ino
+        return self._fd
 
     def say(self, coid: int, state: int) -> None:
         """Say what is under a number by now."""
-        if self.fd >= 0:
+        if self._is_there():
             with contextlib.suppress(OSError):
-                os.pwrite(self.fd, bytes((state,)), _place(coid))
+                os.pwrite(self._fd, bytes((state,)), _place(coid))
 
     def close(self) -> None:
         """In a forked child: the file is the parent's."""
-        if self.fd >= 0:
-            os.close(self.fd)
+        host.close_ours(self._fd, self._inode)
+
+    def _is_there(self) -> bool:
+        """Not, if the program has closed it behind our back: another file may have its number (D17)."""
+        return self._fd >= 0 and host.is_still(self._fd, self._inode)
 
 
 class File:

@@ -335,6 +335,7 @@ class Peek:
 
     def __init__(self) -> None:
         self._read, self._write = map(out_of_the_way, os.pipe())
+        self._inode = os.fstat(self._read).st_ino
         os.set_blocking(self._read, False)
         self._take = io.FileIO(self._read, "r", closefd=False).read
         self._size, self._size_of_tee = 0, ctypes.c_size_t.from_param(0)
@@ -358,9 +359,8 @@ class Peek:
         return b"".join(iter(lambda: self._take(4096) or b"", b""))
 
     def __del__(self) -> None:
-        if hasattr(self, "_read"):
-            os.close(self._read)
-            os.close(self._write)
+        for fd in (self._read, self._write) if hasattr(self, "_inode") else ():
+            close_ours(fd, self._inode)
 
 
 class Bell:
@@ -368,6 +368,7 @@ class Bell:
 
     def __init__(self) -> None:
         self.fd, self._rope = map(out_of_the_way, os.pipe())
+        self._inode = os.fstat(self.fd).st_ino
         for fd in (self.fd, self._rope):
             os.set_blocking(fd, False)
 
@@ -380,9 +381,8 @@ class Bell:
             os.read(self.fd, 512)  # If it was rung more often, it goes on ringing, which does no harm.
 
     def __del__(self) -> None:
-        if hasattr(self, "_rope"):
-            os.close(self.fd)
-            os.close(self._rope)
+        for fd in (self.fd, self._rope) if hasattr(self, "_inode") else ():
+            close_ours(fd, self._inode)
 
 
 #: Whether the host has descriptors that become readable at a point of time.
@@ -756,7 +756,8 @@ class EpollPoller:
 
     def unregister(self, fd: int) -> None:
         """Watch a descriptor no more, which has to be said before it is closed."""
-        if self._masks.pop(fd, None) is not None:
+        with contextlib.suppress(KeyError, OSError):  # Not watched; or the program has closed one of the two (D17).
+            del self._masks[fd]
             self._epoll.unregister(fd)
 
     def mute(self, fd: int) -> None:

@@ -550,7 +550,8 @@ class ConnectionTable:
         self._inherited = dict(table._inherited)
         for coid, connection in table.entries.items():
             if connection.cookie and connection.detached:
-                self.entries[coid] = connection.dead_copy()
+                if _is_marked(coid, connection.cookie):
+                    self.entries[coid] = connection.dead_copy()
             elif connection.cookie:
                 address, original = connection.trunk.address, connection.describe(parent)
                 is_dead = not connection.trunk.stands_at_fork

@@ -275,6 +275,22 @@ def test_a_child_learns_which_connections_were_dead_before(qnx: Any, peer: Peer)
     assert peer.run(look_at_the_dead_in_a_child) & NTO_COF_DEAD
 
 
+def close_a_file_in_a_child(qnx: Any) -> int:
+    """In another process: close, in a child, the file that has a connection's number, as is known by then."""
+    coid = qnx.ConnectAttach(0, 0, qnx.ChannelCreate(0), 0)
+    os.dup2(os.open("/dev/null", os.O_RDWR), coid)
+    with fails_with(EBADF):
+        qnx.MsgSendPulse(coid, 10, 1, 1)
+    closed: int = forked(qnx.close, coid)
+    return closed
+
+
+@checks("D17", "B276")
+def test_a_child_has_what_took_a_connections_place(peer: Peer) -> None:
+    """The child inherits the file, and nothing of the connection."""
+    assert peer.run(close_a_file_in_a_child) == 0
+
+
 @checks("D13")
 @open_point("D13")
 def test_a_child_that_looks_at_a_connection_and_detaches_it_asks_nobody(qnx: Any, peer: Peer) -> None:

@@ -10,6 +10,7 @@ import random
 import resource
 import shutil
 import signal
+import sys
 import threading
 import time
 from errno import EAGAIN, EINTR
@@ -19,7 +20,7 @@ import ha_qnx
 from ha_qnx import Backend, Connection, backends, strategies
 
 from .accounts import Report, answer_of, internal_error, request_of
-from .stage import DEADLINE, NAME, PATH, Process, Stage, descriptors
+from .stage import DEADLINE, NAME, PATH, Process, Stage, open_files
 
 #: Bytes of a request and of its answer: within a frame, beyond it, within a window.
 _SIZES = [(0, 64), (100, 16), (5000, 64), (64, 9000), (100_000, 100_000)]
@@ -144,12 +145,16 @@ def leaves_nothing(client: Client, body: Callable[[], object]) -> None:
     with client.noting():
         with client.connect() as connection:
             client.ask(connection)
-        before = descriptors()
+        before = open_files("self")
         body()
         end = time.monotonic() + 2
-        while descriptors() > before and time.monotonic() < end:
+        after = open_files("self")
+        while len(after) > len(before) and time.monotonic() < end:
             time.sleep(0.005)
-        client.leaked = max(0, descriptors() - before)
+            after = open_files("self")
+        client.leaked = max(0, len(after) - len(before))
+        if client.leaked:
+            print(f"before: {before}, after: {after}", file=sys.stderr, flush=True)
 
 
 def steady(stage: Stage, number: int, threads: int = 1, seed: int = 0, expected: int = 0) -> Report:

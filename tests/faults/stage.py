@@ -150,11 +150,7 @@ class Process:
 
     def open_files(self) -> List[str]:
         """What its descriptors lead to."""
-        found = []
-        for fd in os.listdir(f"/proc/{self.pid}/fd"):
-            with contextlib.suppress(FileNotFoundError):
-                found.append(f"{fd} {os.readlink(f'/proc/{self.pid}/fd/{fd}')}")
-        return found
+        return open_files(self.pid)
 
     @property
     def threads(self) -> List[int]:
@@ -326,6 +322,15 @@ def staged(client: str, server: str, sum_up: "Counter[str]", where: str) -> Iter
             print(f"FAULT {where}, {client} with {server}: {describe(account)}", *stage.notes, sep="\n", flush=True)
     finally:
         stage.close()
+
+
+def open_files(process: object) -> List[str]:
+    """What the descriptors of a process lead to; the one that looks is left out."""
+    found = []
+    for fd in os.listdir(f"/proc/{process}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(f"{fd} {os.readlink(f'/proc/{process}/fd/{fd}')}")
+    return found
 
 
 def descriptors() -> int:

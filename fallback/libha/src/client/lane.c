@@ -110,7 +110,7 @@ void lane_poke(const struct lane *lane, enum frame_kind kind)
     const struct answer_frame frame = {.kind = (uint16_t)kind};
     char path[32];
     format_descriptor_path(path, sizeof path, lane->in);
-    int fd = descriptor_open_surely(path, O_WRONLY | O_NONBLOCK);
+    int fd = descriptor_is_still(lane->in) ? descriptor_open_surely(path, O_WRONLY | O_NONBLOCK) : -1;
     if (fd < 0)
         return;
     descriptor_write(fd, &frame, sizeof frame); /* If the pipe is full, the thread is awake anyway. */

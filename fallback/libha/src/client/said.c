@@ -18,7 +18,7 @@ long said_place(int coid)
 
 int said_file(void)
 {
-    if (file < 0)
+    if (file < 0 || !descriptor_is_still(file))
         file = descriptor_memory();
     return file;
 }
@@ -26,7 +26,7 @@ int said_file(void)
 void said_say(int coid, enum said state)
 {
     const unsigned char byte = (unsigned char)state;
-    if (file >= 0 && pwrite(file, &byte, 1, said_place(coid)) != 1)
+    if (file >= 0 && descriptor_is_still(file) && pwrite(file, &byte, 1, said_place(coid)) != 1)
         errno = 0; /* There is no memory: servers take it for no connection. */
 }
 

@@ -354,12 +354,15 @@ static int open_pulses(struct trunk *trunk)
     /* A pulse waits for nobody: EAGAIN if the host takes no more. */
     int error = trunk_pass(trunk, &frame, &ends[0], 1, 0);
     descriptor_close(ends[0]);
-    if (!error && refused < 0) {
+    if (!error && (refused < 0 || !descriptor_is_still(refused))) {
         atomic_store(&trunk->pulses, ends[1]);
+        atomic_store(&trunk->pulses_refused, false);
         return 0;
     }
     if (!error && dup3(ends[1], refused, O_CLOEXEC) < 0) /* Other threads may be about to use it. */
         error = errno;
+    if (!error)
+        descriptor_renew(refused);
     if (!error)
         atomic_store(&trunk->pulses_refused, false);
     descriptor_close(ends[1]);

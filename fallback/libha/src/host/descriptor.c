@@ -79,7 +79,8 @@ static int keep(int fd)
             fd = high;
         }
     }
-    if (!registry_add(&registry, fd)) {
+    struct stat status;
+    if (fstat(fd, &status) || !registry_add(&registry, fd, status.st_ino)) {
         close(fd);
         errno = EMFILE;
         return -1;
@@ -149,11 +150,20 @@ static void close_at_once(int fd, int depth)
     close(fd);
 }
 
+/* Whether a descriptor still is what it was when it was registered: the program may have closed it, and opened another. */
+static bool is_still(int fd)
+{
+    struct stat status;
+    return !fstat(fd, &status) && registry_has(&registry, fd, status.st_ino);
+}
+
 static void discard(int fd)
 {
     int error = errno;
+    bool is_ours = is_still(fd);
     registry_remove(&registry, fd);
-    close_at_once(fd, 0);
+    if (is_ours)
+        close_at_once(fd, 0);
     errno = error;
 }
 
@@ -423,6 +433,23 @@ void descriptor_close(int fd)
     leave();
 }
 
+bool descriptor_is_still(int fd)
+{
+    enter();
+    bool is = is_still(fd);
+    leave();
+    return is;
+}
+
+void descriptor_renew(int fd)
+{
+    struct stat status;
+    enter();
+    if (!fstat(fd, &status))
+        registry_add(&registry, fd, status.st_ino);
+    leave();
+}
+
 bool descriptor_is_socket(int fd)
 {
     struct stat status;
@@ -605,8 +632,11 @@ void descriptor_after_fork_in_parent(void)
 
 void descriptor_after_fork_in_child(void)
 {
-    for (int fd; (fd = registry_take_any(&registry)) >= 0;)
-        close(fd);
+    struct stat status;
+    uint64_t inode;
+    for (int fd; (fd = registry_take_any(&registry, &inode)) >= 0;)
+        if (!fstat(fd, &status) && status.st_ino == inode)
+            close(fd);
     sealed = reserve = -1;
     leave();
 }

@@ -66,6 +66,13 @@ int descriptor_open_surely(const char *path, int flags);
 
 /* Closes a descriptor of the library; nothing if it is -1. */
 void descriptor_close(int fd);
+/*
+ * Whether it still is what it was when it was made, as far as inodes tell: the program may have closed it behind our back
+ * and opened another. Then it is left alone.
+ */
+bool descriptor_is_still(int fd);
+/* Something else was put under the number on purpose. */
+void descriptor_renew(int fd);
 
 /*
  * Whether a descriptor that somebody has passed is a pipe open in this direction (O_RDONLY, O_WRONLY) or a socket; makes it

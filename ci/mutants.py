@@ -370,7 +370,8 @@ MUTANTS = (
         "fork",
         TABLE,
         "            if connection.cookie and connection.detached:\n"
-        "                self.entries[coid] = connection.dead_copy()",
+        "                if _is_marked(coid, connection.cookie):\n"
+        "                    self.entries[coid] = connection.dead_copy()",
         "            if connection.cookie:\n                self.entries[coid] = connection",
     ),
     Mutant(

@@ -48,6 +48,7 @@ REASONS: Dict[str, Tuple[str, ...]] = {
     "fills a pipe and leaves it so; a client that shares no trunk is no client of QNX's": ("D92",),
     "takes more clients than a suite should start: tests/unit/test_backlog.py": ("D126",),
     "what connections, not the calls, promise: tests/unit/test_deadlines.py": ("D125",),
+    "takes all descriptors of a process from it: tests/unit/test_closed_behind.py": ("D120",),
     "decided by the environment of the suite: ci/test --all runs it so, and tests/unit/test_spinning.py": ("D110",),
     # Lines that promise nothing.
     "abilities are given by QNX's process manager; its manual does not say what happens without this one": ("B28",),

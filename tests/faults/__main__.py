@@ -17,6 +17,9 @@ def main() -> int:
     parser.add_argument("--only", action="append", help="one part, such as random-kills; --list tells them")
     parser.add_argument("--pair", action="append", metavar="CLIENT/SERVER", help="backends, such as native/fallback")
     parser.add_argument("--seed", type=int, help="of all that is left to chance")
+    parser.add_argument(
+        "--from", type=int, default=0, dest="first", help="where an earlier run of errno-... has stopped"
+    )
     parser.add_argument("--brief", action="store_true", help="two pairs, and of what is done step by step, samples")
     parser.add_argument("--list", action="store_true", help="the parts")
     options = parser.parse_args()
@@ -38,7 +41,7 @@ def main() -> int:
     for name in chosen:
         began = time.monotonic()
         seconds = 60 * options.minutes / len(chosen)
-        if not parts.run(name, pairs, seed, seconds, options.brief):
+        if not parts.run(name, pairs, seed, seconds, options.brief, options.first):
             failed.append(name)
         print(f"== {name}: {time.monotonic() - began:.0f} s", flush=True)
     print("FAILED: " + ", ".join(failed) if failed else "all accounts are right")

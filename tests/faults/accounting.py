@@ -6,10 +6,12 @@ import ctypes
 import functools
 import itertools
 import os
+import pathlib
 import random
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +21,7 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence
 import ha_qnx
 from ha_qnx import Backend, Connection, backends, strategies
 
-from .accounts import Report, answer_of, internal_error, request_of
+from .accounts import NOBODY, Report, answer_of, internal_error, request_of
 from .stage import DEADLINE, NAME, PATH, Process, Stage, open_files
 
 #: Bytes of a request and of its answer: within a frame, beyond it, within a window.
@@ -313,6 +315,77 @@ def descriptors_short(stage: Stage, rng: random.Random, seconds: float) -> None:
     stage.wait_for_clients()
 
 
+def memory_short(stage: Stage, rng: random.Random, seconds: float) -> None:
+    """A server has no memory for messages that are too large: those fail, or not; all others are answered."""
+
+    def greedy() -> Report:
+        client = Client(stage, _THREADS * 9)
+        chance = random.Random(1)  # noqa: S311  # no secret depends on it
+        for number in itertools.count():
+            if stage.is_over:
+                break
+            request = request_of(NOBODY, number).ljust(chance.choice((1 << 20, 8 << 20, 64 << 20)), b"x")
+            try:
+                with ha_qnx.connect(NAME, recover=None, backend=client.qnx) as connection:
+                    connection.ask(request)
+            except OSError:
+                client.abandoned.append((NOBODY, number))
+        return client.report()
+
+    server = stage.serve()
+    server.hear()
+    for _client in range(2):
+        stage.client(lambda number: calm(stage, number)).hear()  # So it has what it needs for these.
+    size = int(pathlib.Path(f"/proc/{server.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(server.pid, resource.RLIMIT_AS, (size + (24 << 20), size + (24 << 20)))
+    stage.start("greedy", lambda: stage.report(greedy()))
+    time.sleep(max(1.0, seconds))
+    stage.end_clients()
+    stage.wait_for_clients()
+    stage.processes[-1].wait()
+
+
+def disk_full(stage: Stage, rng: random.Random, seconds: float) -> None:
+    """The runtime directory lies on a disk that gets full: no server starts then; the next one that can is found."""
+    if os.geteuid():
+        return  # Only root can mount one.
+    run = stage.directory / "run"
+    run.mkdir(mode=0o700)
+    disk = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=40,mode=700", "none", str(run)]
+    subprocess.run(disk, check=True)  # noqa: S603  # our own command
+    try:
+        stage.serve().hear()
+        for _client in range(2):
+            stage.client(lambda number: steady(stage, number))
+        end = time.monotonic() + max(1.0, seconds)
+        while time.monotonic() < end:
+            fill(run)
+            time.sleep(rng.random() * 0.05)
+            stage.kill(stage.servers[-1])
+            is_ready = stage.serve().hear(0.2 + rng.random() * 0.3)
+            for path in run.glob("filler-*"):
+                path.unlink()
+            while is_ready is None:
+                is_ready = stage.servers[-1].hear()
+                if is_ready is None:  # It has found no room.
+                    stage.kill(stage.servers[-1])
+                    is_ready = stage.serve().hear()
+            time.sleep(rng.random() * 0.05)
+        stage.end_clients()
+        stage.wait_for_clients()
+        stage.stop_servers()
+    finally:
+        subprocess.run(["umount", "-l", str(run)], check=True)  # noqa: S603, S607  # our own command
+
+
+def fill(directory: pathlib.Path) -> None:
+    """Make files until there is room for none."""
+    with contextlib.suppress(OSError):
+        for number in itertools.count():
+            with open(directory / f"filler-{number}", "wb") as file:
+                file.write(bytes(4096))
+
+
 def signals(stage: Stage, rng: random.Random, seconds: float) -> None:
     """Signals with a handler come to every thread of servers and clients."""
 
@@ -449,6 +522,8 @@ SCENARIOS: Dict[str, Callable[[Stage, random.Random, float], None]] = {
         race_for_a_name,
         directory_removed,
         descriptors_short,
+        memory_short,
+        disk_full,
         signals,
         forks,
         recovery_functions,

@@ -5,6 +5,7 @@ descriptors of every kind. What has failed once stands in ``seeds.txt``, and is 
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import pathlib
@@ -14,7 +15,7 @@ import signal
 import socket
 import struct
 import time
-from typing import Callable, List, NamedTuple, Sequence, Set, Tuple
+from typing import Callable, Counter, List, NamedTuple, Sequence, Set, Tuple
 
 from ha_qnx.fallback import wire
 
@@ -28,6 +29,12 @@ SEEDS = pathlib.Path(__file__).with_name("seeds.txt")
 
 #: What a server may have grown by when the sessions are over: pages of allocators.
 _GROWTH = 24 << 20
+
+#: How long a session waits for an answer that may not come, in seconds.
+_WAIT = 0.005
+
+#: So many attack at once: most of the time, one waits for what may not come.
+_ABREAST = 4
 
 _NUMBERS = (
     0,
@@ -51,12 +58,14 @@ class Session:
 
     def __init__(self, path: pathlib.Path, rng: random.Random) -> None:
         self._rng = rng
+        #: How often something was answered on a lane.
+        self.answers = 0
         self._open_now: Set[int] = set()
         self._writes: List[int] = []  # near ends of what was passed, to write to
         self._reads: List[int] = []
         self._passed: List[int] = []
         self._attacker = Attacker(path)
-        self._attacker.sock.settimeout(0.02)
+        self._attacker.sock.settimeout(_WAIT)
 
     def play(self) -> None:
         """Do some of it, and go."""
@@ -138,10 +147,11 @@ class Session:
     def _hear_out(self) -> None:
         """Wait until something is answered on a lane, or the server closes the trunk; not for long."""
         trunk = self._attacker.sock.fileno()
-        end = time.monotonic() + 0.02
+        end = time.monotonic() + _WAIT
         while self._reads and time.monotonic() < end:
             ready = select.select([trunk, *self._reads], [], [], end - time.monotonic())[0]
             heard = [os.read(fd, 4096) for fd in ready]
+            self.answers += sum(map(bool, heard)) - (trunk in ready)
             if ready != [trunk] or not heard[0]:
                 return
 
@@ -257,15 +267,19 @@ class Batch(NamedTuple):
 
     seed: int
     first: int
-    length: int = 100
+    length: int = 200
 
     def play(self, stage: Stage, server: Process) -> None:
         """In a process of its own: all of them."""
         rooms = stage.directory / "run" / f"wire-{wire.VERSION}" / "channels"
         paths = sorted(rooms.glob(f"{server.pid}.*"))
+        answers = 0
         for number in range(self.first, self.first + self.length):
             rng = random.Random(f"{self.seed}/{number}")  # noqa: S311  # no secret depends on it
-            Session(rng.choice(paths), rng).play()
+            session = Session(rng.choice(paths), rng)
+            session.play()
+            answers += session.answers
+        stage.me.tell(answers)
 
 
 def kept() -> List[Batch]:
@@ -274,38 +288,42 @@ def kept() -> List[Batch]:
     return [Batch(*map(int, line.split()[:3])) for line in lines if line and not line.startswith("#")]
 
 
-def fuzz(stage: Stage, rng: random.Random, seconds: float) -> int:
-    """Sessions beside an honest client, the kept ones first; how many there were. What they cost is noted as faults."""
+def fuzz(stage: Stage, rng: random.Random, seconds: float, total: "Counter[str]") -> None:
+    """Sessions beside an honest client, the kept ones first; they are counted, what they cost is noted as faults."""
     server = stage.serve(threads=2)
     server.hear()
     stage.client(lambda number: calm(stage, number)).hear()
     seed = rng.randrange(1 << 31)
-    _attack(stage, server, Batch(seed, 0))
+    _attack(stage, server, total, Batch(seed, 0))
     descriptors, memory = server.descriptors, server.memory
-    sessions = 0
     end = time.monotonic() + seconds
-    for batch in itertools.chain(kept(), (Batch(seed, first) for first in itertools.count(100, 100))):
+    batches = itertools.chain(kept(), (Batch(seed, first) for first in itertools.count(200, 200)))
+    while not sum(stage.faults.values()) and time.monotonic() < end:
+        abreast = list(itertools.islice(batches, _ABREAST))
         before = stage.ledger.size
-        if not _attack(stage, server, batch):
-            stage.faults["hung"] += 1
-        sessions += batch.length
-        _look(stage, server, batch, descriptors, before)
-        if sum(stage.faults.values()) or time.monotonic() > end:
-            break
+        stage.faults["hung"] += _attack(stage, server, total, *abreast)
+        _look(stage, server, abreast, descriptors, before)
     stage.end_clients()
     stage.wait_for_clients()
     grown = server.memory - memory
     stage.note("the memory of the server", f"{memory} bytes after the first sessions, {server.memory} at the end")
     if grown > _GROWTH:
         stage.faults["leaked"] += 1
-    return sessions
 
 
-def _attack(stage: Stage, server: Process, batch: Batch) -> bool:
-    return stage.start("attacker", lambda: batch.play(stage, server)).wait(60)
+def _attack(stage: Stage, server: Process, total: "Counter[str]", *batches: Batch) -> int:
+    """Batches side by side, each in a process of its own; how many of them hang."""
+    attackers = [stage.start("attacker", functools.partial(batch.play, stage, server)) for batch in batches]
+    hung = sum(not attacker.wait(60) for attacker in attackers)
+    for batch, attacker in zip(batches, attackers):
+        total["sessions"] += batch.length
+        total["answers to them"] += attacker.hear(0) or 0
+        if attacker.status == 0:
+            stage.dismiss(attacker)
+    return hung
 
 
-def _look(stage: Stage, server: Process, batch: Batch, descriptors: int, before: int) -> None:
+def _look(stage: Stage, server: Process, batches: Sequence[Batch], descriptors: int, before: int) -> None:
     """Whether all is as it was before, and the honest client is answered."""
     if server.poll() is not None:
         stage.faults["crashed"] += 1
@@ -317,4 +335,5 @@ def _look(stage: Stage, server: Process, batch: Batch, descriptors: int, before:
         server.signal(signal.SIGUSR1)
         time.sleep(0.1)
     if sum(stage.faults.values()):
-        stage.note("sessions (a line for seeds.txt)", " ".join(map(str, batch)))
+        for batch in batches:
+            stage.note("sessions (a line for seeds.txt, or one of some)", " ".join(map(str, batch)))

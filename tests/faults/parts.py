@@ -27,6 +27,7 @@ class Order(NamedTuple):
     rng: random.Random
     seconds: float
     is_brief: bool
+    first: int  # how much of what is done one by one is left out
     total: "Counter[str]"
 
 
@@ -53,7 +54,11 @@ def _kills(side: str) -> Part:
 
 def _errors(side: str) -> Part:
     def run(order: Order) -> None:
-        steps.errors(order.client, order.server, side, order.total, time.monotonic() + order.seconds, order.rng)
+        end = time.monotonic() + order.seconds
+        left = steps.errors(order.client, order.server, side, order.total, end, order.rng, order.first)
+        if left:
+            done = order.first + order.total["errors"] + order.total["errors not met"]
+            print(f"   {order.client}/{order.server}: goes on with --from {done}, {left} are left", flush=True)
 
     return run
 
@@ -61,9 +66,8 @@ def _errors(side: str) -> Part:
 def _fuzz(order: Order) -> None:
     began = time.monotonic()
     with staged(order.client, order.server, order.total, "fuzz") as stage:
-        sessions = fuzz.fuzz(stage, order.rng, order.seconds)
-    order.total["sessions"] += sessions
-    print(f"   {sessions / (time.monotonic() - began):.0f} sessions a second", flush=True)
+        fuzz.fuzz(stage, order.rng, order.seconds, order.total)
+    print(f"   {order.total['sessions'] / (time.monotonic() - began):.0f} sessions a second", flush=True)
 
 
 def _model(order: Order) -> None:
@@ -90,7 +94,7 @@ def pair_of(text: str) -> Pair:
     return client, server
 
 
-def run(name: str, pairs: Sequence[Pair], seed: int, seconds: float, is_brief: bool) -> bool:
+def run(name: str, pairs: Sequence[Pair], seed: int, seconds: float, is_brief: bool, first: int = 0) -> bool:
     """Run a part over pairs of backends, and print its account; whether that is right."""
     load()
     total: Counter[str] = Counter()
@@ -98,7 +102,8 @@ def run(name: str, pairs: Sequence[Pair], seed: int, seconds: float, is_brief: b
         found: Counter[str] = Counter()
         began = time.monotonic()
         rng = random.Random(seed)  # noqa: S311  # no secret depends on it
-        PARTS[name](Order(client, server, rng, seconds / (1 if name in WITHOUT_PAIRS else len(pairs)), is_brief, found))
+        share = seconds / (1 if name in WITHOUT_PAIRS else len(pairs))
+        PARTS[name](Order(client, server, rng, share, is_brief, first, found))
         took = time.monotonic() - began
         print(f"{name:18s} {client + '/' + server:18s} {took:5.1f} s: {describe(found)}", flush=True)
         total.update(found)

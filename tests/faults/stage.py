@@ -6,6 +6,7 @@ This process is started with the shim preloaded (``__main__``), and so are those
 import contextlib
 import errno
 import faulthandler
+import itertools
 import json
 import mmap
 import os
@@ -46,7 +47,7 @@ class Process:
         self.plan = plan
         self._stage = stage
         self._ready, ready = os.pipe()
-        self._errors = stage.directory / f"errors-{len(stage.processes)}"
+        self._errors = stage.directory / f"errors-{next(stage.numbers)}"
         self.status: Optional[int] = None
         self.pid = os.fork()
         if not self.pid:
@@ -187,6 +188,7 @@ class Stage:
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="ha-faults-"))
         self.ledger = Ledger(str(self.directory / "ledger"))
         self.processes: List[Process] = []
+        self.numbers = itertools.count()
         self.servers: List[Process] = []
         self.clients: List[Process] = []
         self.faults: Counter[str] = Counter()
@@ -219,6 +221,11 @@ class Stage:
         process = Process(self, what, body, plan)
         self.processes.append(process)
         return process
+
+    def dismiss(self, process: Process) -> None:
+        """Know no more of a process that has ended as it should."""
+        process.forget()
+        self.processes.remove(process)
 
     def serve(
         self, plan: Optional[Plan] = None, threads: int = 1, setup: Callable[[], object] = bool, standby: bool = False

@@ -4,6 +4,7 @@ import errno
 import functools
 import random
 import time
+import zlib
 from typing import Callable, Counter, Dict, List, NamedTuple
 
 from ha_qnx import Connection
@@ -212,8 +213,24 @@ def kills(client: str, server: str, side: str, total: Counter[str], step: int, f
     raise AssertionError("it makes more and more calls")
 
 
-def errors(client: str, server: str, side: str, total: Counter[str], end: float, rng: random.Random) -> None:
-    """Fail each call of one side with each errno, in any order, as far as it goes until the end."""
+def errors(
+    client: str, server: str, side: str, total: Counter[str], end: float, rng: random.Random, first: int = 0
+) -> int:
+    """Fail each call of one side with each errno, in any order, as far as it goes until the end.
+
+    Args:
+        client: a backend.
+        server: a backend.
+        side: whose calls fail.
+        total: what is found is added to it.
+        end: a point of time.monotonic().
+        rng: decides on the order; what is left of one run another goes on with that has the same seed.
+        first: how many are left out at first.
+
+    Returns:
+        How many there are left.
+    """
+    seed = rng.getrandbits(64)
     found = usual(client, server)
     cases = [
         (call, nth, name)
@@ -221,13 +238,15 @@ def errors(client: str, server: str, side: str, total: Counter[str], end: float,
         for nth in range(1, number + 1)
         for name in ERRNOS.get(call, "").split()
     ]
-    rng.shuffle(cases)
-    for call, nth, name in cases:
+    # Of one that is there in each run, the place hardly depends on what else is.
+    cases.sort(key=lambda case: zlib.crc32(f"{seed} {case}".encode()))
+    for number, (call, nth, name) in enumerate(cases[first:], first):
         if time.monotonic() > end:
-            total["errors not tried"] += 1
-            continue
+            total["errors not tried"] += len(cases) - number
+            return len(cases) - number
         plan = Plan().fail(call, nth, getattr(errno, name))
         with staged(client, server, total, f"{name} of {call} {nth} in the {side}") as stage:
             suffer(stage, side, plan, found, True)
         total["errors"] += plan.fired is not None
         total["errors not met"] += plan.fired is None
+    return 0

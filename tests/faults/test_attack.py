@@ -51,14 +51,8 @@ def test_an_answer_belongs_to_one_request() -> None:
     assert {len(answer_of(request)) for request in requests} == {100}
 
 
-def _brief(part: str) -> Any:
-    """A part, unless it fails now and then by what is known, and written down in RESULTS.md."""
-    marks = [pytest.mark.skip(reason="what is not mended in RESULTS.md")] if part == "descriptors-short" else []
-    return pytest.param(part, marks=marks)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [_brief(part) for part in PARTS])
+@pytest.mark.parametrize("part", list(PARTS))
 def test_all_accounts_are_right(part: str, tmp_path: pathlib.Path) -> None:
     """A few seconds of each part, on two pairs."""
     ran = subprocess.run(  # noqa: S603  # our own module, in our own interpreter

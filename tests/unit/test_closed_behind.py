@@ -9,8 +9,9 @@ import pytest
 
 from ha_qnx import backends
 
-# Both kinds of connections, messages, pulses; then all of that is closed, and files take all numbers that there are. What
-# the call does to them is printed. (mmap keeps a descriptor of its own of each window of the fallback: none is made there.)
+# Both kinds of connections, messages, pulses; then all of that is closed, and files take all numbers that there are.
+# What the call does to them is printed. (Of each window of the fallback, mmap keeps a descriptor of its own: it makes
+# none here.)
 PROGRAM = """
 import os, resource, sys, threading
 from ha_qnx import NTO_SIDE_CHANNEL, NTO_TIMEOUT_RECEIVE, backends

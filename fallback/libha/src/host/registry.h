@@ -12,7 +12,7 @@
 struct registry {
     uint64_t words[REGISTRY_LIMIT / 64];
     uint64_t inodes[REGISTRY_LIMIT]; /* Of a page, Linux makes room for it only once something is written there. */
-    int used; /* words that may be other than 0 */
+    int used;                        /* words that may be other than 0 */
 };
 
 static inline bool registry_add(struct registry *registry, int number, uint64_t inode)

@@ -38,6 +38,7 @@ client      a process with connections to a channel, as the server sees it: one,
 trunk       the stream socket between a client and a channel. Its end is the end of the client, or of the channel.
 lane        two pipes between a connection and a channel, one each way, for one message at a time. A trunk passes it.
 window      memory that both sides of a lane share, for a message or a reply that is too large for its pipes.
+page        memory that both sides of a lane share and look at before they sleep, if they are told to.
 frame       what is written to a trunk or a lane in one piece.
 exchange    one message and its reply.
 rcvid       the number of a message that was received and is not answered.
@@ -81,6 +82,7 @@ runtime      host/runtime.c host/names.c
 paths        host/paths.c
 host         host/descriptor.c host/wait.c host/held.c host/signals.c
 spinning     host/spin.c
+pages
 wire         wire.h
 limits       at the top of each file
 

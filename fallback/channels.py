@@ -40,7 +40,7 @@ from ha_qnx.constants import (
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
-from . import host, limits, spinning, wire
+from . import host, limits, pages, spinning, wire
 from .connections import Trunk
 from .deliveries import Inlets
 from .forking import all_of
@@ -111,9 +111,9 @@ class Channel:
         self._poller = host.open_poller()
         self._wait_for_ever: spinning.WaitForEver = self._poller.wait_for_ever
         self._wait_interruptibly = self._poller.wait_interruptibly
-        self._spinner = spinning.Spinner() if spinning.NANOSECONDS else None
-        if self._spinner is not None:
-            self._wait_for_ever, self._wait_interruptibly = spinning.waits(self._poller, self._spinner)
+        self._awake = pages.Awake(self._poller, self._lanes, self.lock) if spinning.NANOSECONDS else None
+        if self._awake is not None:
+            self._wait_for_ever, self._wait_interruptibly = self._awake.wait_for_ever, self._awake.wait_interruptibly
         self.peek = None if host.PORTABLE else host.Peek()
         # The timers whose pulses come here, once there are any.
         self.home: Optional[Home] = None
@@ -328,9 +328,7 @@ class Channel:
             self._look_now = False
             self._look()
         if not self._is_deaf:
-            news: Optional[host.News] = None
-            if self._spinner is not None:
-                news = self._spinner.spin(self._poller.glance, thread.is_main, deadline)
+            news = None if self._awake is None else self._awake.look(thread.is_main, deadline)
             return news or self._poller.wait(deadline, thread.is_main)
         soon = time.monotonic() + limits.ACCEPT_PAUSE
         news = self._poller.wait(soon if deadline is None else min(soon, deadline), thread.is_main)
@@ -344,6 +342,8 @@ class Channel:
         """MsgReceivePulse: 0."""
         thread = self._local.thread
         deadline = _receive_deadline(self._threads.take_timeout())
+        if self._awake is not None:
+            self._awake.note_thread()
         news: host.News = ()
         late = 0
         while True:
@@ -388,6 +388,8 @@ class Channel:
             self._unsettled = False
             self._poller.tell_again()
             for lane in list(self._lanes.values()):
+                if lane.page is not None:
+                    lane.page.settle(lane)
                 if lane.filled and not lane.rcvid:
                     lane.look()
         # A new trunk brings lanes and a lane brings messages, which count as arrived, too.
@@ -575,10 +577,12 @@ class Channel:
                 client.refuse(EAGAIN)  # There is no number for it.
                 return False
             with contextlib.suppress(OSError):
-                welcome = wire.welcome.pack(wire.WELCOME, wire.VERSION, client.scoid, self.flags)
+                welcome = wire.welcome.pack(wire.WELCOME, wire.VERSION, client.scoid, self.flags, pages.ARE_USED)
                 host.send_with_descriptors(client.sock, welcome, ())
             return True
         kind, carries, coid, window_size = wire.lane.unpack(frame)
+        if kind == wire.PAGE and self._awake is not None:
+            return self._awake.adopt([*client.lanes], window_size, client.passed)
         if kind != wire.LANE:
             return False
         count = 1 if carries == wire.LANE_PULSES else wire.LANE_DESCRIPTORS if window_size else 2

@@ -27,7 +27,7 @@ from ha_qnx.constants import NTO_CHF_UNBLOCK, NTO_COF_CLOEXEC
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
-from . import door, host, limits, spinning, wire
+from . import door, host, limits, pages, spinning, wire
 from .deliveries import Inlets, Said
 from .forking import all_of, forks_wait
 from .pulse_pipes import open_pipe, put_in_wider
@@ -69,6 +69,7 @@ class Trunk:
         self.stands_at_fork = True
         self.connections: Set[Connection] = set()
         self._channel_flags: Optional[int] = None
+        self.takes_pages = False
         self._refused_for: Optional[int] = None
         # Whether a message was lost on it: what is sent after that does not go out (B168).
         self.has_lost_message = False
@@ -116,8 +117,9 @@ class Trunk:
                 self._news = news
 
     def _hear(self, frame: bytes) -> None:
-        kind, version, scoid, flags = wire.welcome.unpack(frame)
+        kind, version, scoid, flags, takes_pages = wire.welcome.unpack(frame)
         if kind == wire.WELCOME:
+            self.takes_pages = takes_pages == 1
             self.scoid, self._channel_flags = scoid, flags
         elif kind == wire.REFUSED:
             _kind, _version, reason = wire.refused.unpack(frame)
@@ -177,7 +179,7 @@ class Trunk:
         far = [ends.server_read, ends.server_write] + ([window.fd] if window else [])
         frame = wire.lane.pack(wire.LANE, wire.LANE_MESSAGES, coid, window.size if window else 0)
         try:
-            self._pass(frame, far)
+            self.pass_on(frame, far)
         except BaseException:
             os.close(ends.client_read)
             os.close(ends.client_write)
@@ -185,9 +187,17 @@ class Trunk:
         finally:
             os.close(ends.server_read)
             os.close(ends.server_write)
-        return Lane(ends.client_read, ends.client_write, window)
+        lane = Lane(ends.client_read, ends.client_write, window)
+        if pages.ARE_USED and window is None:
+            pages.offer_later(lane, self)
+        return lane
 
-    def _pass(self, frame: bytes, descriptors: Sequence[int]) -> None:
+    def pass_on(self, frame: bytes, descriptors: Sequence[int]) -> None:
+        """Send the server a frame with descriptors. The caller sees to it that no fork comes between.
+
+        Raises:
+            OSError: EBADF if the channel is gone; EAGAIN if the host holds no more for the server.
+        """
         door.let_others_open(descriptors)
         try:
             host.send_with_descriptors(self.sock, frame, descriptors)
@@ -207,7 +217,7 @@ class Trunk:
             with forks_wait:
                 if not self._pulse_pipes or self._pulses_are_refused:
                     frame_of_lane = wire.lane.pack(wire.LANE, wire.LANE_PULSES, 0, 0)
-                    open_pipe(lambda far: self._pass(frame_of_lane, [far]), self._keep_pulse_pipe)
+                    open_pipe(lambda far: self.pass_on(frame_of_lane, [far]), self._keep_pulse_pipe)
         pipe = self._pulse_pipes[0]
         try:
             host.quiet_write(pipe, frame)
@@ -250,6 +260,7 @@ class Lane:
         "filled",
         "is_interrupted",
         "is_wanted_back",
+        "page",
         "read_fd",
         "read_inode",
         "read_into",
@@ -275,7 +286,9 @@ class Lane:
         self.spin = spinning.spin_on(self.read_fd) if spinning.NANOSECONDS else None
         if self.spin is not None:
             self.read_into, self.c_read = spinning.reader(self.spin, self.read_into), spinning.c_reader(self.spin)
-        self.write = io.FileIO(self.write_fd, "w", closefd=False).write
+        self.write: pages.Write = io.FileIO(self.write_fd, "w", closefd=False).write
+        # Where both sides look before they sleep: how they pass messages meanwhile.
+        self.page: Optional[pages.Page] = None
         self.address = host.address_of(self.buffer)
         self.filled = 0
         self.connection: Optional[Connection] = None
@@ -309,6 +322,12 @@ class Lane:
             How many bytes came; 0 at the end of the lane; -EINTR if a signal handler ran while the main thread waited;
             -ETIMEDOUT at the deadline. (These are no exceptions, since a signal handler may raise any of its own.)
         """
+        if self.page is not None and self.page.number:  # A signal handler has kept it from being left.
+            with self.view[self.filled :] as rest:
+                count = self.page.leave(rest)
+            if count:
+                self.filled += count
+                return count
         if self.spin is not None:
             self.spin(thread.is_main, deadline)
         state = host.wait_readable(self.read_fd, deadline, thread.is_main)
@@ -463,8 +482,9 @@ class Connection:
         """Take back a lane whose exchange is complete."""
         lane.buffer[0] = 0
         lane.filled = 0
+        is_unclean = lane.is_wanted_back and lane.page is not None  # The server may read UNBLOCK beside a message.
         lane.is_wanted_back = False
-        if lane.is_interrupted:  # What woke its thread may lie there still, or again.
+        if lane.is_interrupted or is_unclean:  # What woke its thread may lie there still, or again.
             self.discard(lane)
         elif lane.window is None:
             self.idle.append(lane)

@@ -260,6 +260,11 @@ class Exchange:
                 self._received = True
             elif kind == wire.WRITE:
                 self._copy(status, length)
+            elif kind == wire.LOOK and lane.page is not None:
+                count = lane.page.late_answer(lane.buffer)
+                if count:
+                    lane.filled = count
+                    continue
             elif kind == wire.INTERRUPTED:
                 if self._give_up(EINTR, None):
                     return EINTR, 0

@@ -27,7 +27,7 @@ from ha_qnx.constants import (
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
-from . import host, limits, wire
+from . import host, limits, pages, wire
 from .deliveries import CHANNEL_GONE, CONNECTION, NO_CONNECTION, File, Files, Outlet
 from .queue import Pulse, Queue
 from .runtime import ChannelAddress
@@ -204,6 +204,7 @@ class ServerLane:
         "is_plain",
         "lock",
         "owns_descriptors",
+        "page",
         "priority",
         "put",
         "queued",
@@ -238,7 +239,9 @@ class ServerLane:
         self.view = memoryview(self.buffer)
         self.read_into = host.passed_reader(self.read_fd)
         self.put = host.passed_writer(self.write_fd)
-        self.write = io.FileIO(self.write_fd, "w", closefd=False).write
+        self.write: pages.Write = io.FileIO(self.write_fd, "w", closefd=False).write
+        # Where both sides look before they sleep: how they pass messages meanwhile.
+        self.page: Optional[pages.ServedPage] = None
         self.filled = 0
         self.owns_descriptors = False
         self.queued = False
@@ -282,6 +285,8 @@ class ServerLane:
     def look(self) -> None:
         """Queue the message that has arrived, once its priority and its time are known."""
         if self.queued or self.gone or self.rcvid:
+            if self.queued and self.page is not None and self.filled:
+                self._hear_while_queued()
             return
         head = b""
         peek = self.channel.peek
@@ -310,6 +315,29 @@ class ServerLane:
                 return
         _kind, priority, _tid, _sent, _room, sent_at = wire.message.unpack_from(head)
         self.channel.queue.add_message(self, priority, sent_at)
+
+    def set_aside(self) -> None:
+        """Queue the message that lies in the page."""
+        if self.queued or self.gone or self.rcvid or self.filled:
+            return
+        self.filled = self.read_into(self.buffer) or 0
+        self.idle = False
+        if self.filled < wire.MESSAGE_HEADER:
+            self.channel.lane_ended(self)
+            return
+        _kind, priority, _tid, _sent, _room, sent_at = _unpack_message_from(self.buffer)
+        self.channel.queue.add_message(self, priority, sent_at)
+
+    def _hear_while_queued(self) -> None:
+        """Free the client of a message that was taken out of the page and not received, if it wants that."""
+        frame = bytearray(wire.unblock.size)
+        count = self.read_into(frame)
+        if count == wire.unblock.size and frame[0] == wire.UNBLOCK:
+            self.channel.queue.remove(self)
+            self.queued = False
+            self.free(wire.unblock.unpack(frame)[2])
+        elif count:
+            self.channel.lane_ended(self)
 
     def receive(self, thread: Thread) -> int:
         """Take the message out of the lane, so that its client is REPLY-blocked; the rcvid, 0 if there is none."""

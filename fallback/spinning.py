@@ -17,7 +17,7 @@ import os
 import select
 import signal
 import time
-from typing import Callable, Optional, Tuple, TypeVar
+from typing import Callable, Optional, TypeVar
 
 from . import host, limits
 
@@ -55,18 +55,14 @@ class Spinner:
     """Looks for what one lane or one channel waits for, as long as that pays."""
 
     def __init__(self) -> None:
-        self._misses = 0
+        # How many waits one upon the other have looked in vain.
+        self.misses = 0
         # How many of the next waits sleep at once.
         self._skipped = 0 if host.processors() > 1 else limits.SPIN_SKIPPED
 
     def spin(self, look: Callable[[], T], is_main: bool, deadline: Optional[float] = None) -> Optional[T]:
         """What a look brings that is true; or None."""
-        if self._skipped:
-            self._skipped -= 1
-            if not self._skipped and host.processors() < 2:
-                self._skipped = limits.SPIN_SKIPPED
-            return None
-        if is_main and _handlers.may_run():
+        if self.sleeps_at_once(is_main):
             return None
         end = time.monotonic_ns() + NANOSECONDS
         if deadline is not None:
@@ -74,11 +70,24 @@ class Spinner:
         while time.monotonic_ns() < end:
             found = look()
             if found:
-                self._misses = 0
+                self.misses = 0
                 return found
-        self._misses += 1
-        self._skipped = min(1 << self._misses, limits.SPIN_SKIPPED)
+        self.missed()
         return None
+
+    def sleeps_at_once(self, is_main: bool) -> bool:
+        """Whether not to look this time."""
+        if self._skipped:
+            self._skipped -= 1
+            if not self._skipped and host.processors() < 2:
+                self._skipped = limits.SPIN_SKIPPED
+            return True
+        return is_main and _handlers.may_run()
+
+    def missed(self) -> None:
+        """Note that all looks were in vain."""
+        self.misses += 1
+        self._skipped = min(1 << self.misses, limits.SPIN_SKIPPED)
 
 
 class _Handlers:
@@ -127,17 +136,3 @@ def c_reader(spin: Spin) -> CRead:
         return count
 
     return spin_and_read
-
-
-def waits(poller: host.Poller, spinner: Spinner) -> Tuple[WaitForEver, Callable[[], host.News]]:
-    """A poller's ``wait_for_ever`` and ``wait_interruptibly``, after looking."""
-    spin = spinner.spin
-    wait_for_ever, wait_interruptibly, glance = poller.wait_for_ever, poller.wait_interruptibly, poller.glance
-
-    def spin_or_wait(timeout: None, most: int) -> host.News:
-        return spin(glance, False) or wait_for_ever(timeout, most)
-
-    def spin_or_wait_interruptibly() -> host.News:
-        return spin(glance, True) or wait_interruptibly()
-
-    return spin_or_wait, spin_or_wait_interruptibly

@@ -18,6 +18,7 @@ WELCOME: Final = 2
 REFUSED: Final = 3
 LANE: Final = 4
 EVENTS: Final = 5
+PAGE: Final = 6
 
 # Frames on a lane. A message of one of the last two kinds has a timeout that the server has to know of.
 MESSAGE: Final = 16
@@ -29,6 +30,7 @@ REPLY: Final = 32
 ERROR: Final = 33
 WRITE: Final = 34
 RECEIVED: Final = 35
+LOOK: Final = 36
 # Never on the wire: a client writes it to itself, to wake a thread whose connection another thread has detached.
 DETACHED: Final = 48
 # Likewise, to wake one that another thread wants to stop waiting.
@@ -42,9 +44,9 @@ TRUNK_FRAME: Final = 32
 # One frame passes no more descriptors: two ends, and a window.
 LANE_DESCRIPTORS: Final = 3
 hello: Final = Struct("=HH4sI20x")  # kind, version, magic, 1 if a file is passed with it
-welcome: Final = Struct("=HHiI20x")  # kind, version, scoid, channel flags
+welcome: Final = Struct("=HHiII16x")  # kind, version, scoid, channel flags, 1 if pages are taken
 refused: Final = Struct("=HHi24x")  # kind, version spoken here, errno of the reason if it is another
-lane: Final = Struct("=HHiQ16x")  # kind, what it carries, coid, size of the window
+lane: Final = Struct("=HHiQ16x")  # kind, what it carries, coid, size of the window (PAGE: inode of the lane's pipe)
 
 message: Final = Struct("=HHiQQQ")  # kind, priority, tid, bytes sent, room for the reply, time
 unblock: Final = Struct("=HHi24x")  # kind, 0, errno of the reason
@@ -65,6 +67,11 @@ PULSE_FRAME: Final = pulse.size
 INLINE_SEND: Final = FRAME_MAX - MESSAGE_HEADER
 INLINE_REPLY: Final = FRAME_MAX - REPLY_HEADER
 INLINE_ROOM: Final = 8 * FRAME_MAX
+
+# A page: words at its beginning, then a message as one frame, and an answer.
+PAGE_MESSAGE: Final = FRAME_MAX
+PAGE_ANSWER: Final = 2 * FRAME_MAX
+PAGE_SIZE: Final = 3 * FRAME_MAX
 
 
 def reply_area(sent: int) -> int:

@@ -50,6 +50,7 @@ REASONS: Dict[str, Tuple[str, ...]] = {
     "what connections, not the calls, promise: tests/unit/test_deadlines.py": ("D125",),
     "takes all descriptors of a process from it: tests/unit/test_closed_behind.py": ("D120",),
     "decided by the environment of the suite: ci/test --all runs it so, and tests/unit/test_spinning.py": ("D110",),
+    "decided by the environment of the suite: ci/test --all runs it so, and tests/unit/test_pages.py": ("D116",),
     # Lines that promise nothing.
     "abilities are given by QNX's process manager; its manual does not say what happens without this one": ("B28",),
     "advice to servers, which says nothing of what happens to those that do not take it": ("B130",),

@@ -104,7 +104,7 @@ class Raw:
 
     def greet(self) -> None:
         self.send(wire.hello.pack(wire.HELLO, wire.VERSION, wire.MAGIC, 0))
-        kind, version, _scoid, _flags = wire.welcome.unpack(self.sock.recv(wire.TRUNK_FRAME))
+        kind, version, *_more = wire.welcome.unpack(self.sock.recv(wire.TRUNK_FRAME))
         assert (kind, version) == (wire.WELCOME, wire.VERSION)
 
     def open_lane(self, window: Optional[int] = None, size: int = 0) -> Tuple[int, int]:

@@ -59,9 +59,9 @@ PULSE_PIPE: Final = 1 << 20
 SPIN_MAX: Final = 10_000
 # After looking in vain, so many waits at most sleep at once. libha: host/spin.c.
 SPIN_SKIPPED: Final = 64
-# So often another thread than before may receive on a channel before it is taken for one at which several do, and which
-# does without pages.
-PAGE_THREADS: Final = 3
+# How many plain messages go by a lane, after its first, before it gets a page, where both sides look: what is used no
+# more often does without, and a page that is passed wakes a thread of the server, as a new lane does.
+PAGE_AFTER: Final = 3
 # How old may be what a main thread that looks knows of signal handlers. libha: host/signals.c.
 HANDLERS_LOOK: Final = 0.001
 

@@ -130,16 +130,19 @@ class ClientTrunk(Protocol):
 
 
 def offer_later(lane: ClientLane, trunk: ClientTrunk) -> None:
-    """Give a lane a page when it is used again, if the server takes one: it has said so by then."""
-    write = lane.write
+    """Give a lane a page when it has been used for a while, if the server takes one: it has said so by then."""
+    left, write = limits.PAGE_AFTER, lane.write
 
-    def offer_and_write(frame: bytes) -> Optional[int]:
-        lane.write = write
-        with contextlib.suppress(OSError):  # It does without one.
-            _give_page(lane, trunk)
+    def write_and_count(frame: bytes) -> Optional[int]:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            lane.write = write
+            with contextlib.suppress(OSError):  # It does without one.
+                _give_page(lane, trunk)
         return write(frame)
 
-    lane.write = offer_and_write
+    lane.write = write_and_count
 
 
 def _give_page(lane: ClientLane, trunk: ClientTrunk) -> None:
@@ -306,14 +309,15 @@ class Awake:
     """How the threads of a channel look before they sleep."""
 
     def __init__(self, poller: host.Poller, lanes: Mapping[int, ServedLane], lock: ContextManager[object]) -> None:
-        self._poller, self._lanes, self._lock = poller, lanes, lock
-        self._spinner = spinning.Spinner()
-        self._glance = poller.glance
+        self._lanes, self._lock = lanes, lock
+        self.spinner = spinning.Spinner()
+        self.glance = poller.glance
         self._wait_for_ever, self._wait_interruptibly = poller.wait_for_ever, poller.wait_interruptibly
         #: Which lane was answered last, of those that have a page.
         self.latest = -1
-        # Which thread receives; 0 if several do. How often it was another one than before.
-        self._thread, self._changes = 0, 0
+        # Which thread receives; and whether there are others.
+        self._thread = 0
+        self.are_several = False
 
     def wait_for_ever(self, timeout: None = None, most: int = 16) -> host.News:
         """As the poller's, after looking."""
@@ -326,20 +330,21 @@ class Awake:
     def look(self, is_main: bool, deadline: Optional[float]) -> Optional[host.News]:
         """Look at what the poller tells."""
         self.note_thread()
-        return self._spinner.spin(self._glance, is_main, deadline)
+        return self.spinner.spin(self.glance, is_main, deadline)
 
     def note_thread(self) -> None:
         """Take note of who receives."""
         if self._thread != get_ident():
-            self._thread = get_ident() if self._changes < limits.PAGE_THREADS else 0
-            self._changes += 1
+            self.are_several = self._thread != 0
+            self._thread = get_ident()
 
     def _look(self, is_main: bool) -> Optional[host.News]:
         lane = self._lanes.get(self.latest)
-        page = lane.page if lane is not None and lane.idle and self._thread == get_ident() else None
-        if page is None or lane is None:
-            return self.look(is_main, None)
-        if self._spinner.sleeps_at_once(is_main):
+        page = lane.page if lane is not None and lane.idle else None
+        self.note_thread()
+        if page is None or lane is None or self.are_several:
+            return self.spinner.spin(self.glance, is_main, None)
+        if self.spinner.sleeps_at_once(is_main):
             return None
         news: Optional[host.News] = None
         words = page.words
@@ -347,15 +352,15 @@ class Awake:
             number = page.offer()
             for _look in _FIRST_LOOKS:
                 if words[_SENT] == number:
-                    self._spinner.misses = 0
+                    self.spinner.misses = 0
                     break
             else:
-                news = page.look(self._glance, self._spinner)
+                news = page.look(self)
         finally:
             is_there = page.stop()
         if not is_there:
             return news
-        news = news or self._glance()
+        news = news or self.glance()
         if not news:
             return page.news
         with self._lock:
@@ -405,13 +410,13 @@ class ServedPage:
         self.words[_LISTENS] = self._number
         return self._number
 
-    def look(self, glance: Callable[[], host.News], spinner: spinning.Spinner) -> Optional[host.News]:
+    def look(self, awake: Awake) -> Optional[host.News]:
         """Look for a message, and for what else comes, which is returned."""
-        words, number = self.words, self.offered
+        words, number, glance, spinner = self.words, self.offered, awake.glance, awake.spinner
         end = _now() + spinning.NANOSECONDS
         while True:
             news = glance()
-            if news:
+            if news or awake.are_several:  # Another thread has begun to wait, and is served first (B263).
                 spinner.misses = 0
                 return news
             for _look in _LOOKS:

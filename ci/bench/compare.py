@@ -151,6 +151,8 @@ def spinning(backend: str) -> Iterator[Case]:
         ("ask, Service", service, asks),
     ):
         yield Case("spin", f"{backend}, awake: {name}", server, sender, (FREE,))
+        if backend == "fallback":  # libha takes no pages.
+            yield Case("spin", f"{backend}, by a page: {name}", server._replace(takes_pages=True), sender, (FREE,))
 
 
 def by_size(backends: Sequence[str]) -> Iterator[Case]:

@@ -42,6 +42,7 @@ class Server(NamedTuple):
     main_thread: bool = False
     threads: int = 1
     spin_us: int = 0
+    takes_pages: bool = False  # where it looks before it sleeps
 
 
 class Client(NamedTuple):
@@ -76,6 +77,10 @@ def buffer(kind: str, size: int) -> Any:
 def serve(server: Server, name: str) -> None:
     """In the server's process: answer until it is killed."""
     os.environ["HA_QNX_SPIN_US"] = str(server.spin_us)
+    if server.spin_us and server.backend == "fallback" and not server.takes_pages:
+        from ha_qnx.fallback import pages
+
+        pages.ARE_USED = False
     if server.kind in peers.NAMES:
         peers.serve(server.kind, name)
     elif server.kind == "raw":

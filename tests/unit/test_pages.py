@@ -278,7 +278,7 @@ def test_what_was_there_before_comes_first(pair: Pair, news: List[Any]) -> None:
         return []
 
     glances = iter([nothing_yet, lambda: news])
-    pair.awake._glance = lambda: next(glances)()  # type: ignore[no-untyped-call]
+    pair.awake.glance = lambda: next(glances)()  # type: ignore[no-untyped-call]
     told = pair.awake.wait_for_ever()
     assert told == (news or [(pair.far.read_fd, host.READABLE)])
     assert pair.far.set_asides == len(news)
@@ -286,16 +286,26 @@ def test_what_was_there_before_comes_first(pair: Pair, news: List[Any]) -> None:
 
 
 def test_several_threads_do_without_pages(pair: Pair) -> None:
-    """D116."""
+    """D116, B263: who looks for a message lets the next one go first."""
     pair.awake.latest = pair.far.read_fd
-    for _turn in range(4):
-        thread = threading.Thread(target=pair.awake.note_thread)
-        pair.awake.note_thread()
-        thread.start()
-        thread.join(DEADLINE)
-    os.write(pair.near.write_fd, b"message")
-    pair.awake.wait_for_ever()
-    assert not pair.server._number
+    looks: List[int] = []
+
+    def glance() -> host.News:
+        looks.append(pair.words[pages._LISTENS])
+        if len(looks) == 1:
+            thread = threading.Thread(target=pair.awake.note_thread)
+            thread.start()
+            thread.join(DEADLINE)
+        else:
+            os.write(pair.near.write_fd, b"message")
+        return pair.poller.news()
+
+    pair.awake.glance = glance
+    assert not pair.awake._look(False)
+    assert looks[0]
+    assert len(looks) == 1
+    assert pair.awake.wait_for_ever() == [(pair.far.read_fd, host.READABLE)]
+    assert looks[1:] == [0]
 
 
 def test_an_exception_while_a_server_looks_loses_no_message(pair: Pair) -> None:
@@ -307,7 +317,7 @@ def test_an_exception_while_a_server_looks_loses_no_message(pair: Pair) -> None:
         pair.client.write(b"message")
         raise KeyboardInterrupt
 
-    pair.awake._glance = glance
+    pair.awake.glance = glance
     with pytest.raises(KeyboardInterrupt):
         pair.awake.wait_for_ever()
     assert pair.words[pages._LISTENS] == 0
@@ -402,7 +412,7 @@ def test_unblock_comes_with_a_message_that_is_not_received_yet(monkeypatch: pyte
             assert client.ask(frame(text))[0] == wire.REPLY
         awake = kernel._channels.entries[chid]._awake
         assert awake is not None
-        real, is_sent = awake._glance, threading.Event()
+        real, is_sent = awake.glance, threading.Event()
 
         def glance() -> host.News:
             if words[pages._LISTENS] and not is_sent.is_set():
@@ -414,7 +424,7 @@ def test_unblock_comes_with_a_message_that_is_not_received_yet(monkeypatch: pyte
                 is_sent.set()
             return real()
 
-        awake._glance = glance
+        awake.glance = glance
         if not is_sent.wait(0.1):  # Who looks now does it as before.
             assert client.ask(frame(b"again"))[0] == wire.REPLY
         kind, _zero, errno, *_rest = wire.reply.unpack_from(os.read(client.read_fd, wire.FRAME_MAX))

@@ -378,7 +378,7 @@ def run(options: argparse.Namespace) -> int:
 def _signals_wait() -> Iterator[None]:
     """Let what ends the command wait until the block is done: a process that is just being started has to be known."""
     came: List[Tuple[int, Any]] = []
-    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    handlers: Dict[int, Any] = {number: signal.getsignal(number) for number in _ENDING}
     for number, handler in handlers.items():
         if callable(handler):
             signal.signal(number, lambda number, frame: came.append((number, frame)))
@@ -389,9 +389,7 @@ def _signals_wait() -> Iterator[None]:
             if callable(handler):
                 signal.signal(number, handler)
     for number, frame in came:
-        handler = handlers[number]
-        assert callable(handler)
-        handler(number, frame)
+        handlers[number](number, frame)
 
 
 @contextlib.contextmanager

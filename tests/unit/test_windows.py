@@ -10,8 +10,8 @@ import pytest
 import ha_qnx
 
 MEBIBYTE = 1 << 20
-# Of what the client sends; it needs a window of 16 MiB.
-SIZE = 9 * MEBIBYTE
+# What the client has room for in its replies; it needs a window of 16 MiB, of which hardly anything is used.
+ROOM = 9 * MEBIBYTE
 CONNECTIONS = 20
 
 CLIENT = """
@@ -22,7 +22,7 @@ import ha_qnx
 
 backend, pid, chid, size, connections = sys.argv[1], *map(int, sys.argv[2:])
 qnx = ha_qnx.backend(backend)
-message = bytes(size)
+room = bytearray(size)
 
 
 def print_held() -> None:
@@ -33,11 +33,11 @@ def print_held() -> None:
 
 coids = [qnx.ConnectAttach(0, pid, chid) for _ in range(connections)]
 for _message in range(2):
-    qnx.MsgSend(coids[0], message)
+    qnx.MsgSend(coids[0], b"message", room)
     print_held()
 for coid in coids[1:]:
     for _message in range(2):
-        qnx.MsgSend(coid, message)
+        qnx.MsgSend(coid, b"message", room)
 print_held()
 """
 
@@ -51,13 +51,12 @@ def test_large_windows_are_kept_where_they_are_used_and_bounded_together(
     messages = 2 * CONNECTIONS
 
     def serve() -> None:
-        room = bytearray(SIZE)
         for _message in range(messages):
-            qnx.MsgReply(qnx.MsgReceive(chid, room), 0)
+            qnx.MsgReply(qnx.MsgReceive(chid, bytearray(8)), 0)
 
     server = threading.Thread(target=serve, daemon=True)
     server.start()
-    client = start_program(CLIENT, *map(str, (qnx.name, os.getpid(), chid, SIZE, CONNECTIONS)))
+    client = start_program(CLIENT, *map(str, (qnx.name, os.getpid(), chid, ROOM, CONNECTIONS)))
     assert client.process.wait(60) == 0, client.errors
     server.join()
     qnx.ChannelDestroy(chid)

@@ -231,9 +231,7 @@ def prototypes_of_record(model: abi.Model, functions: Dict[str, Any]) -> List[st
 
 
 # Functions of the record that the binding does without: streams are Python's own, and the others have no use here.
-NOT_BOUND = frozenset(
-    ("ha_fopen", "ha_fclose", "MsgReceivePulsev", "MsgReceivePulsev_r", "MsgSendPulsePtr", "MsgSendPulsePtr_r")
-)
+NOT_BOUND = frozenset(("ha_fopen", "ha_fclose", "MsgReceivePulsev", "MsgReceivePulsev_r"))
 
 
 def same(own: Any, theirs: Any) -> bool:

@@ -586,7 +586,7 @@ MUTANTS = (
     Mutant(
         "sends pulses of any priority",
         "pulses",
-        KERNEL,
+        "fallback/event_calls.py",
         "        if not 1 <= priority <= 255:\n            raise failure(EINVAL)\n",
         "        priority = min(max(priority, 1), 255)\n",
     ),

@@ -26,7 +26,6 @@ import time
 from errno import EAGAIN, EFAULT, EINVAL, EMFILE, ENFILE, ESRCH, ETIMEDOUT
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, cast
 
-from ha_qnx import abi
 from ha_qnx.buffers import Buffers
 from ha_qnx.constants import (
     NTO_CHF_COID_DISCONNECT,
@@ -51,8 +50,6 @@ from .receivers import Receivers
 from .runtime import ChannelAddress, Runtime
 from .server_lane import Client, Rcvids, ServerLane, end_now
 from .threads import DEFAULT_PRIORITY, Thread, Threads, Timeout
-
-_pulse_record = abi.packing("pulse", abi.HOST)
 
 # Looked up once, for the path that every message takes.
 _READABLE, _MESSAGE, _MESSAGE_HEADER = host.READABLE, wire.MESSAGE, wire.MESSAGE_HEADER
@@ -305,10 +302,9 @@ class Channel:
 
     def _deliver_pulse(self, pulse: Pulse, thread: Thread, sinks: Buffers) -> int:
         self._receivers.unpark()
-        if not sinks or len(sinks[0]) < _pulse_record.size:
+        if not sinks or not pulse.put(sinks[0]):
             pulse.withdrawn = True  # It is lost (B252, B254).
             raise failure(EFAULT)
-        _pulse_record.pack_into(sinks[0], 0, 0, 0, _signed_byte(pulse.code), pulse.value, pulse.scoid)
         if not self._fixed_priority:
             thread.priority = pulse.priority
         return 0
@@ -637,14 +633,14 @@ class Channel:
             return
         if count == len(data) or event & host.GONE:
             self._poller.unmute(fd)
-        for kind, priority, code, value, _coid, sent_at in wire.pulse.iter_unpack(
+        for kind, priority, code, value, _coid, sent_at, rest in wire.pulse.iter_unpack(
             memoryview(data)[: count // wire.PULSE_FRAME * wire.PULSE_FRAME]
         ):
             if kind != wire.PULSE or not 1 <= priority <= 255:
                 self._close_pulse_fd(client, fd)
                 self._client_ended(client)
                 return
-            self.queue.add_pulse(Pulse(code, value, client.scoid, priority), sent_at)
+            self.queue.add_pulse(Pulse(code, value, client.scoid, priority, rest), sent_at)
 
     def _queue_pulse(self, pulse: Pulse, before_everything: bool = False) -> None:
         self.queue.add_pulse(pulse, time.monotonic_ns(), before_everything)
@@ -677,7 +673,8 @@ class Channel:
                 self._read_client(client)  # It has said HELLO, and we have not heard it yet.
             scoid = client.scoid if client is not None else -1
             event = timer.event
-            pulse = Pulse(event.sigev_code, event.sigev_value.sival_int, scoid, timer.priority)
+            value, rest = wire.value_and_rest(bytes(event.sigev_value))
+            pulse = Pulse(event.sigev_code, value, scoid, timer.priority, rest)
             self.queue.add_pulse(pulse, at)
         if len(self.queue.pulses) >= limits.QUEUED_PULSES and home.is_due():  # Until there is room again.
             for fd in home.fds:
@@ -888,11 +885,6 @@ class Channel:
                 *(functools.partial(os.close, fd) for fd in (*passed, *self._pulse_fds)),
             ]
         )
-
-
-def _signed_byte(code: int) -> int:
-    """The low 8 bits of a pulse code, as the 8-bit signed number that arrives (B242)."""
-    return (code & 0xFF) - ((code & 0x80) << 1)
 
 
 def _receive_deadline(timeout: Optional[Timeout]) -> Optional[float]:

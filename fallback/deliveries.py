@@ -191,7 +191,7 @@ class Inlets:
                 os.close(fd)
             for start in range(0, len(data) // wire.PULSE_FRAME * wire.PULSE_FRAME, wire.PULSE_FRAME):
                 frame = data[start : start + wire.PULSE_FRAME]
-                kind, priority, _code, _value, coid, _time = wire.pulse.unpack(frame)
+                kind, priority, _code, _value, coid, _time, _rest = wire.pulse.unpack(frame)
                 if kind == wire.PULSE and 1 <= priority <= 255:
                     with contextlib.suppress(OSError):  # Nobody is told (D91).
                         self._forward(coid, frame)

@@ -1,12 +1,12 @@
-"""The calls of events: what a server delivers to its clients. What lies between the two is in deliveries.py."""
+"""The calls of pulses and events: what clients send, and what a server delivers to them (deliveries.py)."""
 
 import os
 import signal
 import time
 from errno import EBADF, EINVAL, ESRCH, ETIMEDOUT
-from typing import Callable, Final, Optional
+from typing import Any, Callable, Final, Optional
 
-from ha_qnx.buffers import as_int, as_long
+from ha_qnx.buffers import as_address, as_int, as_long
 from ha_qnx.constants import (
     NTO_CHF_UNBLOCK,
     SIGEV_INTR,
@@ -30,12 +30,34 @@ _SIGNALS: Final = (1, 2, 3)  # SIGNAL, SIGNAL_CODE, SIGNAL_THREAD
 
 
 class EventCalls:
-    """The part of the kernel that delivers events."""
+    """The part of the kernel that sends pulses and delivers events."""
 
+    _local: Any
     _threads: Threads
     _rcvids: Rcvids
     _table: ConnectionTable
     MsgSendnc: Callable[..., int]
+
+    @ends_timeout
+    def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
+        coid, priority, code = as_int("coid", coid), as_int("priority", priority), as_int("code", code)
+        return self._send_pulse(coid, priority, code, as_int("value", value), 0)
+
+    @ends_timeout
+    def MsgSendPulsePtr(self, coid: int, priority: int, code: int, value: int) -> int:
+        coid, priority, code = as_int("coid", coid), as_int("priority", priority), as_int("code", code)
+        return self._send_pulse(coid, priority, code, *wire.value_and_rest(as_address("value", value)))
+
+    def _send_pulse(self, coid: int, priority: int, code: int, value: int, rest: int) -> int:
+        connection = self._table.get(coid)
+        if connection.detached:
+            raise failure(EBADF)
+        priority = self._local.thread.priority if priority == -1 else priority or 1  # D30
+        if not 1 <= priority <= 255:
+            raise failure(EINVAL)
+        frame = wire.pulse.pack(wire.PULSE, priority, code, value, coid, time.monotonic_ns(), rest)
+        connection.trunk.pulse(frame)
+        return 0
 
     @ends_timeout
     def MsgDeliverEvent(self, rcvid: int, event: SigEvent) -> int:
@@ -82,8 +104,8 @@ def _deliver_pulse(client: Client, event: SigEvent) -> None:
     priority = DEFAULT_PRIORITY if priority == SIGEV_PULSE_PRIO_INHERIT else priority & 0xFF
     if not priority:
         raise failure(EINVAL)
-    coid, value = event.sigev_coid, event.sigev_value.sival_int
-    frame = wire.pulse.pack(wire.PULSE, priority, event.sigev_code, value, coid, time.monotonic_ns())
+    coid, (value, rest) = event.sigev_coid, wire.value_and_rest(bytes(event.sigev_value))
+    frame = wire.pulse.pack(wire.PULSE, priority, event.sigev_code, value, coid, time.monotonic_ns(), rest)
     client.deliver(coid, frame)
 
 

@@ -459,21 +459,6 @@ class SocketKernel(TimerCalls, EventCalls, Kernel):
     MsgSendvsnc = MsgSendvs
 
     @ends_timeout
-    def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
-        coid = as_int("coid", coid)
-        priority = as_int("priority", priority)
-        code = as_int("code", code)
-        value = as_int("value", value)
-        connection = self._table.get(coid)
-        if connection.detached:
-            raise failure(EBADF)
-        priority = self._local.thread.priority if priority == -1 else priority or 1  # D30
-        if not 1 <= priority <= 255:
-            raise failure(EINVAL)
-        connection.trunk.pulse(wire.pulse.pack(wire.PULSE, priority, code, value, coid, _now()))
-        return 0
-
-    @ends_timeout
     def TimerTimeout(self, flags: int, ntime: Optional[int], *c_form: Any) -> int:
         if c_form:
             clock, flags, ntime = timeout_arguments(flags, ntime, c_form)

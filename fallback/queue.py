@@ -6,7 +6,17 @@ was seen first (B75, B237, B238).
 
 import heapq
 import itertools
+from ctypes import sizeof
+from struct import Struct
 from typing import Generic, List, Optional, Protocol, Tuple, TypeVar, Union
+
+from ha_qnx import abi, structures
+
+_record = abi.packing("pulse", abi.HOST)
+# What follows the value if that is an address, where addresses are longer than numbers.
+_rest = Struct("=I")
+_REST_AT = structures.Pulse.value.offset + _rest.size
+_HAS_REST = sizeof(structures.SigVal) > _rest.size
 
 # More than any priority that a client can give.
 _BEFORE_EVERYTHING = 1 << 16
@@ -17,14 +27,24 @@ _order = itertools.count().__next__
 class Pulse:
     """A pulse in the queue."""
 
-    __slots__ = ("code", "priority", "scoid", "value", "withdrawn")
+    __slots__ = ("code", "priority", "rest", "scoid", "value", "withdrawn")
 
-    def __init__(self, code: int, value: int, scoid: int, priority: int) -> None:
+    def __init__(self, code: int, value: int, scoid: int, priority: int, rest: int = 0) -> None:
         self.code = code
         self.value = value
+        self.rest = rest  # What follows the value, if that is an address.
         self.scoid = scoid
         self.priority = priority
         self.withdrawn = False
+
+    def put(self, sink: memoryview) -> bool:
+        """Write it down for its receiver; whether there was room. Of the code, the low 8 bits arrive, signed (B242)."""
+        if len(sink) < _record.size:
+            return False
+        _record.pack_into(sink, 0, 0, 0, (self.code & 0xFF) - ((self.code & 0x80) << 1), self.value, self.scoid)
+        if self.rest and _HAS_REST:
+            _rest.pack_into(sink, _REST_AT, self.rest)
+        return True
 
 
 class Waiting(Protocol):

@@ -272,6 +272,6 @@ class _Courier:
                     if trunk is None:
                         os.kill(os.getpid(), event.sigev_signo)
                     else:
-                        value = event.sigev_value.sival_int
-                        pulse = (timer.priority, event.sigev_code, value, event.sigev_coid, at)
+                        value, rest = wire.value_and_rest(bytes(event.sigev_value))
+                        pulse = (timer.priority, event.sigev_code, value, event.sigev_coid, at, rest)
                         trunk.pulse(wire.pulse.pack(wire.PULSE, *pulse))

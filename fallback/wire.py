@@ -4,7 +4,7 @@ All numbers are in the byte order of the host, since both ends are on it.
 """
 
 from struct import Struct
-from typing import Final
+from typing import Final, Tuple, Union
 
 VERSION: Final = 3
 MAGIC: Final = b"HAQX"
@@ -50,7 +50,7 @@ lane: Final = Struct("=HHiQ16x")  # kind, what it carries, coid, size of the win
 
 message: Final = Struct("=HHiQQQ")  # kind, priority, tid, bytes sent, room for the reply, time
 unblock: Final = Struct("=HHi24x")  # kind, 0, errno of the reason
-pulse: Final = Struct("=HHiiiQ8x")  # kind, priority, code, value, coid, time
+pulse: Final = Struct("=HHiiiQI4x")  # kind, priority, code, value, coid, time, the rest of the value
 reply: Final = Struct("=HHiqQ")  # kind, 0, errno, status (WRITE: offset), length
 
 # The headers of a message and of a reply, without the time, which does not matter for a message that can be received
@@ -72,6 +72,17 @@ INLINE_ROOM: Final = 8 * FRAME_MAX
 PAGE_MESSAGE: Final = FRAME_MAX
 PAGE_ANSWER: Final = 2 * FRAME_MAX
 PAGE_SIZE: Final = 3 * FRAME_MAX
+
+
+_POINTER: Final = Struct("=Q")
+_VALUE_AND_REST: Final = Struct("=iI")
+
+
+def value_and_rest(value: Union[int, bytes]) -> Tuple[int, int]:
+    """An address, or the value of an event, as a pulse carries it: what has the place of a number, and what follows."""
+    given = _POINTER.pack(value) if isinstance(value, int) else value.ljust(_POINTER.size, b"\0")
+    number, rest = _VALUE_AND_REST.unpack(given)
+    return number, rest
 
 
 def reply_area(sent: int) -> int:

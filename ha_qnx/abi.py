@@ -87,6 +87,7 @@ FUNCTIONS: Tuple[Prototype, ...] = (
     *_function(LIBC, "status", "MsgSendv", _SENDV, r=NEGATIVE),
     *_function(LIBC, "status", "MsgSendvnc", _SENDV, r=NEGATIVE),
     *_function(LIBC, "int", "MsgSendPulse", "coid:int priority:int code:int value:int", r=POSITIVE),
+    *_function(LIBC, "int", "MsgSendPulsePtr", "coid:int priority:int code:int value:pointer", r=POSITIVE),
     # Events that a server delivers to its clients.
     *_function(LIBC, "int", "MsgDeliverEvent", "rcvid:rcvid event:event*", r=POSITIVE),
     *_function(LIBC, "int", "MsgRegisterEvent", "event:event* coid:int"),

@@ -22,8 +22,9 @@ RecoveryFunction = Callable[[int, Any], int]
 class Backend(Kernel, Vocabulary, Protocol):
     """A kernel whose calls recover, and libha's functions that say how; with QNX's constants and structures.
 
-    The MsgSend family, MsgSendPulse, read, readinto, write, lseek, fstat, devctl and ionotify are *covers*: on an
-    HA-aware connection they survive the death of the server. On any other connection they are the plain calls.
+    The MsgSend family, MsgSendPulse, MsgSendPulsePtr, read, readinto, write, lseek, fstat, devctl and ionotify are
+    *covers*: on an HA-aware connection they survive the death of the server. On any other connection they are the plain
+    calls.
 
     The forms with ``_r`` do not raise OSError: they return what the others return, or the negative errno. (All of them;
     QNX has some that return it positive, B6.) They do raise for bad arguments.
@@ -543,6 +544,9 @@ class Backend(Kernel, Vocabulary, Protocol):
 
     def MsgSendPulse_r(self, coid: int, priority: int, code: int, value: int) -> int:
         """As MsgSendPulse, but return the negative errno instead of raising OSError (B6)."""
+
+    def MsgSendPulsePtr_r(self, coid: int, priority: int, code: int, value: int) -> int:
+        """As MsgSendPulsePtr, but return the negative errno instead of raising OSError (B6)."""
 
 
 # What recovery and asyncio need of a kernel is no call of QNX's, and no part of the public interface.

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import struct
 import threading
 from typing import Any, Iterable, List, Optional, Sequence
 
@@ -11,6 +12,7 @@ Buffers = Sequence[memoryview]
 INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
 UINT_MAX = (1 << 32) - 1
 LONG_MIN, LONG_MAX = -(1 << 63), (1 << 63) - 1
+_ADDRESS_MAX = (1 << 8 * struct.calcsize("P")) - 1
 
 _EMPTY = memoryview(bytearray())
 
@@ -95,6 +97,11 @@ def as_uint(name: str, value: object) -> int:
 def as_long(name: str, value: object) -> int:
     """A number that fits C's long of 64 bits."""
     return integer(name, value, LONG_MIN, LONG_MAX)
+
+
+def as_address(name: str, value: object) -> int:
+    """An address, as ``integer`` checks it: what has room in a ``void *``."""
+    return integer(name, value, 0, _ADDRESS_MAX)
 
 
 def as_seconds(name: str, value: Any) -> float:

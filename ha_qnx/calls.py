@@ -29,6 +29,8 @@ __all__ = [
     "MsgReplyv",
     "MsgSend",
     "MsgSendPulse",
+    "MsgSendPulsePtr",
+    "MsgSendPulsePtr_r",
     "MsgSendPulse_r",
     "MsgSend_r",
     "MsgSendnc",
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     MsgSendsvnc = _default.MsgSendsvnc
     MsgSendvsnc = _default.MsgSendvsnc
     MsgSendPulse = _default.MsgSendPulse
+    MsgSendPulsePtr = _default.MsgSendPulsePtr
     MsgDeliverEvent = _default.MsgDeliverEvent
     MsgRegisterEvent = _default.MsgRegisterEvent
     MsgUnregisterEvent = _default.MsgUnregisterEvent
@@ -180,6 +183,7 @@ if TYPE_CHECKING:
     MsgSendsvnc_r = _default.MsgSendsvnc_r
     MsgSendvsnc_r = _default.MsgSendvsnc_r
     MsgSendPulse_r = _default.MsgSendPulse_r
+    MsgSendPulsePtr_r = _default.MsgSendPulsePtr_r
 else:
 
     def __getattr__(name: str) -> Any:

@@ -247,6 +247,13 @@ class Kernel(Protocol):
         Follows MsgSendPulse(), B233 to B261.
         """
 
+    def MsgSendPulsePtr(self, coid: int, priority: int, code: int, value: int) -> int:
+        """As MsgSendPulse, with an address for the value: a number from 0 that has room in a ``void *`` (B243).
+
+        It is sent as it is, and its receiver finds it in ``pulse.value.sival_ptr``, where 0 is None. To another process
+        it means nothing but what the two have agreed on.
+        """
+
     def MsgDeliverEvent(self, rcvid: int, event: SigEvent) -> int:
         """Let an event act in a client, without waiting for it: now, or long after its message is answered.
 

@@ -131,6 +131,12 @@ class Recovery(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Pl
     def MsgSendPulse_r(self, coid: int, priority: int, code: int, value: int) -> int:
         return returning_errors(self.MsgSendPulse, coid, priority, code, value)
 
+    def MsgSendPulsePtr(self, coid: int, priority: int, code: int, value: int) -> int:
+        return self._cover(self._kernel.MsgSendPulsePtr, coid, priority, code, value)
+
+    def MsgSendPulsePtr_r(self, coid: int, priority: int, code: int, value: int) -> int:
+        return returning_errors(self.MsgSendPulsePtr, coid, priority, code, value)
+
     def ionotify(self, fd: int, action: int, flags: int, event: Optional[SigEvent] = None) -> int:
         return self._cover(self._kernel.ionotify, fd, action, flags, event)
 

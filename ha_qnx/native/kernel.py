@@ -26,6 +26,7 @@ from ..buffers import (
     INT_MAX,
     INT_MIN,
     UINT_MAX,
+    as_address,
     as_int,
     as_uint,
     integer,
@@ -327,6 +328,13 @@ class NativeKernel(Kernel):
 
     def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
         return self._invoke("MsgSendPulse", *pulse_arguments(coid, priority, code, value))
+
+    def MsgSendPulsePtr(self, coid: int, priority: int, code: int, value: int) -> int:
+        coid, priority, code, _number = pulse_arguments(coid, priority, code, 0)
+        value = as_address("value", value)
+        if "MsgSendPulsePtr" in self._c:
+            return self._invoke("MsgSendPulsePtr", coid, priority, code, value)
+        return self.MsgSendPulse(coid, priority, code, c_int(value).value)  # 6.x has addresses of 32 bits only.
 
     def MsgDeliverEvent(self, rcvid: int, event: SigEvent) -> int:
         return self._invoke("MsgDeliverEvent", self._rcvid(rcvid), _byref(structure("event", event, SigEvent)))

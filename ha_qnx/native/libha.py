@@ -82,6 +82,7 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
         self._by_coid: Dict[int, _Attached] = {}
         self._callback = RecoveryCallback(self._recover)
         self._covers_pulses = "MsgSendPulse" not in libraries.missing
+        self._covers_addresses = "MsgSendPulsePtr" not in libraries.missing
         self._covers_ionotify = libraries.version is not None  # The libha for POSIX hosts does; libc does not.
 
     # What libha calls.
@@ -139,6 +140,13 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
     def MsgSendPulse(self, coid: int, priority: int, code: int, value: int) -> int:
         arguments = pulse_arguments(coid, priority, code, value)
         return self._made_to_recover(self._covers_pulses, coid, self._invoke, "MsgSendPulse", *arguments)
+
+    def MsgSendPulsePtr(self, coid: int, priority: int, code: int, value: int) -> int:
+        arguments = coid, priority, code, value
+        return self._made_to_recover(self._covers_addresses, coid, super().MsgSendPulsePtr, *arguments)
+
+    def MsgSendPulsePtr_r(self, coid: int, priority: int, code: int, value: int) -> int:
+        return returning_errors(self.MsgSendPulsePtr, coid, priority, code, value)
 
     def ionotify(self, fd: int, action: int, flags: int, event: Optional[SigEvent] = None) -> int:
         fd = as_int("fd", fd)

@@ -28,12 +28,12 @@ _NEEDED_OF_LIBHA = frozenset(
 # Serving paths goes by a handle for a channel or, where libc makes none, by what lies under it.
 _BY_HANDLE = frozenset(("dispatch_create_channel", "dispatch_destroy", "resmgr_attach", "resmgr_detach"))
 _UNDER_IT = "pathmgr_link"
-# What libc has from 7.1 on, where it does something; before, there is nothing to be done.
-_SINCE_7_1 = frozenset(("MsgRegisterEvent", "MsgUnregisterEvent"))
+# What libc has from 7.0 or 7.1 on; before, it is not needed, or another call does it.
+_NOT_IN_6 = frozenset(("MsgRegisterEvent", "MsgUnregisterEvent", "MsgSendPulsePtr", "MsgSendPulsePtr_r"))
 _NEEDED_OF_LIBC = (
     frozenset(function.name for function in FUNCTIONS if function.library == LIBC and not function.name.endswith("_r"))
     - {_UNDER_IT}
-    - _SINCE_7_1
+    - _NOT_IN_6
 )
 
 # What puts a connection in place of another one. Those of the library for POSIX hosts recover nothing by themselves.
@@ -173,11 +173,12 @@ class Libraries:
         if not with_libha or libha is None:
             return ()
         covers = {name for name in _COVERS if self._places.get(name, (None,))[0] is not libha}
-        return sorted(covers | (set(BY_NAME) - set(self.functions) - _BY_HANDLE - {_UNDER_IT} - _SINCE_7_1))
+        substituted = covers | (set(BY_NAME) - set(self.functions) - _BY_HANDLE - {_UNDER_IT})
+        return sorted(substituted - (_NOT_IN_6 - set(self.functions)))
 
     def substitute(self, name: str) -> str:
         """What takes the place of a function that is missing in libha."""
-        if name == "MsgSendPulse":
+        if name in ("MsgSendPulse", "MsgSendPulsePtr"):
             return "libc's, which ha_qnx makes recover"
         if name in self.functions:
             return "libc's, which does not recover"

@@ -722,12 +722,17 @@ def test_in_its_own_recovery_function_a_connection_keeps_its_attachment(
 
 
 @checks("D17")
-@pytest.mark.parametrize("call", ["MsgSend", "MsgSendv", "MsgSendPulse"])
+@pytest.mark.parametrize("call", ["MsgSend", "MsgSendv", "MsgSendPulse", "MsgSendPulsePtr"])
 def test_a_number_that_was_closed_elsewhere_is_bad(qnx: Any, start: Start, server: Server, call: str) -> None:
     """A connection whose descriptor os.close has closed is EBADF; nothing of it reaches the server."""
     fd, other = opened(qnx, start, server), opened(qnx, start, server)
     os.close(fd)
-    arguments = {"MsgSend": (b"message", bytearray(5)), "MsgSendv": ([b"message"], None), "MsgSendPulse": (10, 1, 1)}
+    arguments = {
+        "MsgSend": (b"message", bytearray(5)),
+        "MsgSendv": ([b"message"], None),
+        "MsgSendPulse": (10, 1, 1),
+        "MsgSendPulsePtr": (10, 1, 1),
+    }
     with fails_with(EBADF):
         start(getattr(qnx, call), fd, *arguments[call]).result()
     start(qnx.MsgSend, other, b"next", None)
@@ -735,7 +740,7 @@ def test_a_number_that_was_closed_elsewhere_is_bad(qnx: Any, start: Start, serve
 
 
 @checks("D17")
-@pytest.mark.parametrize("call", ["MsgSend", "MsgSendv", "MsgSendPulse", "close", "ConnectDetach"])
+@pytest.mark.parametrize("call", ["MsgSend", "MsgSendv", "MsgSendPulse", "MsgSendPulsePtr", "close", "ConnectDetach"])
 def test_what_has_a_connections_number_by_now_is_left_alone(
     qnx: Any, start: Start, server: Server, tmp_path: Path, call: str
 ) -> None:
@@ -744,7 +749,12 @@ def test_what_has_a_connections_number_by_now_is_left_alone(
     os.close(fd)
     path = tmp_path / "file"
     assert os.open(path, os.O_RDWR | os.O_CREAT) == fd
-    arguments = {"MsgSend": (b"message", bytearray(5)), "MsgSendv": ([b"message"], None), "MsgSendPulse": (10, 1, 1)}
+    arguments = {
+        "MsgSend": (b"message", bytearray(5)),
+        "MsgSendv": ([b"message"], None),
+        "MsgSendPulse": (10, 1, 1),
+        "MsgSendPulsePtr": (10, 1, 1),
+    }
     with fails_with(EINVAL if call == "ConnectDetach" else EBADF):
         start(getattr(qnx, call), fd, *arguments.get(call, ())).result()
     assert os.path.samestat(os.fstat(fd), path.stat())

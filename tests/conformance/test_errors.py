@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+from ctypes import c_void_p, sizeof
 from errno import EBADF, EEXIST, EINVAL, ENOENT, ESRCH, ETIMEDOUT
 from typing import Any, Callable, Dict, Iterator, List, Tuple, Type
 
@@ -49,6 +50,7 @@ FAILURES: Dict[str, Tuple[Callable[[Any, str], object], int, Type[OSError]]] = {
     "MsgSend": (lambda qnx, name: qnx.MsgSend(NO_COID, b"message"), EBADF, OSError),
     "MsgSendv": (lambda qnx, name: qnx.MsgSendv(NO_COID, [b"message"], None), EBADF, OSError),
     "MsgSendPulse": (lambda qnx, name: qnx.MsgSendPulse(NO_COID, 10, 0, 0), EBADF, OSError),
+    "MsgSendPulsePtr": (lambda qnx, name: qnx.MsgSendPulsePtr(NO_COID, 10, 0, 0), EBADF, OSError),
     "MsgReceive": (lambda qnx, name: qnx.MsgReceive(1000, None), ESRCH, ProcessLookupError),
     "MsgReceive-timeout": (receive_at_once, ETIMEDOUT, TimeoutError),
     "MsgReply": (lambda qnx, name: qnx.MsgReply(0, 0), ESRCH, ProcessLookupError),
@@ -84,6 +86,7 @@ RETURNING: Dict[str, Callable[[Any, int], int]] = {
     "MsgSendsvnc_r": lambda qnx, coid: qnx.MsgSendsvnc_r(coid, b"message", None),
     "MsgSendvsnc_r": lambda qnx, coid: qnx.MsgSendvsnc_r(coid, [b"message"], None),
     "MsgSendPulse_r": lambda qnx, coid: qnx.MsgSendPulse_r(coid, 10, 0, 0),
+    "MsgSendPulsePtr_r": lambda qnx, coid: qnx.MsgSendPulsePtr_r(coid, 10, 0, 0),
     "ha_ConnectDetach_r": lambda qnx, coid: qnx.ha_ConnectDetach_r(coid),
 }
 
@@ -205,6 +208,7 @@ UNSIGNED = (0, 2**32 - 1)
 EITHER = (-(2**31), 2**32 - 1)
 LONG = (-(2**63), 2**63 - 1)
 SIZE = (0, 2**64 - 1)
+ADDRESS = (0, 2 ** (8 * sizeof(c_void_p)) - 1)
 
 Arguments = Callable[[Scene], List[Any]]
 
@@ -235,6 +239,8 @@ NUMBERS: Dict[str, Tuple[Arguments, Dict[int, Tuple[int, int]]]] = {
     **{form: (arguments, {0: INT}) for form, arguments in SENDING.items()},
     "MsgSendPulse": (lambda scene: [scene.coid, 10, 0, 0], {0: INT, 1: INT, 2: INT, 3: INT}),
     "MsgSendPulse_r": (lambda scene: [scene.coid, 10, 0, 0], {0: INT, 1: INT, 2: INT, 3: INT}),
+    "MsgSendPulsePtr": (lambda scene: [scene.coid, 10, 0, 0], {0: INT, 1: INT, 2: INT, 3: ADDRESS}),
+    "MsgSendPulsePtr_r": (lambda scene: [scene.coid, 10, 0, 0], {0: INT, 1: INT, 2: INT, 3: ADDRESS}),
     "TimerTimeout": (lambda scene: [0, 0], {0: UNSIGNED, 1: SIZE}),
     "MsgReceive": (lambda scene: [scene.chid, bytearray(100)], {0: INT}),
     "MsgReceivev": (lambda scene: [scene.chid, [bytearray(100)]], {0: INT}),

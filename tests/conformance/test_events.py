@@ -1,5 +1,6 @@
 """Events that a server delivers: many, by several threads, of the own process, after a fork; and registering them."""
 
+from ctypes import c_void_p, sizeof
 from errno import EBADF, ESRCH
 from typing import Any, Tuple
 
@@ -17,7 +18,7 @@ from .clients import Start, attach, detach, transact
 from .expect import fails_with
 from .marks import checks
 from .peers import Peer
-from .receiving import assert_nothing_waits, receive_message, receive_values
+from .receiving import assert_nothing_waits, receive_message, receive_pulse, receive_values
 from .servers import create_channel
 
 MANY = 3000
@@ -50,6 +51,23 @@ def subscribe(qnx: Any, peer: Peer) -> Tuple[int, int, int]:
     taking = peer.start(take_subscription, chid)
     transact(qnx, coid, b"subscribe", 0)
     return chid, coid, int(taking.result())
+
+
+def deliver_address(qnx: Any, rcvid: int, coid: int, address: int) -> None:
+    """Deliver a pulse that carries an address."""
+    event = SIGEV_PULSE_INIT(coid, SIGEV_PULSE_PRIO_INHERIT, 1)
+    event.sigev_value.sival_ptr = address
+    qnx.MsgDeliverEvent(rcvid, event)
+
+
+@checks("B243")
+def test_a_delivered_event_carries_an_address(qnx: Any, peer: Peer, channel: Tuple[int, int]) -> None:
+    """All of it arrives."""
+    chid, coid = channel
+    _chid, _coid, rcvid = subscribe(qnx, peer)
+    address = (1 << 8 * sizeof(c_void_p)) - 2
+    peer.run(deliver_address, rcvid, coid, address)
+    assert receive_pulse(qnx, chid).value.sival_ptr == address
 
 
 @checks("B460", "B462", "D90")

@@ -2,17 +2,21 @@
 
 import os
 import threading
+from ctypes import c_void_p, sizeof
 from errno import EAGAIN, EBADF, EFAULT, EINVAL, EPERM, ESRCH, ETIMEDOUT
 from typing import Any, Iterator, List, Tuple
 
 import pytest
 
 from ha_qnx import (
+    CLOCK_MONOTONIC,
     NTO_CHF_FIXED_PRIORITY,
     NTO_SIDE_CHANNEL,
     NTO_TIMEOUT_RECEIVE,
     NTO_TIMEOUT_REPLY,
     NTO_TIMEOUT_SEND,
+    SIGEV_PULSE_INIT,
+    Itimer,
     MessageInfo,
     Pulse,
 )
@@ -65,6 +69,50 @@ def test_a_pulse_carries_a_code_and_a_value(qnx: Any, client: Client) -> None:
     pulses = [receive_pulse(qnx, chid) for _ in sent]
     assert [(pulse.type, pulse.subtype) for pulse in pulses] == [(0, 0)] * len(sent)
     assert [(pulse.code, pulse.value.sival_int) for pulse in pulses] == sent
+
+
+def send_addresses(qnx: Any, pid: int, chid: int, addresses: List[int]) -> None:
+    """Send pulses that carry addresses."""
+    coid = qnx.ConnectAttach(0, pid, chid)
+    for address in addresses:
+        assert qnx.MsgSendPulsePtr(coid, 10, 5, address) == 0
+
+
+# The last one has room in a ``void *``, and more than a number's.
+ADDRESSES = [0, 1, 1 << 31, (1 << 8 * sizeof(c_void_p)) - 2]
+
+
+@checks("B243")
+def test_a_pulse_carries_an_address(qnx: Any, client: Client) -> None:
+    """All of it arrives."""
+    chid = qnx.ChannelCreate(0)
+    client.run(send_addresses, os.getpid(), chid, ADDRESSES)
+    pulses = [receive_pulse(qnx, chid) for _ in ADDRESSES]
+    assert [(pulse.code, pulse.value.sival_ptr or 0) for pulse in pulses] == [(5, address) for address in ADDRESSES]
+
+
+@checks("B243")
+def test_a_number_is_all_there_is_of_its_value(qnx: Any, client: Client) -> None:
+    """Nothing of an address that was sent before is left in it."""
+    chid = qnx.ChannelCreate(0)
+    client.run(send_addresses, os.getpid(), chid, ADDRESSES[-1:])
+    pulse = receive_pulse(qnx, chid)
+    client.run(send_pulses, os.getpid(), chid, (10, 5, 7))
+    assert qnx.MsgReceive(chid, pulse) == 0
+    assert pulse.value.sival_ptr == 7
+
+
+@checks("B243")
+def test_the_event_of_a_timer_carries_an_address(qnx: Any) -> None:
+    """All of it arrives."""
+    chid = qnx.ChannelCreate(0)
+    coid = qnx.ConnectAttach(0, 0, chid)
+    event = SIGEV_PULSE_INIT(coid, 10, 5)
+    event.sigev_value.sival_ptr = ADDRESSES[-1]
+    timer = qnx.TimerCreate(CLOCK_MONOTONIC, event)
+    qnx.TimerSettime(timer, 0, Itimer(1))
+    assert receive_pulse(qnx, chid).value.sival_ptr == ADDRESSES[-1]
+    qnx.TimerDestroy(timer)
 
 
 @checks("B240", "B241", "B242")

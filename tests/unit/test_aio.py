@@ -760,6 +760,8 @@ class Served(aio.Service):
             return service.LATER
         if request.data == b"error":
             raise FileNotFoundError(ENOENT, "no")
+        if request.data.startswith(b"event"):
+            assert request.deliver(ha_qnx.SigEvent.from_buffer_copy(request.data, len(b"event")))
         return b"<" + request.data + b">"
 
     def read(self, request: service.Request, nbytes: int) -> bytes:
@@ -799,6 +801,19 @@ def test_handlers_run_at_the_same_time() -> None:
         assert other.ask(b"x") == b"<x>"
         server.go_on.set()
         assert waiting.result() == b"<wait>"
+
+
+def test_a_coroutine_delivers_events() -> None:
+    """To a channel of the client's own."""
+    chid = ha_qnx.ChannelCreate(0)
+    event = ha_qnx.SIGEV_PULSE_INIT(ha_qnx.ConnectAttach(0, 0, chid), 10, 5, 6)
+    with served(), connect(NAME, recover=None) as connection:
+        connection.ask(b"event" + bytes(event))
+        pulse = ha_qnx.Pulse()
+        ha_qnx.TimerTimeout(ha_qnx.NTO_TIMEOUT_RECEIVE, int(DEADLINE * 1e9))
+        assert ha_qnx.MsgReceive(chid, pulse) == 0
+    assert (pulse.code, pulse.value.sival_int) == (5, 6)
+    ha_qnx.ChannelDestroy(chid)
 
 
 def test_errors_of_coroutines_are_the_clients() -> None:

@@ -690,7 +690,7 @@ def test_a_pulse_that_cannot_be_costs_the_trunk(server: Server, honest: Callable
     read, write = os.pipe()
     raw.send(wire.lane.pack(wire.LANE, wire.LANE_PULSES, 0, 0), [read])
     os.close(read)
-    os.write(write, wire.pulse.pack(wire.PULSE, 0, 1, 2, 3, 4))
+    os.write(write, wire.pulse.pack(wire.PULSE, 0, 1, 2, 3, 4, 0))
     honest()
     assert raw.is_dropped()
     os.close(write)

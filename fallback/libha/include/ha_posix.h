@@ -7,9 +7,7 @@
  * - The covers of open(), read() and so on have names of their own, ha_posix_open() and so on: a library must not take
  *   the place of the host's functions in every program that it is linked to.
  * - <time.h> has a TIMER_ABSTIME of its own; the one for TimerTimeout() is HA_POSIX_TIMER_ABSTIME.
- * - What makes no sense on a host is not there: MsgSendPulsePtr(), for a pointer means nothing to another process;
- *   MsgVerifyEvent(), for nothing has to be registered; MsgReadiov(),
- *   MsgCurrent(); ha_fopen() and ha_fclose(), for a host's streams do not read by messages;
+ * - What makes no sense on a host is not there: MsgVerifyEvent(), for nothing has to be registered; MsgReadiov(), MsgCurrent(); ha_fopen() and ha_fclose(), for a host's streams do not read by messages;
  *   lseek64(), for all offsets have 64 bits.
  * - An address that is no memory of the program is not EFAULT but, as elsewhere on a host, a fault of the program.
  *   (NULL with a size is answered as QNX answers an address that is none: EFAULT, or ESRVRFAULT for a server's.)
@@ -286,7 +284,9 @@ long MsgSendv_r(int coid, const iov_t *siov, size_t sparts, const iov_t *riov, s
 long MsgSendvnc(int coid, const iov_t *siov, size_t sparts, const iov_t *riov, size_t rparts);
 long MsgSendvnc_r(int coid, const iov_t *siov, size_t sparts, const iov_t *riov, size_t rparts);
 int MsgSendPulse(int coid, int priority, int code, int value);
-int MsgSendPulse_r(int coid, int priority, int code, int value); /* positive */
+int MsgSendPulsePtr(int coid, int priority, int code, void *value);
+int MsgSendPulse_r(int coid, int priority, int code, int value);      /* positive */
+int MsgSendPulsePtr_r(int coid, int priority, int code, void *value); /* positive */
 
 /* Events that a server delivers to its clients. */
 int MsgDeliverEvent(int rcvid, const struct ha_posix_sigevent *event);

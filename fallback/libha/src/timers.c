@@ -213,8 +213,7 @@ static void queue_one(struct channel *channel, struct timer *timer, struct way *
     } else {
         int scoid = scoid_for(channel, timer, way);
         uint64_t at = expire(timer);
-        channel_add_pulse_of(channel, timer->event.sigev_code, timer->event.sigev_value.sival_int, scoid,
-                             timer->priority, at);
+        channel_add_pulse_of(channel, timer->event.sigev_code, timer->event.sigev_value, scoid, timer->priority, at);
     }
 }
 
@@ -326,14 +325,14 @@ static void do_errand(const struct errand *errand)
 {
     struct use use;
     struct ticket ticket;
-    const struct pulse_frame pulse = {
+    struct pulse_frame pulse = {
         .kind = FRAME_PULSE,
         .priority = (uint16_t)errand->priority,
         .code = errand->event.sigev_code,
-        .value = errand->event.sigev_value.sival_int,
         .coid = errand->event.sigev_coid,
         .time = errand->at,
     };
+    pulse_frame_carry(&pulse, errand->event.sigev_value);
     if (errand->kind == EVENT_SIGNAL) {
         kill(getpid(), errand->event.sigev_coid);
     } else if (!connection_begin_made(errand->event.sigev_coid, 0, &use, &ticket)) {

@@ -2,7 +2,9 @@
 #ifndef WIRE_H
 #define WIRE_H
 
+#include <signal.h>
 #include <stdint.h>
+#include <string.h>
 
 enum { WIRE_VERSION = 3 };
 #define WIRE_MAGIC "HAQX"
@@ -89,7 +91,8 @@ struct pulse_frame {
     int32_t value;
     int32_t coid;
     uint64_t time;
-    uint8_t zero[8];
+    uint32_t rest; /* of an address, which begins with the value */
+    uint8_t zero[4];
 };
 
 /* REPLY, ERROR, WRITE and RECEIVED. */
@@ -100,6 +103,28 @@ struct answer_frame {
     int64_t status; /* WRITE: offset */
     uint64_t length;
 };
+
+/* What a pulse carries: a number, or an address. */
+static inline union sigval pulse_number(int value)
+{
+    union sigval number = {.sival_ptr = NULL};
+    number.sival_int = value;
+    return number;
+}
+
+static inline void pulse_frame_carry(struct pulse_frame *frame, union sigval value)
+{
+    memcpy(&frame->value, &value, sizeof frame->value);
+    memcpy(&frame->rest, (const char *)&value + sizeof frame->value, sizeof frame->rest);
+}
+
+static inline union sigval pulse_frame_value(const struct pulse_frame *frame)
+{
+    union sigval value;
+    memcpy(&value, &frame->value, sizeof frame->value);
+    memcpy((char *)&value + sizeof frame->value, &frame->rest, sizeof frame->rest);
+    return value;
+}
 
 _Static_assert(sizeof(struct hello_frame) == TRUNK_FRAME, "layout");
 _Static_assert(sizeof(struct welcome_frame) == TRUNK_FRAME, "layout");

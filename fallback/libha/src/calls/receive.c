@@ -17,7 +17,7 @@ static int deliver(struct pulse *pulse, const struct vector *sink)
         .type = _PULSE_TYPE,
         .subtype = _PULSE_SUBTYPE,
         .code = pulse->code,
-        .value = {.sival_int = pulse->value},
+        .value = pulse->value,
         .scoid = pulse->scoid,
     };
     bool fits = sink->count && sink->parts[0].iov_len >= sizeof record;

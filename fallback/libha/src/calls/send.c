@@ -136,7 +136,7 @@ static int pulse_plain(int coid, int priority, struct pulse_frame *pulse, struct
 }
 
 /* D11: covered, like a message. */
-static int pulse_covered(int coid, int priority, int code, int value)
+static int pulse_covered(int coid, int priority, int code, union sigval value)
 {
     struct thread *thread = thread_self();
     int64_t now = clock_now();
@@ -147,10 +147,10 @@ static int pulse_covered(int coid, int priority, int code, int value)
     struct pulse_frame pulse = {
         .kind = FRAME_PULSE,
         .code = code,
-        .value = value,
         .coid = coid,
         .time = (uint64_t)now,
     };
+    pulse_frame_carry(&pulse, value);
     for (;;) {
         struct ticket ticket;
         int error = pulse_plain(coid, priority, &pulse, &ticket);
@@ -166,11 +166,24 @@ static int pulse_covered(int coid, int priority, int code, int value)
 HA_EXPORT int MsgSendPulse(int coid, int priority, int code, int value)
 {
     struct call call = call_begin();
-    return (int)call_end(&call, pulse_covered(coid, priority, code, value), 0);
+    return (int)call_end(&call, pulse_covered(coid, priority, code, pulse_number(value)), 0);
+}
+
+/* MsgSendPulsePtr(), B243. */
+HA_EXPORT int MsgSendPulsePtr(int coid, int priority, int code, void *value)
+{
+    struct call call = call_begin();
+    return (int)call_end(&call, pulse_covered(coid, priority, code, (union sigval){.sival_ptr = value}), 0);
+}
+
+HA_EXPORT int MsgSendPulsePtr_r(int coid, int priority, int code, void *value)
+{
+    struct call call = call_begin();
+    return call_end_positive(&call, pulse_covered(coid, priority, code, (union sigval){.sival_ptr = value}));
 }
 
 HA_EXPORT int MsgSendPulse_r(int coid, int priority, int code, int value)
 {
     struct call call = call_begin();
-    return call_end_positive(&call, pulse_covered(coid, priority, code, value));
+    return call_end_positive(&call, pulse_covered(coid, priority, code, pulse_number(value)));
 }

@@ -43,7 +43,8 @@ struct channel *channel_enter(int chid)
 
 /* Pulses. */
 
-static void add_pulse(struct channel *channel, int code, int value, int scoid, int priority, int rank, uint64_t time)
+static void add_pulse(struct channel *channel, int code, union sigval value, int scoid, int priority, int rank,
+                      uint64_t time)
 {
     struct pulse *pulse = channel->destroyed ? NULL : calloc(1, sizeof *pulse);
     if (!pulse)
@@ -59,7 +60,7 @@ static void add_pulse(struct channel *channel, int code, int value, int scoid, i
         free(pulse);
 }
 
-void channel_add_pulse_of(struct channel *channel, int code, int value, int scoid, int priority, uint64_t time)
+void channel_add_pulse_of(struct channel *channel, int code, union sigval value, int scoid, int priority, uint64_t time)
 {
     add_pulse(channel, code, value, scoid, priority, priority, time);
 }
@@ -67,7 +68,7 @@ void channel_add_pulse_of(struct channel *channel, int code, int value, int scoi
 void channel_add_pulse(struct channel *channel, int code, int value, int scoid, int priority)
 {
     int rank = code == _PULSE_CODE_DISCONNECT ? BEFORE_EVERYTHING : priority;
-    add_pulse(channel, code, value, scoid, priority, rank, (uint64_t)clock_now());
+    add_pulse(channel, code, pulse_number(value), scoid, priority, rank, (uint64_t)clock_now());
 }
 
 void channel_send_pulse(struct channel *channel, int code, int value, int scoid, int priority)
@@ -82,7 +83,7 @@ void channel_withdraw_unblock(struct channel *channel, int rcvid)
 {
     for (size_t i = 1; i <= channel->pulses.count; i++) {
         struct pulse *pulse = SOURCE_OF(channel->pulses.heap[i], struct pulse, queued);
-        if (pulse->code == _PULSE_CODE_UNBLOCK && pulse->value == rcvid) {
+        if (pulse->code == _PULSE_CODE_UNBLOCK && pulse->value.sival_int == rcvid) {
             queue_remove(&channel->pulses, &pulse->queued);
             free(pulse);
             return;

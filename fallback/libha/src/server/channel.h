@@ -3,6 +3,7 @@
 #define CHANNEL_H
 
 #include <semaphore.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -23,7 +24,7 @@ struct pulse {
     struct queued queued;
     int priority; /* which its receiver takes over; it is queued by another if it comes before everything else */
     int8_t code;
-    int32_t value;
+    union sigval value;
     int32_t scoid;
 };
 
@@ -108,7 +109,8 @@ void channel_unlock(struct channel *channel);
 bool channel_is_there(const struct address *address);
 
 /* Under the lock: queues a pulse of somebody's, who has sent it at a time. */
-void channel_add_pulse_of(struct channel *channel, int code, int value, int scoid, int priority, uint64_t time);
+void channel_add_pulse_of(struct channel *channel, int code, union sigval value, int scoid, int priority,
+                          uint64_t time);
 /* Queues a pulse of the library's own, under the lock. */
 void channel_add_pulse(struct channel *channel, int code, int value, int scoid, int priority);
 /* The same without it. */

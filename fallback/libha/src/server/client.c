@@ -398,7 +398,7 @@ static bool queue_pulse(struct client *client, const struct pulse_frame *frame)
     pulse->queued.time = frame->time;
     pulse->queued.arrival = channel->arrivals++;
     pulse->code = (int8_t)(uint32_t)frame->code;
-    pulse->value = frame->value;
+    pulse->value = pulse_frame_value(frame);
     pulse->scoid = client->scoid;
     if (queue_add(&channel->pulses, &pulse->queued))
         return true;

@@ -78,14 +78,14 @@ static int deliver_pulse(struct client *client, const struct ha_posix_sigevent *
 {
     const int priority = event->sigev_priority == SIGEV_PULSE_PRIO_INHERIT ? DEFAULT_PRIORITY
                                                                            : event->sigev_priority & 0xff;
-    const struct pulse_frame pulse = {
+    struct pulse_frame pulse = {
         .kind = FRAME_PULSE,
         .priority = (uint16_t)priority,
         .code = event->sigev_code,
-        .value = event->sigev_value.sival_int,
         .coid = event->sigev_coid,
         .time = (uint64_t)clock_now(),
     };
+    pulse_frame_carry(&pulse, event->sigev_value);
     int error = priority ? check_connection(client, event->sigev_coid) : EINVAL;
     return error ? error : put(client, &pulse);
 }

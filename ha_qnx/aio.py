@@ -235,6 +235,7 @@ class _Job:
             self.future.set_result(result)
         else:
             self.future.set_exception(error)
+            self.future.exception()  # Lest asyncio complain where nobody waits for it any more.
 
     def _drop(self, result: Any, error: Optional[BaseException]) -> None:
         if self._discard is not None and error is None:
@@ -648,7 +649,6 @@ async def _close(opened: connection.Connection, patience: float) -> None:
     if opened.closed:
         return
     closing = _Job(functools.partial(opened.close, patience))
-    closing.future.add_done_callback(_heed)
     recovering = _recovering.get()
     if recovering is not None and recovering.is_waiting:
         recovering.take(closing)
@@ -658,12 +658,6 @@ async def _close(opened: connection.Connection, patience: float) -> None:
     if closing.future.done():
         with contextlib.suppress(TimeoutError):
             closing.future.result()
-
-
-def _heed(future: "asyncio.Future[Any]") -> None:
-    """Look at the exception, lest asyncio complain that nobody has."""
-    if not future.cancelled():
-        future.exception()
 
 
 class Service(service.BaseService):

@@ -1,9 +1,8 @@
 """What it costs to deliver an event: from MsgDeliverEvent in a server to the pulse that its client receives.
 
-The client hands in an event whose pulse is for a channel of its own, and waits there. The server delivers one, with the
-time of its clock for a value, when the client asks for it; the pulse is late by the time from there until the client has
-received it. Beside that, what a message and its empty reply take between the two. Run it with an interpreter that has
-ha_qnx:
+The client hands in an event whose pulse is for a channel of its own, and waits there. The server delivers it when the
+client asks, with the time of its clock for a value: the pulse is late by what has passed since, when it is received.
+Beside that, what a message and its empty reply take between the two. Run it with an interpreter that has ha_qnx:
 
     python ci/bench/delivery.py [--events N] [--backend NAME] [--json]
 

@@ -574,6 +574,23 @@ async def main():
     assert program.errors == ""
 
 
+def test_what_fails_as_the_loop_ends_is_not_complained_of(caplog: pytest.LogCaptureFixture) -> None:
+    """The closing of a stopped server, for instance, whose time is over when everything else is."""
+    loop = asyncio.new_event_loop()
+
+    async def make() -> Any:
+        return aio._Job(lambda: None)
+
+    job = loop.run_until_complete(make())
+    loop.call_soon(job._settle, None, TimeoutError())
+    loop.stop()
+    loop.run_forever()
+    loop.close()
+    del job
+    gc.collect()
+    assert caplog.messages == []
+
+
 def test_a_stuck_server_does_not_keep_the_process(start_program: Callable[..., Any]) -> None:
     """The threads are daemons."""
     client = """

@@ -55,7 +55,8 @@ def _again_with_shim() -> int:
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-m", __package__, *sys.argv[1:]],
-            {**os.environ, "LD_PRELOAD": library, "HA_QNX_SHIM": library},
+            # What is preloaded already comes first: the library of a sanitizer insists on that.
+            {**os.environ, "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library}", "HA_QNX_SHIM": library},
         )
         status = os.waitpid(pid, 0)[1]
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)

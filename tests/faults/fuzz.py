@@ -149,9 +149,9 @@ class Session:
         trunk = self._attacker.sock.fileno()
         end = time.monotonic() + _WAIT
         while self._reads and time.monotonic() < end:
-            ready = select.select([trunk, *self._reads], [], [], end - time.monotonic())[0]
+            ready = select.select([trunk, *self._reads], [], [], max(0.0, end - time.monotonic()))[0]
             heard = [os.read(fd, 4096) for fd in ready]
-            self.answers += sum(map(bool, heard)) - (trunk in ready)
+            self.answers += sum(fd != trunk and bool(data) for fd, data in zip(ready, heard))
             if ready != [trunk] or not heard[0]:
                 return
 

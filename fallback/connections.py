@@ -543,8 +543,9 @@ class Connection:
         while len(self.idle) > most:
             with contextlib.suppress(IndexError):  # Another thread has just taken the last one.
                 self.discard(self.idle.pop(0))
-        if self.trunk.tell_channel is not None:
-            self.trunk.tell_channel()
+        tell_channel = self.trunk.tell_channel
+        if tell_channel is not None:
+            tell_channel()
 
     def discard(self, lane: Lane) -> None:
         """Close a lane, whatever it was doing: the server sees its message withdrawn, or its client gone."""

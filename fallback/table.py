@@ -490,6 +490,8 @@ class ConnectionTable:
             trunk.close()
             if trunk.tell_channel is not None:
                 trunk.tell_channel()
+            # A channel that is destroyed is closed once nothing leads to it, and not when a collector finds it.
+            trunk.is_waited_on = trunk.tell_channel = trunk.far_end = None
 
     # What servers say, and that they go.
 

@@ -141,8 +141,7 @@ class World:
         done, met = self._served(lambda: self.qnx.close(connected.coid))
         if done != [0]:
             return [done, met]
-        ended = self._end(which, lambda _coid: 0)
-        return [ended, sorted(met + self._serve(lambda: True))]
+        return self._put_together(self._end(which, lambda _coid: 0)[1], met)
 
     def name_close(self, which: int) -> Any:
         return self._end(which, self.qnx.name_close)
@@ -160,12 +159,15 @@ class World:
         source, target = self._connection(which), self._connection(over)
 
         done, met = self._served(lambda: self.qnx.dup2(source.coid, target.coid) == target.coid)
-        ended: List[Any] = []
         if done == [True] and source is not target:
-            ended = self._ended([one for one in self.messages if one.connected is target])
-            met = sorted(met + self._serve(lambda: True))
+            met = self._put_together(self._ended([one for one in self.messages if one.connected is target]), met)
             self.connections[self.connections.index(target)] = Connected(target.coid, source.channel)
-        return [done, met, ended]
+        return [done, met]
+
+    def _put_together(self, ended: List[Any], met: List[str]) -> List[Any]:
+        """What became of messages; and all pulses, which may come before or after."""
+        pulses = [one for one in ended if isinstance(one, str) and one[0].isdigit()]
+        return [[one for one in ended if one not in pulses], sorted(met + pulses + self._serve(lambda: True))]
 
     def close_behind(self, which: int) -> Any:
         """The program closes what it takes for a file: the next use is an error."""
@@ -551,7 +553,7 @@ class World:
             while True:
                 self.qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, 0)
                 self.qnx.MsgReceivePulse(channel.chid, buffer)
-                met += map(str, self._but_asked(buffer))
+                met += [f"{self.channels.index(channel)} {pulse}" for pulse in self._but_asked(buffer)]
         return met
 
     def _but_asked(self, buffer: bytearray) -> List[Any]:

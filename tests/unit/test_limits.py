@@ -294,6 +294,22 @@ def descriptors() -> int:
 
 
 @pytest.mark.usefixtures("no_collection")
+def test_channels_that_come_and_go_leave_nothing(served: Served) -> None:
+    """A destroyed channel is closed when nobody is connected any more, not when a collector finds it."""
+    kernel, _chid, _coid = served
+    counts = []
+    for _channel in range(3):
+        chid = kernel.ChannelCreate(0)
+        coid = kernel.ConnectAttach(0, 0, chid)
+        kernel.MsgSendPulse(coid, 10, 1, 1)
+        kernel.MsgReceive(chid, bytearray(64))
+        kernel.ChannelDestroy(chid)
+        kernel.ConnectDetach(coid)
+        counts.append(descriptors())
+    assert counts[2] == counts[0]
+
+
+@pytest.mark.usefixtures("no_collection")
 def test_connections_to_oneself_that_come_and_go_leave_nothing(served: Served) -> None:
     """Though nobody receives, and so nobody looks who has come and gone."""
     kernel, chid, coid = served

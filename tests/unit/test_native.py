@@ -110,17 +110,21 @@ PLAIN_LIBC = r"""
 #include <dlfcn.h>
 #include <errno.h>
 
-/* libc's MsgSendPulse, which recovers nothing. */
-int MsgSendPulse(int coid, int priority, int code, int value)
-{
-    int (*control)(int, int, void *) = (int (*)(int, int, void *))dlsym(RTLD_NEXT, "ha_connection_ctrl");
-    int (*pulse)(int, int, int, int) = (int (*)(int, int, int, int))dlsym(RTLD_NEXT, "MsgSendPulse");
-    control(coid, 3, 0); /* HA_RECOVERY_SUSPEND */
-    int result = pulse(coid, priority, code, value), number = errno;
-    control(coid, 4, 0); /* HA_RECOVERY_ENABLE */
-    errno = number;
-    return result;
-}
+/* libc's own, which recover nothing. */
+#define WITHOUT_RECOVERY(NAME, PARAMETERS, ARGUMENTS) \
+    int NAME PARAMETERS \
+    { \
+        int (*control)(int, int, void *) = (int (*)(int, int, void *))dlsym(RTLD_NEXT, "ha_connection_ctrl"); \
+        int (*call) PARAMETERS = (int (*) PARAMETERS)dlsym(RTLD_NEXT, #NAME); \
+        control(coid, 3, 0); /* HA_RECOVERY_SUSPEND */ \
+        int result = call ARGUMENTS, number = errno; \
+        control(coid, 4, 0); /* HA_RECOVERY_ENABLE */ \
+        errno = number; \
+        return result; \
+    }
+
+WITHOUT_RECOVERY(MsgSendPulse, (int coid, int priority, int code, int value), (coid, priority, code, value))
+WITHOUT_RECOVERY(ionotify, (int coid, int action, int flags, void *event), (coid, action, flags, event))
 """
 LIBHA_2 = r"""
 #define _GNU_SOURCE
@@ -291,6 +295,61 @@ qnx.ha_detach(coid)
 calls.clear()
 assert fails(coid).__cause__ is None
 assert calls == []
+""",
+    )
+
+
+def test_ionotify_recovers_where_it_is_that_of_libc(run_on_qnx: Callable[..., str]) -> None:
+    """ha_qnx covers it, too (D111): the next server is asked; what is not recovered is the error of the call."""
+    run_on_qnx(
+        "7.1.0",
+        """
+from errno import EBADF, ESRCH
+from ha_qnx import NOTIFY_ACTION_POLLARM, NOTIFY_COND_INPUT
+from ha_qnx.constants import NTO_SIDE_CHANNEL
+from ha_qnx.iomessages import notify_reply
+import logging, threading
+logging.getLogger("ha_qnx").addHandler(logging.NullHandler())
+qnx = ha_qnx.backend("native")
+calls = []
+
+def serve(chid):
+    while True:
+        try:
+            qnx.MsgReply(qnx.MsgReceive(chid, bytearray(100)), 0, notify_reply(NOTIFY_COND_INPUT))
+        except OSError:
+            return
+
+def start():
+    channels.append(qnx.ChannelCreate())
+    threading.Thread(target=serve, args=channels[-1:], daemon=True).start()
+
+def recover(coid, handle):
+    calls.append(handle)
+    if handle == "raise":
+        raise RuntimeError("no server")
+    start()
+    return qnx.ha_ReConnectAttach(coid, 0, 0, channels[0], NTO_SIDE_CHANNEL, 0)
+
+def ask():
+    return qnx.ionotify(coid, NOTIFY_ACTION_POLLARM, NOTIFY_COND_INPUT)
+
+channels = []
+start()
+coid = qnx.ha_ConnectAttach(0, 0, channels[0], NTO_SIDE_CHANNEL, 0, recover, "handle")
+assert ask() == NOTIFY_COND_INPUT
+qnx.ChannelDestroy(channels.pop())
+assert ask() == NOTIFY_COND_INPUT
+assert calls == ["handle"]
+qnx.ha_attach(coid, recover, "raise", ha_qnx.HAREPLACERECOVERYFN)
+qnx.ChannelDestroy(channels.pop())
+try:
+    ask()
+except OSError as error:
+    assert error.errno in (EBADF, ESRCH), error
+    assert isinstance(error.__cause__, RuntimeError)
+else:
+    raise AssertionError("nobody can have answered")
 """,
     )
 

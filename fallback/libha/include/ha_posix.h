@@ -7,8 +7,9 @@
  * - The covers of open(), read() and so on have names of their own, ha_posix_open() and so on: a library must not take
  *   the place of the host's functions in every program that it is linked to.
  * - <time.h> has a TIMER_ABSTIME of its own; the one for TimerTimeout() is HA_POSIX_TIMER_ABSTIME.
- * - What makes no sense on a host is not there: MsgVerifyEvent(), for nothing has to be registered; MsgReadiov(), MsgCurrent(); ha_fopen() and ha_fclose(), for a host's streams do not read by messages;
- *   lseek64(), for all offsets have 64 bits.
+ * - What makes no sense on a host is not there: MsgVerifyEvent(), for nothing has to be registered; MsgReadiov(),
+ *   MsgCurrent(); ha_fopen() and ha_fclose(), for a host's streams do not read by messages; lseek64(), for all offsets
+ *   have 64 bits.
  * - An address that is no memory of the program is not EFAULT but, as elsewhere on a host, a fault of the program.
  *   (NULL with a size is answered as QNX answers an address that is none: EFAULT, or ESRVRFAULT for a server's.)
  * - struct sigevent is the host's; TimerTimeout() takes one of QNX's layout, struct ha_posix_sigevent.

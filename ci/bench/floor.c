@@ -1,5 +1,8 @@
 /* The floor: a blocking ping-pong of 64 bytes between two processes over a stream socket pair. Prints each round trip's
- * time in nanoseconds, one a line. Affinity is the caller's business. */
+ * time in nanoseconds, one a line. Affinity is the caller's business, but for that of the server if a CPU is named for it:
+ * floor COUNT [CPU]. */
+#define _GNU_SOURCE
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -16,8 +19,15 @@ static long now(void)
     return t.tv_sec * 1000000000L + t.tv_nsec;
 }
 
-static void serve(int fd)
+static void serve(int fd, const char *cpu)
 {
+    if (cpu) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET(atoi(cpu), &set);
+        if (sched_setaffinity(0, sizeof set, &set) != 0)
+            _exit(1);
+    }
     char message[SIZE];
     while (read(fd, message, SIZE) == SIZE)
         if (write(fd, message, SIZE) != SIZE)
@@ -34,7 +44,7 @@ int main(int argc, char **argv)
     pid_t server = times ? fork() : -1;
     if (server == 0) {
         close(ends[0]);
-        serve(ends[1]);
+        serve(ends[1], argc > 2 ? argv[2] : NULL);
     }
     close(ends[1]);
     if (server < 0)

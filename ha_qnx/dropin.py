@@ -12,8 +12,9 @@ os.fdopen, pathlib and linecache use. On a connection of the backend they are it
 any path that no server has attached when it is opened, the originals run. (On a QNX target every path has a server;
 there, the paths below /dev are meant.) Arguments, results, exceptions, ``closefd`` and ``opener`` are those of the
 originals, and so is PEP 475: what a signal interrupts begins anew. On a host, a call on a path opens it, asks the
-server, and closes it again (D98). select and its like ask the servers of connections by ionotify (D112); one that does
-not answer keeps them waiting, on QNX as here.
+server, and closes it again (D98). select and its like ask the servers of connections by ionotify (D112). One that does
+not answer within a second, or the time that is given if that is longer, is taken not to be ready; as with any timeout,
+one that is stopped keeps its client.
 
 What stays as it was, and does not know connections: what a module took before with ``from os import read``, io.FileIO
 itself, os.preadv and os.pwritev, os.closerange, os.set_inheritable and os.set_blocking, kqueue, sockets, mmap,

@@ -26,7 +26,7 @@ PATH, OTHER = "/dev/letters", "/dev/parcels"
 
 # A server of which can be read what was written to it. It has room for three letters.
 SERVER = """
-import collections, sys
+import collections, sys, threading
 import ha_qnx
 from ha_qnx import NOTIFY_COND_INPUT, NOTIFY_COND_OUTPUT
 
@@ -58,7 +58,11 @@ class Silent(ha_qnx.Service):
     def ready(self):
         print("ready", flush=True)
 
-(Silent if "silent" in sys.argv else Letters)(sys.argv[1]).serve()
+class Hanging(Silent):
+    def notify(self, request, conditions):
+        threading.Event().wait()
+
+{"letters": Letters, "silent": Silent, "hanging": Hanging}[sys.argv[2]](sys.argv[1]).serve(grace=0)
 """
 
 Serve = Callable[..., Any]
@@ -68,8 +72,8 @@ Serve = Callable[..., Any]
 def serve(start_program: Callable[..., Any]) -> Serve:
     """Starts the server, and waits until it can be found."""
 
-    def start(path: str = PATH, *arguments: str) -> Any:
-        program = start_program(SERVER, path, *arguments)
+    def start(path: str = PATH, kind: str = "letters") -> Any:
+        program = start_program(SERVER, path, kind)
         eventually(lambda: "ready" in program.output, "the server")
         return program
 
@@ -187,6 +191,18 @@ def test_a_server_without_readiness_is_ready(installed: ha_qnx.Backend, serve: S
     fd = os.open(PATH, os.O_RDWR)
     assert select.select([fd], [fd], [], 0) == ([fd], [fd], [])
     os.close(fd)
+
+
+def test_a_server_that_hangs_is_not_ready(installed: ha_qnx.Backend, serve: Serve, pipe: Tuple[int, int]) -> None:
+    """It keeps a wait that ends no longer than it takes to free the client, and the host's descriptors are seen."""
+    server = serve(PATH, "hanging")
+    fd = os.open(PATH, os.O_RDWR)
+    assert Task(select.select, [fd, pipe[0]], [], [], 0.01).result() == nothing()
+    os.write(pipe[1], b"x")
+    assert Task(select.select, [fd, pipe[0]], [], [], 0.01).result() == ([pipe[0]], [], [])
+    server.kill()  # It would not answer to the closing, either.
+    with fails_with(EBADF):
+        os.close(fd)
 
 
 def test_a_connection_that_is_lost_is_a_bad_descriptor(installed: ha_qnx.Backend, serve: Serve) -> None:

@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -598,6 +599,55 @@ static void a_name_that_was_removed(void)
     CHECK(coid >= 0 && ask_pid(coid) == successor.pid);
 }
 
+static void *receive_for_ever(void *argument)
+{
+    char message[64];
+    while (MsgReceive(*(int *)argument, message, sizeof message, NULL) >= 0)
+        ;
+    return NULL;
+}
+
+static atomic_bool is_over;
+
+static void *come_and_go(void *argument)
+{
+    (void)argument;
+    while (!atomic_load(&is_over)) {
+        name_attach_t *attached = name_attach(NULL, "another", 0);
+        CHECK(attached && !name_detach(attached, 0));
+    }
+    return NULL;
+}
+
+/* Threads that receive enter again what was removed, whatever others do meanwhile. */
+static void entries_that_were_removed(void)
+{
+    char name[512], channel[512], address[256] = "";
+    name_attach_t *attached = name_attach(NULL, NAME, 0);
+    CHECK(attached);
+    struct server self = {getpid(), attached->chid};
+    int other = ChannelCreate(0);
+    pthread_t threads[] = {
+        start_thread(receive_for_ever, &attached->chid),
+        start_thread(receive_for_ever, &attached->chid),
+        start_thread(receive_for_ever, &other),
+        start_thread(come_and_go, NULL),
+    };
+    find_address(&self, address);
+    entry(name, "names", NAME);
+    entry(channel, "channels", address);
+    for (int i = 0; i < 2; i++) {
+        CHECK(!unlink(name) && !unlink(channel));
+        CHECK_EVENTUALLY(!access(name, F_OK) && !access(channel, F_OK));
+    }
+    atomic_store(&is_over, true);
+    CHECK(!pthread_join(threads[3], NULL));
+    CHECK(!name_detach(attached, 0) && !ChannelDestroy(other));
+    for (int i = 0; i < 3; i++)
+        CHECK(!pthread_join(threads[i], NULL));
+    CHECK(access(name, F_OK) < 0 && access(channel, F_OK) < 0);
+}
+
 /* A process that ends in good order takes its names with it. */
 static void a_name_of_a_process_that_ends(void)
 {
@@ -647,6 +697,7 @@ int main(int argc, char **argv)
         {"attaching_leaves_nothing", attaching_leaves_nothing},
         {"many_threads_leave_little", many_threads_leave_little},
         {"a_name_that_was_removed", a_name_that_was_removed},
+        {"entries_that_were_removed", entries_that_were_removed},
         {"a_name_of_a_process_that_ends", a_name_of_a_process_that_ends},
         {"a_room_of_others", a_room_of_others},
     };

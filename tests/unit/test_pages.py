@@ -206,6 +206,22 @@ def test_a_message_to_one_that_stops_looking_is_received_once(pair: Pair) -> Non
     assert received == list(range(count))
 
 
+def test_who_stops_looking_looks_a_last_time(pair: Pair) -> None:
+    """D116: a message that came just before is received."""
+    number = pair.server.offer()
+    sent = []
+
+    def send() -> None:
+        pair.words[pages._LISTENS] = number  # The client has not seen yet that nobody looks any more.
+        sent.append(pair.client.write(b"message"))
+
+    pair.server._fence = Between(send)  # type: ignore[assignment]
+    assert pair.server.stop()
+    assert sent == [7]
+    assert pair.take() == b"message"
+    assert not pair.in_pipe()
+
+
 def test_the_client_waits_for_who_is_about_to_stop(pair: Pair) -> None:
     """D116: and writes into the pipe if its message was not taken."""
     number = pair.server.offer()

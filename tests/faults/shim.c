@@ -9,9 +9,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -26,10 +28,11 @@
 #define CALLS64(X) \
     X(fcntl) X(fstat) X(ftruncate) X(lseek) X(lstat) X(mmap) X(open) X(openat) X(pread) X(pwrite) X(stat)
 #define CALLS_OF_DIRECTORIES(X) X(fdopendir) X(opendir)
+#define CALLS_OF_MEMORY(X) X(calloc) X(malloc) X(realloc)
 /* clang-format on */
 
 #define NUMBER(name) NR_##name,
-enum { CALLS(NUMBER) CALLS64(NUMBER) CALLS_OF_DIRECTORIES(NUMBER) NR_close, NR_ALL };
+enum { CALLS(NUMBER) CALLS64(NUMBER) CALLS_OF_DIRECTORIES(NUMBER) CALLS_OF_MEMORY(NUMBER) NR_close, NR_ALL };
 
 enum { IDLE, COUNT, KILL, FAIL };
 
@@ -45,8 +48,23 @@ static struct plan {
     _Atomic int32_t counts[NR_ALL];
 } *plan;
 
+/* Where the code of libha_posix lies: of memory, only what that asks for fails. */
+static uintptr_t library_begin, library_end;
+
+static int find_library(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    (void)size, (void)argument;
+    for (int i = 0; strstr(info->dlpi_name, "libha_posix") && i < info->dlpi_phnum; i++)
+        if (info->dlpi_phdr[i].p_type == PT_LOAD && info->dlpi_phdr[i].p_flags & PF_X) {
+            library_begin = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
+            library_end = library_begin + info->dlpi_phdr[i].p_memsz;
+        }
+    return 0;
+}
+
 void shim_use(void *page)
 {
+    dl_iterate_phdr(find_library, NULL);
     plan = page;
 }
 
@@ -111,6 +129,35 @@ static int is_to_fail(int call, long first, long second, long third, long fourth
 #define WRAP(name) WRAP_SYMBOL(name, NR_##name, -1, 0)
 #define WRAP64(name) WRAP(name) WRAP_SYMBOL(name##64, NR_##name, -1, 0)
 #define WRAP_DIRECTORY(name) WRAP_SYMBOL(name, NR_##name, 0, 0)
+
+static int has_no_memory(int call, void *caller)
+{
+    int is_ours = (uintptr_t)caller >= library_begin && (uintptr_t)caller < library_end;
+    /* It is no call of the host's, at which somebody would be killed. */
+    if (!is_ours || !plan || plan->action == KILL || !is_to_fail(call, 0, 0, 0, 0, 0))
+        return 0;
+    errno = ENOMEM;
+    return 1;
+}
+
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *memory, size_t size);
+
+void *malloc(size_t size)
+{
+    return has_no_memory(NR_malloc, __builtin_return_address(0)) ? NULL : __libc_malloc(size);
+}
+
+void *calloc(size_t count, size_t size)
+{
+    return has_no_memory(NR_calloc, __builtin_return_address(0)) ? NULL : __libc_calloc(count, size);
+}
+
+void *realloc(void *memory, size_t size)
+{
+    return has_no_memory(NR_realloc, __builtin_return_address(0)) ? NULL : __libc_realloc(memory, size);
+}
 
 CALLS(WRAP)
 CALLS64(WRAP64)

@@ -23,6 +23,7 @@ SIDES = ("server", "client")
 ERRNOS = {
     "accept4": "EMFILE ENFILE ECONNABORTED ENOMEM EINTR",
     "bind": "EACCES EADDRINUSE ENOMEM ENOSPC EROFS",
+    "calloc": "ENOMEM",
     "connect": "EAGAIN ENOENT EACCES EINTR",
     "dup": "EMFILE",
     "dup2": "EBUSY EINTR",
@@ -39,6 +40,7 @@ ERRNOS = {
     "ioctl": "ENOMEM",
     "listen": "EADDRINUSE",
     "lstat": "EACCES ENOENT ENOMEM",
+    "malloc": "ENOMEM",
     "memfd_create": "EMFILE ENFILE ENOMEM",
     "mkdir": "EACCES EEXIST ENOENT ENOSPC EROFS",
     "mmap": "EAGAIN ENOMEM",
@@ -51,6 +53,7 @@ ERRNOS = {
     "pread": "EINTR EIO",
     "pwrite": "EINTR EIO ENOSPC",
     "read": "EINTR",
+    "realloc": "ENOMEM",
     "recv": "EINTR ENOMEM",
     "recvmsg": "EINTR ENOMEM",
     "rename": "EACCES ENOENT ENOSPC",

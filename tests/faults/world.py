@@ -265,7 +265,8 @@ class World:
 
     def deliver(self, which: int, target: int, code: int) -> Any:
         event = SIGEV_PULSE_INIT(self._connection(target).coid, 10, code, 3)
-        return self.qnx.MsgDeliverEvent(self._message(which).rcvid, event)
+        done = self.qnx.MsgDeliverEvent(self._message(which).rcvid, event)
+        return [done, self._serve(lambda: True)]  # It comes when somebody receives (D91).
 
     def timer(self, which: int, code: int) -> Any:
         """Let one expire, and receive its pulse."""

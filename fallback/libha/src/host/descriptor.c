@@ -384,9 +384,13 @@ ssize_t descriptor_read(int fd, bool is_socket, void *bytes, size_t size)
 {
     size_t count = 0;
     enum lost lost;
-    if (!is_socket)
-        return read(fd, bytes, size);
-    ssize_t length = descriptor_receive(fd, bytes, size, NULL, &count, &lost);
+    ssize_t length;
+    if (!is_socket) {
+        while ((length = read(fd, bytes, size)) < 0 && errno == EINTR)
+            ;
+        return length;
+    }
+    length = descriptor_receive(fd, bytes, size, NULL, &count, &lost);
     return length > 0 && lost != LOST_NOTHING ? 0 : length; /* Nobody passes descriptors there. */
 }
 

@@ -43,12 +43,13 @@ struct channel *channel_enter(int chid)
 
 /* Pulses. */
 
-static void add_pulse(struct channel *channel, int code, union sigval value, int scoid, int priority, int rank,
+/* False if there is no memory for it. */
+static bool add_pulse(struct channel *channel, int code, union sigval value, int scoid, int priority, int rank,
                       uint64_t time)
 {
     struct pulse *pulse = channel->destroyed ? NULL : calloc(1, sizeof *pulse);
     if (!pulse)
-        return;
+        return channel->destroyed;
     pulse->queued.priority = rank;
     pulse->priority = priority;
     pulse->queued.time = time;
@@ -56,8 +57,10 @@ static void add_pulse(struct channel *channel, int code, union sigval value, int
     pulse->code = (int8_t)code;
     pulse->value = value;
     pulse->scoid = scoid;
-    if (!queue_add(&channel->pulses, &pulse->queued))
-        free(pulse);
+    if (queue_add(&channel->pulses, &pulse->queued))
+        return true;
+    free(pulse);
+    return false;
 }
 
 void channel_add_pulse_of(struct channel *channel, int code, union sigval value, int scoid, int priority, uint64_t time)
@@ -71,12 +74,13 @@ void channel_add_pulse(struct channel *channel, int code, int value, int scoid, 
     add_pulse(channel, code, pulse_number(value), scoid, priority, rank, (uint64_t)clock_now());
 }
 
-void channel_send_pulse(struct channel *channel, int code, int value, int scoid, int priority)
+bool channel_send_pulse(struct channel *channel, int code, int value, int scoid, int priority)
 {
     channel_lock(channel);
-    channel_add_pulse(channel, code, value, scoid, priority);
+    bool is_sent = add_pulse(channel, code, pulse_number(value), scoid, priority, priority, (uint64_t)clock_now());
     channel_dispatch(channel, NULL);
     channel_unlock(channel);
+    return is_sent;
 }
 
 void channel_withdraw_unblock(struct channel *channel, int rcvid)

@@ -114,7 +114,8 @@ void channel_add_pulse_of(struct channel *channel, int code, union sigval value,
 /* Queues a pulse of the library's own, under the lock. */
 void channel_add_pulse(struct channel *channel, int code, int value, int scoid, int priority);
 /* The same without it. */
-void channel_send_pulse(struct channel *channel, int code, int value, int scoid, int priority);
+/* Whether it is on its way; not, if there is no memory for it. */
+bool channel_send_pulse(struct channel *channel, int code, int value, int scoid, int priority);
 /* Takes an unblock pulse that nobody has received out of the queue (B135, B189). Under the lock. */
 void channel_withdraw_unblock(struct channel *channel, int rcvid);
 /*

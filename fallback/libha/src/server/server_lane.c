@@ -165,7 +165,7 @@ static ssize_t look(const struct server_lane *lane, void *bytes, size_t size)
         return recv(lane->in, bytes, size, MSG_PEEK | MSG_DONTWAIT); /* A socket. */
     /* A pipe in packet mode (O_DIRECT) gives one packet at a time: nothing may stay behind for the next lane. */
     for (ssize_t done = 0, piece; done < length; done += piece)
-        if ((piece = read(peek[0], (char *)bytes + done, (size_t)(length - done))) <= 0)
+        if ((piece = descriptor_read(peek[0], false, (char *)bytes + done, (size_t)(length - done))) <= 0)
             return piece;
     return length;
 }
@@ -476,13 +476,19 @@ int server_lane_error(struct server_lane *lane, int error)
 
 /* What the client says while it waits for its answer. */
 
+static bool send_unblock(struct server_lane *lane)
+{
+    return channel_send_pulse(lane->channel, _PULSE_CODE_UNBLOCK, lane->rcvid, lane->scoid, lane->message.priority);
+}
+
 static void ask_to_unblock(struct server_lane *lane, int reason)
 {
     if (!(lane->channel->flags & _NTO_CHF_UNBLOCK)) {
         server_lane_error(lane, reason);
     } else if (!lane->unblock_reason) {
         lane->unblock_reason = reason ? reason : EINTR;
-        channel_send_pulse(lane->channel, _PULSE_CODE_UNBLOCK, lane->rcvid, lane->scoid, lane->message.priority);
+        if (!send_unblock(lane))
+            server_lane_error(lane, reason); /* B193 */
     }
 }
 
@@ -501,7 +507,11 @@ static void lose_client(struct server_lane *lane)
     if (lane->client_gone)
         return;
     lane->client_gone = true;
-    ask_to_unblock(lane, EINTR);
+    if (!lane->unblock_reason && !send_unblock(lane)) {
+        close_lane(lane);
+        return;
+    }
+    lane->unblock_reason = lane->unblock_reason ? lane->unblock_reason : EINTR;
     int in = lane->in, out = lane->out;
     channel_lock(lane->channel);
     epoll_ctl(lane->channel->epoll, EPOLL_CTL_DEL, in, NULL);

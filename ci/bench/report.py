@@ -196,6 +196,7 @@ def page(results: Mapping[str, Any], before: Optional[Mapping[str, Any]] = None)
     for goal in results["goals"]:
         cells = [goal["what"], goal["goal"], _shown(earlier.get(goal["what"])), _shown(goal["found"]), goal["verdict"]]
         lines.append("| " + " | ".join([*cells, goal["of"] or ""]) + " |")
+    lines += ["", "What keeps those from being met that are not: [GOALS.md](GOALS.md)."]
     lines += ["", "![Latency by size](latency.svg)", "", "![Throughput by clients](throughput.svg)", ""]
     return "\n".join([*lines, "```", text(results), "```", ""])
 

@@ -488,7 +488,7 @@ static void ask_to_unblock(struct server_lane *lane, int reason)
     } else if (!lane->unblock_reason) {
         lane->unblock_reason = reason ? reason : EINTR;
         if (!send_unblock(lane))
-            server_lane_error(lane, reason); /* B193 */
+            server_lane_error(lane, lane->unblock_reason); /* B193 */
     }
 }
 

@@ -28,7 +28,7 @@ from .stage import DEADLINE, NAME, PATH, Process, Stage, open_files
 _SIZES = [(0, 64), (100, 16), (5000, 64), (64, 9000), (100_000, 100_000)]
 
 #: Nobody lets so many threads share one number.
-_THREADS = 10
+THREADS = 10
 
 
 class Client:
@@ -61,7 +61,7 @@ class Client:
 
     def connect(self, target: str = "", **how: Any) -> Connection:
         """To the name or, if our number is odd, to the path; the server may be about to start."""
-        target = target or (PATH if self.number // _THREADS % 2 else NAME)
+        target = target or (PATH if self.number // THREADS % 2 else NAME)
         return ha_qnx.connect(target, backend=self.qnx, wait=DEADLINE, timeout=DEADLINE, attempts=None, **how)
 
     def ask(self, connection: Connection, size: int = 0, room: int = 64) -> None:
@@ -161,7 +161,7 @@ def leaves_nothing(client: Client, body: Callable[[], object]) -> None:
 
 def steady(stage: Stage, number: int, threads: int = 1, seed: int = 0, expected: int = 0) -> Report:
     """A client that asks until it is told to end, by threads that share a connection. One errno is none to it."""
-    first = Client(stage, _THREADS * number)
+    first = Client(stage, THREADS * number)
     first.expected = expected
     parts = first.siblings(threads)
 
@@ -189,7 +189,7 @@ def steady(stage: Stage, number: int, threads: int = 1, seed: int = 0, expected:
 
 def calm(stage: Stage, number: int) -> Report:
     """A client that asks now and then, for what takes a window, too, until it is told to end."""
-    client = Client(stage, _THREADS * number)
+    client = Client(stage, THREADS * number)
 
     def body() -> None:
         with client.connect() as connection:
@@ -295,7 +295,7 @@ def descriptors_short(stage: Stage, rng: random.Random, seconds: float) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 
     def crowd(number: int) -> Report:
-        client = Client(stage, _THREADS * number)
+        client = Client(stage, THREADS * number)
         held: List[Connection] = []
         while not stage.is_over and len(held) < 60:
             with contextlib.suppress(OSError):  # There is no room.
@@ -319,7 +319,7 @@ def memory_short(stage: Stage, rng: random.Random, seconds: float) -> None:
     """A server has no memory for messages that are too large: those fail, or not; all others are answered."""
 
     def greedy() -> Report:
-        client = Client(stage, _THREADS * 9)
+        client = Client(stage, THREADS * 9)
         chance = random.Random(1)  # noqa: S311  # no secret depends on it
         for number in itertools.count():
             if stage.is_over:
@@ -423,7 +423,7 @@ def forks(stage: Stage, rng: random.Random, seconds: float) -> None:
     """Threads fork while others send; each child asks on what it inherits, and on a connection of its own."""
 
     def body(number: int) -> Report:
-        parts = Client(stage, _THREADS * number).siblings(2)
+        parts = Client(stage, THREADS * number).siblings(2)
 
         def fork(part: Client, connection: Connection) -> None:
             with part.noting():
@@ -469,7 +469,7 @@ def recovery_functions(stage: Stage, rng: random.Random, seconds: float) -> None
 
 def odd_recovery(stage: Stage, what: str, step: int) -> Report:
     """A client whose recovery function does one odd thing at its first call, and then what it should."""
-    client = Client(stage, _THREADS * step)
+    client = Client(stage, THREADS * step)
     qnx = client.qnx
     reopen = strategies.wait_for(strategies.reopen_name(NAME, backend=qnx), DEADLINE)
     odd = [what]

@@ -19,7 +19,7 @@ from typing import Callable, Counter, List, NamedTuple, Sequence, Set, Tuple
 
 from ha_qnx.fallback import wire
 
-from .accounting import calm
+from .accounting import THREADS, calm
 from .accounts import NOBODY, request_of
 from .attacker import HELLO, PULSE_LANE, Attacker, lane_frame, pulse
 from .stage import Process, Stage
@@ -29,6 +29,9 @@ SEEDS = pathlib.Path(__file__).with_name("seeds.txt")
 
 #: What a server may have grown by when the sessions are over: pages of allocators.
 _GROWTH = 24 << 20
+
+#: The honest client, by a number that no mutated request has.
+_HONEST = 7_654_321
 
 #: How long a session waits for an answer that may not come, in seconds.
 _WAIT = 0.005
@@ -292,8 +295,9 @@ def fuzz(stage: Stage, rng: random.Random, seconds: float, total: "Counter[str]"
     """Sessions beside an honest client, the kept ones first; they are counted, what they cost is noted as faults."""
     server = stage.serve(threads=2)
     server.hear()
-    # By a number that no mutated request has: they are written down like others.
-    stage.client(lambda _number: calm(stage, 7_654_321)).hear()
+    # Mutated requests are written down like others, under numbers of clients that they make up.
+    stage.only_client = THREADS * _HONEST
+    stage.client(lambda _number: calm(stage, _HONEST)).hear()
     seed = rng.randrange(1 << 31)
     _attack(stage, server, total, Batch(seed, 0))
     descriptors, memory = server.descriptors, server.memory

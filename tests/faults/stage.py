@@ -195,6 +195,8 @@ class Stage:
         #: Killed on purpose, or by a plan: what they were doing may be done again.
         self.killed: Set[int] = set()
         self.notes: List[str] = []
+        #: If somebody else writes into the ledger, too: the one client of whom account is given.
+        self.only_client: Optional[int] = None
         self._flags = mmap.mmap(-1, 4096)
 
     def note(self, what: str, value: object) -> None:
@@ -293,7 +295,8 @@ class Stage:
 
     def account(self) -> "Counter[str]":
         """How it stands, when all has ended."""
-        account = judge(self.ledger.read(), self.reports(), self.killed)
+        records = [one for one in self.ledger.read() if self.only_client in (None, one.client)]
+        account = judge(records, self.reports(), self.killed)
         account.update(self.faults)
         for process in self.processes:
             account["crashed"] += process.poll() in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE)

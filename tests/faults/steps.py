@@ -228,10 +228,10 @@ def errors(
         total: what is found is added to it.
         end: a point of time.monotonic().
         rng: decides on the order; what is left of one run another goes on with that has the same seed.
-        first: how many are left out at first.
+        first: where to begin in that order, as an earlier run has said.
 
     Returns:
-        How many there are left.
+        Where the next run goes on; 0 if there is nothing left.
     """
     seed = rng.getrandbits(64)
     found = usual(client, server)
@@ -241,12 +241,13 @@ def errors(
         for nth in range(1, number + 1)
         for name in ERRNOS.get(call, "").split()
     ]
-    # Of one that is there in each run, the place hardly depends on what else is.
-    cases.sort(key=lambda case: zlib.crc32(f"{seed} {case}".encode()))
-    for number, (call, nth, name) in enumerate(cases[first:], first):
+    # A place that does not depend on how many others there are, which differs from run to run.
+    placed = sorted((zlib.crc32(f"{seed} {case}".encode()), case) for case in cases)
+    left = [entry for entry in placed if entry[0] >= first]
+    for number, (place, (call, nth, name)) in enumerate(left):
         if time.monotonic() > end:
-            total["errors not tried"] += len(cases) - number
-            return len(cases) - number
+            total["errors not tried"] += len(left) - number
+            return place
         plan = Plan().fail(call, nth, getattr(errno, name))
         with staged(client, server, total, f"{name} of {call} {nth} in the {side}") as stage:
             suffer(stage, side, plan, found, True)

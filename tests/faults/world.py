@@ -57,6 +57,7 @@ class Channel:
 
     def __init__(self, chid: int, flags: int) -> None:
         self.chid, self.flags, self.pid = chid, flags, os.getpid()
+        self.was = chid
 
 
 class Connected:
@@ -106,6 +107,7 @@ class World:
         self.recoveries: List[Any] = []
         #: The messages that their servers were asked to end.
         self.asked: Set[int] = set()
+        self._giving_up = 0
         self._foreign = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
     def do(self, step: Step) -> Any:
@@ -125,9 +127,17 @@ class World:
 
     def destroy(self, which: int) -> Any:
         channel = self._channel(which)
-        done = self.qnx.ChannelDestroy(channel.chid)
-        channel.chid = _NO_CHANNEL
-        return [done, self._lost(channel)]
+        return [self._without(channel, lambda: self.qnx.ChannelDestroy(channel.was)), self._lost(channel)]
+
+    @staticmethod
+    def _without(channel: Channel, end: Callable[[], int]) -> int:
+        """End a channel: recovery functions that run meanwhile do not choose it."""
+        channel.was, channel.chid = channel.chid, _NO_CHANNEL
+        try:
+            return end()
+        except BaseException:
+            channel.chid = channel.was
+            raise
 
     def attach(self, which: int, index: int) -> Any:
         channel = self._channel(which)
@@ -220,7 +230,11 @@ class World:
         channel = self._connection(which).channel
         if channel is None or channel.pid == os.getpid():
             self.qnx.TimerTimeout(NTO_TIMEOUT_SEND | NTO_TIMEOUT_REPLY, _SOON)
-        return self.qnx.MsgSend(self._connection(which).coid, _NOISE[:size], bytearray(8))
+        self._giving_up = threading.get_ident()
+        try:
+            return self.qnx.MsgSend(self._connection(which).coid, _NOISE[:size], bytearray(8))
+        finally:
+            self._giving_up = 0
 
     def send(self, which: int, sent: int, room: int, received: int, is_short: bool) -> Any:
         """A message that a thread sends; it is received, but not answered."""
@@ -299,10 +313,10 @@ class World:
         if name is None:
             return None
         chid = name.chid
-        done = self.qnx.name_detach(name)
+        gone = Channel(_NO_CHANNEL, 0)
+        channel = next((one for one in self.channels if (one.chid, one.pid) == (chid, os.getpid())), gone)
+        done = self._without(channel, lambda: self.qnx.name_detach(name))
         self.attached.discard(chid)
-        channel = next(one for one in self.channels if one.chid == chid and one.pid == os.getpid())
-        channel.chid = _NO_CHANNEL
         return [done, self._lost(channel)]
 
     def name_open(self, path: str) -> Any:
@@ -328,8 +342,8 @@ class World:
         self.recoveries.append(how)
         if how == "raises":
             raise RuntimeError("on purpose")
-        if how == "refuses":
-            return -1
+        if how == "refuses" or threading.get_ident() == self._giving_up:
+            return -1  # Sent again, a message has no timeout any more (D125), and nobody would receive it.
         if how == "other":
             return coid + 1
         channel = next((one for one in reversed(self.channels) if self._is_ours(one)), Channel(_NO_CHANNEL, 0))
@@ -538,7 +552,8 @@ class World:
                 elif one.rcvid in self.asked:
                     found[one] = "asked"
             if is_over:
-                return [*found.values(), *sorted(met)]
+                # Of threads that lose one connection, any may be the one that recovers.
+                return [*sorted(found.values(), key=json.dumps), *sorted(met)]
             time.sleep(0.0003)
 
     def _lost(self, channel: Channel) -> Any:

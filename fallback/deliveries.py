@@ -110,6 +110,9 @@ class Files:
 class Outlet:
     """The server's end of the pipe through which one client gets events. It is made with the first of them."""
 
+    # There is one for each client, be it idle.
+    __slots__ = ("_fd", "_pass_on")
+
     def __init__(self, pass_on: Callable[[bytes, int], None]) -> None:
         self._pass_on = pass_on
         self._fd = -1

@@ -60,7 +60,7 @@ _LOOKS, _LOOK_AGAIN = 50, 0.001
 _UNBLOCKING = signal.SIGURG
 _BEGUN_AGAIN = frozenset(("MsgReceive", "MsgReceivev", "MsgReceivePulse"))
 # These do not block on QNX, and nobody expects EINTR of them; on a host they may have to wait (D126).
-_NEVER_INTERRUPTED = frozenset(("ConnectAttach", "ha_ConnectAttach", "ha_ReConnectAttach", "name_open"))
+_NEVER_INTERRUPTED = frozenset(("ConnectAttach", "ha_ConnectAttach", "ha_ReConnectAttach"))
 
 
 class _Sizes(Dict[int, object]):
@@ -208,7 +208,7 @@ class NativeKernel(Kernel):
         That is for calls which wait for a message. A message that was sent may have been received, and to send it again
         is for its sender to decide.
         """
-        if name in _NEVER_INTERRUPTED:
+        if name in _NEVER_INTERRUPTED or (name == "name_open" and self._opens_names_in_silence()):
             arm_again()
             return True
         if name not in _BEGUN_AGAIN:
@@ -217,6 +217,13 @@ class NativeKernel(Kernel):
             self._timing.has_armed_timeout = False
             return False
         return threading.get_ident() != threading.main_thread().ident
+
+    def _opens_names_in_silence(self) -> bool:
+        """Whether name_open asks no server, so that a signal can only have ended a wait for room (D126).
+
+        On QNX, where connecting does not wait, it has ended a message; so it has where a global name service runs.
+        """
+        return self.libraries.version is not None and os.environ.get("HA_QNX_GNS") != "1"
 
     def _failure(self, number: int) -> BaseException:
         """The exception for an errno."""

@@ -469,8 +469,11 @@ def test_the_server_of_a_name_can_be_connected_to_by_its_numbers(
 
 
 @pytest.fixture
-def gns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hosts behave as a target does that runs gns."""
+def gns(monkeypatch: pytest.MonkeyPatch, lasting: Peer) -> None:
+    """Hosts behave as a target does that runs gns: this process, and not those that others are forked from.
+
+    So one of these has to be there before.
+    """
     if sys.platform.startswith(("qnx", "nto")):
         pytest.skip("a target runs gns, or does not; no variable changes that")
     monkeypatch.setenv("HA_QNX_GNS", "1")

@@ -11,7 +11,7 @@ from .asking import asked_by
 from .table import FaultyTableError, read
 
 #: How many cases were recorded that belong here.
-RECORDED = {"first": 815, "second": 637}
+RECORDED = {"first": 815, "second": 659}
 
 HEADING = "\t".join(("case", "lines", "asked", "how much", "QNX 6.4.1", "decisions", "ours", "left out"))
 

@@ -40,6 +40,11 @@ PERIOD = 5 * MILLISECOND
 CLOCKS = {"TM01": (0, CLOCK_REALTIME), "TM02": (2, CLOCK_MONOTONIC), "TM03": (1, CLOCK_SOFTTIME)}
 PRIORITIES = dict(zip((f"TM{case}" for case in range(20, 30)), (-1, 0, 1, 11, 20, 63, 64, 255, 256, -2)))
 CODES = dict(zip((f"TM{case}" for case in range(30, 37)), (-1, -32, -33, -128, 127, 128, 300)))
+#: The same of pulses that a program sends itself.
+SENT_CODES = dict(
+    zip((f"EQ1{case}" for case in "abcdefghijklm"), (-1, -2, -32, -33, -35, -64, -128, -129, 0, 127, 128, 255, 256))
+)
+SENT_PRIORITIES = dict(zip((f"EQ{case}" for case in range(20, 29)), (-1, -2, 0, 1, 63, 64, 255, 256, 1000)))
 NOTIFIED = {
     "TM50": (0, SIGEV_NONE),
     "TM51": (1, SIGEV_SIGNAL),
@@ -257,3 +262,26 @@ def ask_receivers(qnx: Any) -> Answers:
 def test_receivers_of_a_timers_pulses(alone: Peer) -> Answers:
     """They take its priority, unless the channel says otherwise, and get each pulse."""
     yield from played(alone, ask_receivers)
+
+
+def sent(qnx: Any, priority: int, code: int) -> str:
+    """A pulse of one's own: what MsgSendPulse says, and what arrives."""
+    chid, coid = connected(qnx)
+    said = told(qnx.MsgSendPulse, coid, priority, code, 4)
+    found = [next_pulse(qnx, chid)] if said == "0" else []
+    return "; ".join([said, *found, nothing_more(qnx, chid)])
+
+
+@cases(*SENT_CODES)
+def test_of_a_code_that_is_sent_the_low_bits_arrive(qnx: Any) -> Answers:
+    """Whoever sends it, and whatever it means."""
+    for case, code in SENT_CODES.items():
+        yield f"2.{case}", f"{code}: {sent(qnx, 12, code)}"
+
+
+@cases(*SENT_PRIORITIES)
+def test_the_priorities_that_are_sent(qnx: Any) -> Answers:
+    """By a thread that has 11 itself."""
+    for case, priority in SENT_PRIORITIES.items():
+        take_priority(qnx, 11)
+        yield f"2.{case}", f"{priority}: {sent(qnx, priority, 3)}"

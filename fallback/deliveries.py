@@ -8,6 +8,7 @@ the client had sent those pulses itself.
 
 import contextlib
 import os
+import socket
 import stat
 import threading
 from errno import EAGAIN, ESRCH
@@ -111,10 +112,10 @@ class Outlet:
     """The server's end of the pipe through which one client gets events. It is made with the first of them."""
 
     # There is one for each client, be it idle.
-    __slots__ = ("_fd", "_pass_on")
+    __slots__ = ("_fd", "_trunk")
 
-    def __init__(self, pass_on: Callable[[bytes, int], None]) -> None:
-        self._pass_on = pass_on
+    def __init__(self, trunk: socket.socket) -> None:
+        self._trunk = trunk
         self._fd = -1
 
     def put(self, frame: bytes) -> None:
@@ -142,7 +143,7 @@ class Outlet:
 
     def _pass(self, far: int) -> None:
         door.let_others_open([far])
-        self._pass_on(wire.lane.pack(wire.EVENTS, 0, 0, 0), far)
+        host.send_with_descriptors(self._trunk, wire.lane.pack(wire.EVENTS, 0, 0, 0), (far,))
 
     def _keep(self, near: int) -> None:
         self._fd = host.out_of_the_way(near)

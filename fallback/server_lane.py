@@ -153,7 +153,7 @@ class Client:
         self.passed: List[int] = []
         # What tells which connections it has, and how it gets its events.
         self.file: Optional[File] = None
-        self.outlet = Outlet(lambda frame, fd: host.send_with_descriptors(sock, frame, (fd,)))
+        self.outlet = Outlet(sock)
         # Where the blocks begin that its rcvids are from, and what is left of those whose lanes have ended.
         self.blocks: List[int] = []
         self.spare_rcvids: List[Tuple[Iterator[int], int]] = []

@@ -13,8 +13,10 @@ from ha_qnx import backends
 # What the call does to them is printed. (Of each window of the fallback, mmap keeps a descriptor of its own: it makes
 # none here.)
 PROGRAM = """
-import os, resource, sys, threading
+import contextlib, ctypes, os, resource, sys, threading
 from ha_qnx import NTO_SIDE_CHANNEL, NTO_TIMEOUT_RECEIVE, backends
+with contextlib.suppress(OSError):
+    ctypes.CDLL("libgcc_s.so.1")  # The end of a thread needs it (3.8), when no file can be opened any more.
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 call, directory = sys.argv[2:]
 much = 100_000 if sys.argv[1] == "native" else 100

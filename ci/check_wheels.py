@@ -52,6 +52,7 @@ KNOWN_DIRECTORIES = (
     "ha_qnx/conformance",
     "ha_qnx/conformance/answers",
     "ha_qnx/examples",
+    "ha_qnx/serial_ports",
 )
 ENTRY_POINTS = {"ha-qnx": "ha_qnx.commands.cli:main"}
 

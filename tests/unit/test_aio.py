@@ -516,7 +516,9 @@ async def main():
             await asyncio.sleep(0)
             send.cancel()
         await healthy_answers()
-        print("ready", flush=True)
+        # By the loop: up to 3.10, a signal in the middle of main would be raised there, and main would close, and fail
+        # with it tasks of its own that it does not wait for.
+        asyncio.get_running_loop().call_soon(lambda: print("ready", flush=True))
         await asyncio.gather(*sends[250:])
 """,
         hung,
@@ -526,8 +528,7 @@ async def main():
     assert program.process.wait(DEADLINE) in (130, -signal.SIGINT, 1), program.errors
     # What was sent by others may be told of after it.
     assert "\nKeyboardInterrupt\n" in program.errors
-    # Of a task of the program's own that has just failed, asyncio may tell so (3.8), but of none of ours.
-    assert "Future exception was never retrieved" not in program.errors
+    assert "never" not in program.errors
     assert hung.process.poll() is None
 
 

@@ -188,9 +188,7 @@ static void keep(struct claim *claim)
         claim->fd = fd;
     }
     snprintf(what, sizeof what, "the name '%s'", claim->name);
-    if (!error || !claim->is_lost)
-        runtime_tell(what, error);
-    claim->is_lost = error;
+    runtime_tell(what, error, &claim->is_lost);
 }
 
 void name_keep(void)

@@ -251,9 +251,7 @@ static void keep(struct own *own)
         own->served.file = served.file;
     }
     snprintf(what, sizeof what, "the path '%s'", own->path);
-    if (!error || !own->is_lost)
-        runtime_tell(what, error);
-    own->is_lost = error;
+    runtime_tell(what, error, &own->is_lost);
 }
 
 void resmgr_keep(void)

@@ -442,9 +442,13 @@ void runtime_keep(void)
     pthread_mutex_unlock(&lock);
 }
 
-void runtime_tell(const char *what, int error)
+void runtime_tell(const char *what, int error, bool *is_lost)
 {
     char directory[PATH_MAX] = "";
+    bool is_known = error && *is_lost;
+    *is_lost = error;
+    if (is_known)
+        return;
     find_root(directory, sizeof directory);
     if (error)
         dprintf(STDERR_FILENO, "%s was removed from %s, and cannot be found: %s\n", what, directory, strerror(error));

@@ -49,8 +49,11 @@ bool runtime_has_file(const char *path, int fd);
  * lies below.
  */
 void runtime_keep(void);
-/* Says on stderr what was removed, and that it is there again, or by which errno it is not. */
-void runtime_tell(const char *what, int error);
+/*
+ * Says on stderr what was removed, and that it is there again, or by which errno it is not: that once, until it is. *is_lost
+ * is whether it was not when that was tried last.
+ */
+void runtime_tell(const char *what, int error, bool *is_lost);
 void runtime_remove_channel(const struct address *address);
 
 /*

@@ -224,9 +224,7 @@ void channel_keep(struct channel *channel)
         channel_accept(channel);
         channel_dispatch(channel, NULL);
     }
-    if (!error || !channel->is_lost)
-        runtime_tell(what, error);
-    channel->is_lost = error;
+    runtime_tell(what, error, &channel->is_lost);
 }
 
 /* Connections of this process. */

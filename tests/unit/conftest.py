@@ -1,5 +1,7 @@
 """Every test has a runtime directory of its own, and can start programs as processes of their own."""
 
+import asyncio
+import contextlib
 import ctypes
 import gc
 import itertools
@@ -14,7 +16,7 @@ import sys
 from typing import Any, Callable, Iterator, List
 
 import pytest
-from ha_qnx.conformance.waiting import DEADLINE
+from ha_qnx.conformance.waiting import DEADLINE, Task, eventually
 
 import ha_qnx
 from ha_qnx import backends
@@ -78,6 +80,27 @@ def by_signal(qnx: ha_qnx.Backend, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield qnx
     library.ha_posix_interrupt_main_only(1)
     signal.signal(native_kernel._UNBLOCKING, before)
+
+
+@pytest.fixture(params=["threads", "loop"])
+def serve_either(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Serves by threads, and in an event loop: ``serve_either(threaded, in_loop)`` starts one of these classes.
+
+    The one for a loop has an event ``is_ready``, which is set when it can be found.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def start(threaded: Callable[[], Any], in_loop: Callable[[], Any]) -> Any:
+            if request.param == "threads":
+                return stack.enter_context(threaded().running())
+            served = in_loop()
+            serving = Task(asyncio.run, served.serve(signals=()))
+            stack.callback(serving.result)
+            stack.callback(served.stop)
+            eventually(served.is_ready.is_set, "the server")
+            return served
+
+        yield start
 
 
 @pytest.fixture

@@ -51,21 +51,9 @@ class Loop(aio.Service):
         return self.answer(request)
 
 
-@pytest.fixture(params=["threads", "loop"])
-def device(request: pytest.FixtureRequest) -> Iterator[Any]:
-    if request.param == "threads":
-        device = Device()
-        with device.running():
-            yield device
-        return
-    served = Loop()
-    serving = Task(asyncio.run, served.serve(signals=()))
-    eventually(served.is_ready.is_set, "the server")
-    try:
-        yield served
-    finally:
-        served.stop()
-        serving.result()
+@pytest.fixture
+def device(serve_either: Callable[..., Any]) -> Any:
+    return serve_either(Device, Loop)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any, Callable, Iterator, List, Tuple
 import pytest
 from ha_qnx.conformance.expect import fails_with
 from ha_qnx.conformance.receiving import assert_nothing_waits, receive_pulse
-from ha_qnx.conformance.waiting import Task, eventually
 
 import ha_qnx
 from ha_qnx import (
@@ -72,21 +71,9 @@ class Loop(aio.Service):
         return self.held()
 
 
-@pytest.fixture(params=["threads", "loop"])
-def device(request: pytest.FixtureRequest) -> Iterator[Any]:
-    if request.param == "threads":
-        device = Device()
-        with device.running():
-            yield device
-        return
-    served = Loop()
-    serving = Task(asyncio.run, served.serve(signals=()))
-    eventually(served.is_ready.is_set, "the server")
-    try:
-        yield served
-    finally:
-        served.stop()
-        serving.result()
+@pytest.fixture
+def device(serve_either: Callable[..., Any]) -> Any:
+    return serve_either(Device, Loop)
 
 
 @pytest.fixture

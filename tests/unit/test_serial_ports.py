@@ -5,9 +5,8 @@ import pathlib
 from typing import Any, Callable
 
 import pytest
+import serial  # type: ignore[import-untyped]  # pyserial has no types
 from ha_qnx.conformance.waiting import DEADLINE, eventually
-
-serial = pytest.importorskip("serial")
 
 PATH = "/dev/serial"
 SERVER = """

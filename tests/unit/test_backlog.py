@@ -114,7 +114,7 @@ except KeyboardInterrupt:
     )
     eventually(lambda: "ready" in client.output and takes_a_pause(client.pid), "the client")
     client.process.send_signal(signal.SIGUSR1)
-    eventually(lambda: "handled" in client.output, "the handler")
+    eventually(lambda: "handled" in client.output and takes_a_pause(client.pid), "the handler, and the wait after it")
     client.process.send_signal(signal.SIGINT)
     assert client.process.wait(DEADLINE) == 0, client.errors
     assert client.output == "ready\nhandled\ninterrupted\n"

@@ -118,17 +118,24 @@ class Trunk:
 
     def _hear(self, frame: bytes) -> None:
         kind, version, scoid, flags, takes_pages = wire.welcome.unpack(frame)
-        if kind == wire.WELCOME:
-            self.takes_pages = takes_pages == 1
-            self.scoid, self._channel_flags = scoid, flags
-        elif kind == wire.REFUSED:
+        if kind == wire.REFUSED:
             _kind, _version, reason = wire.refused.unpack(frame)
             if reason:
                 self._refusals.append(reason)
             else:
                 self._refused_for = version
-        elif kind == wire.EVENTS and self._passed:
-            self._inlets.add(self, self._passed.pop())
+        elif kind == wire.WELCOME and not self.scoid:
+            self.takes_pages = takes_pages == 1
+            self.scoid, self._channel_flags = scoid, flags
+        elif kind == wire.EVENTS and self.scoid:
+            if self._passed:
+                self._inlets.add(self, self._passed.pop())
+        else:  # No server says that: from now on it is one that has gone.
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self._drop_passed()
+
+    def _drop_passed(self) -> None:
+        """Close what nobody wants that came with a frame, or a part of one."""
         while self._passed:
             host.close_passed(self._passed.pop())
 
@@ -244,6 +251,7 @@ class Trunk:
         while self._pulse_pipes:
             pipe = self._pulse_pipes.pop()
             host.close_ours(pipe, self._pulse_inodes.pop(pipe))
+        self._drop_passed()
         self._inlets.close(self)
         self.sock.detach()
         host.close_ours(self.fd, self.inode)

@@ -939,6 +939,57 @@ def test_a_message_that_was_given_up_cannot_be_received_late(
         os.close(fd)
 
 
+COMES_AND_GOES = """
+import errno, os, sys, ha_qnx
+qnx = ha_qnx.backend(sys.argv[1])
+for visit in range(40):
+    if visit == 20:
+        before = len(os.listdir("/dev/fd"))
+    coid = qnx.ConnectAttach(0, int(sys.argv[2]), 77)
+    try:
+        qnx.MsgSend(coid, b"message")
+    except OSError as error:
+        assert error.errno in (errno.EBADF, errno.ESRCH), error
+    else:
+        raise AssertionError("nobody has answered")
+    qnx.ConnectDetach(coid)
+print(len(os.listdir("/dev/fd")) - before)
+"""
+
+
+@pytest.mark.parametrize("backend", ["fallback", "native"])
+@pytest.mark.parametrize(
+    "said",
+    [b"\x05", wire.lane.pack(99, 0, 0, 0), wire.lane.pack(wire.EVENTS, 0, 0, 0)],
+    ids=["a part of a frame", "a frame that there is not", "a frame that comes too early"],
+)
+@pytest.mark.usefixtures("shared_directory")
+def test_what_a_server_passes_unasked_is_closed(
+    raw_server: RawServer,
+    start_program: Callable[..., Any],
+    libha: str,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    said: bytes,
+) -> None:
+    """Its client has as many descriptors as before when it has left such a server."""
+    monkeypatch.setenv("HA_QNX_LIBHA", libha)
+    client = start_program(COMES_AND_GOES, backend, str(os.getpid()))
+    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", os.pipe()))]
+    for _visit in range(40):
+        raw_server.trunk, _ = raw_server.listener.accept()
+        with raw_server.trunk:
+            raw_server.trunk.sendmsg([said], passed)
+            raw_server.trunk.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                while raw_server.trunk.recv(4096):
+                    pass
+    client.process.wait(DEADLINE)
+    assert client.output == "0\n"
+    for fd in passed[0][2]:
+        os.close(fd)
+
+
 def test_a_server_that_refuses_the_version_is_no_server(raw_server: RawServer) -> None:
     """A client of another version finds the connection dead: EBADF, and the message says why."""
     kernel = SocketKernel()

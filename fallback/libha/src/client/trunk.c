@@ -163,6 +163,14 @@ void trunk_hold(struct trunk *trunk)
     trunk->references++;
 }
 
+/* Nobody wants what came with a frame. */
+static void drop_passed(struct trunk *trunk)
+{
+    if (trunk->passed > 0)
+        descriptor_close(trunk->passed);
+    trunk->passed = 0;
+}
+
 void trunk_release(struct trunk *trunk)
 {
     table_lock();
@@ -179,6 +187,7 @@ void trunk_release(struct trunk *trunk)
     table_unlock();
     if (!last)
         return;
+    drop_passed(trunk);
     descriptor_close(trunk->inlet);
     descriptor_close(atomic_load(&trunk->pulses));
     descriptor_close(trunk->sock);
@@ -247,8 +256,7 @@ static void read_news(struct trunk *trunk)
         ssize_t length = descriptor_receive(trunk->sock, trunk->news + trunk->news_length,
                                             TRUNK_FRAME - trunk->news_length, &fd, &count, &lost);
         if (length >= 0 && count) {
-            if (trunk->passed)
-                descriptor_close(trunk->passed);
+            drop_passed(trunk);
             trunk->passed = fd;
         }
         if (length < 0 && errno == EINTR)
@@ -260,8 +268,10 @@ static void read_news(struct trunk *trunk)
             return;
         }
         trunk->news_length += (size_t)length;
-        if (trunk->news_length == TRUNK_FRAME)
+        if (trunk->news_length == TRUNK_FRAME) {
             understand(trunk);
+            drop_passed(trunk);
+        }
     }
 }
 

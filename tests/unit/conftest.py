@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import ctypes
+import faulthandler
+import fcntl
 import gc
 import itertools
 import logging
@@ -29,10 +31,27 @@ LIBHA_SOURCES = pathlib.Path(__file__).parents[2] / "fallback" / "libha"
 LIBHA_OPTIONS = ("-std=c11", "-O1", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=hidden")
 
 
+#: After so many seconds, a test hangs.
+_HANGS = 600
+
+# Standard error as it is before pytest captures it; out of the way of tests that look at descriptors.
+_errors = -1
+
+
 def pytest_configure() -> None:
     """Let Ctrl-C interrupt what tests start: a script that runs them in the background would have it ignored."""
+    global _errors
+    _errors = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 900)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_test_hangs() -> Iterator[None]:
+    """Instead, it ends its process, which fails it, and prints where each thread is."""
+    faulthandler.dump_traceback_later(_HANGS, exit=True, file=_errors)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)

@@ -397,7 +397,11 @@ class Raw:
 
     def ask(self, frame: bytes) -> bytes:
         os.write(self.write_fd, frame)
-        return os.read(self.read_fd, wire.FRAME_MAX)
+        return self.hear()
+
+    def hear(self) -> bytes:
+        """The next answer alone, which has no data; another one may lie behind it."""
+        return os.read(self.read_fd, wire.reply.size)
 
 
 def test_unblock_comes_with_a_message_that_is_not_received_yet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,7 +447,7 @@ def test_unblock_comes_with_a_message_that_is_not_received_yet(monkeypatch: pyte
         awake.glance = glance
         if not is_sent.wait(0.1):  # Who looks now does it as before.
             assert client.ask(frame(b"again"))[0] == wire.REPLY
-        kind, _zero, errno, *_rest = wire.reply.unpack_from(os.read(client.read_fd, wire.FRAME_MAX))
+        kind, _zero, errno, *_rest = wire.reply.unpack(client.hear())
         assert (kind, errno) == (wire.ERROR, EINTR)
         assert client.ask(frame(b"more"))[0] == wire.REPLY
     kernel.ChannelDestroy(chid)

@@ -87,7 +87,10 @@ class Trunk:
         try:
             self._say_hello(said.begin())
         except BrokenPipeError:
-            raise self.lost() from None
+            error = self.lost()
+            self._drop_passed()
+            inlets.close(self)
+            raise error from None
 
     def _say_hello(self, said: int) -> None:
         hello = wire.HELLO, wire.VERSION, wire.MAGIC

@@ -174,7 +174,7 @@ def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
-@pytest.fixture(params=["fallback"])
+@pytest.fixture(params=["fallback", "native"])
 def start_victim(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[StartVictim]:
     """Starts a server: ``start_victim(flags=0, threads=1, table=0)``, ``table`` descriptors if that is not 0."""
     started: List[Victim] = []

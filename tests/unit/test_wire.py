@@ -18,6 +18,7 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Set, Tuple
 import pytest
 from ha_qnx.conformance import waiting
 from ha_qnx.fallback import host, wire
+from ha_qnx.fallback.connections import Trunk
 from ha_qnx.fallback.kernel import SocketKernel
 from ha_qnx.fallback.paths import attach
 from ha_qnx.fallback.runtime import Runtime
@@ -988,6 +989,34 @@ def test_what_a_server_passes_unasked_is_closed(
     assert client.output == "0\n"
     for fd in passed[0][2]:
         os.close(fd)
+
+
+def test_a_server_that_goes_while_it_is_greeted_leaves_nothing(
+    raw_server: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has passed is closed, be it for events or for nothing at all."""
+    kernel, greet = SocketKernel(), Trunk._say_hello
+    read, write = os.pipe()
+    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [read]))]
+    welcome = wire.welcome.pack(wire.WELCOME, wire.VERSION, 7, 0, 0)
+    said = [[b"\x05"], [wire.lane.pack(99, 0, 0, 0)], [welcome, wire.lane.pack(wire.EVENTS, 0, 0, 0)]]
+
+    def greet_late(trunk: Trunk, file: int) -> None:
+        raw_server.trunk, _ = raw_server.listener.accept()
+        with raw_server.trunk:
+            for part in said[visit % 3]:
+                raw_server.trunk.sendmsg([part], passed if part != welcome else [])
+        greet(trunk, file)
+
+    monkeypatch.setattr(Trunk, "_say_hello", greet_late)
+    for visit in range(12):
+        if visit == 3:
+            before = len(os.listdir("/dev/fd"))
+        with pytest.raises(ProcessLookupError):
+            kernel.ConnectAttach(0, os.getpid(), 77)
+    assert len(os.listdir("/dev/fd")) == before
+    os.close(read)
+    os.close(write)
 
 
 def test_a_server_that_refuses_the_version_is_no_server(raw_server: RawServer) -> None:

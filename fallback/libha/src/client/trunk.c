@@ -77,6 +77,25 @@ static bool say_hello(struct trunk *trunk)
     return !error;
 }
 
+/* Nobody wants what came with a frame. */
+static void drop_passed(struct trunk *trunk)
+{
+    if (trunk->passed > 0)
+        descriptor_close(trunk->passed);
+    trunk->passed = 0;
+}
+
+/* Closes what it has. Under the table's lock, what is watched of it is forgotten before. */
+static void dispose(struct trunk *trunk)
+{
+    drop_passed(trunk);
+    descriptor_close(trunk->inlet);
+    descriptor_close(atomic_load(&trunk->pulses));
+    descriptor_close(trunk->sock);
+    pthread_mutex_destroy(&trunk->lock);
+    free(trunk);
+}
+
 /*
  * Under the table's lock: a trunk to a channel, an existing one if `shared`. 0, or an errno; EAGAIN if the server's
  * backlog is full; REFUSED if it has no room.
@@ -100,14 +119,13 @@ static int open_trunk(const struct address *address, bool shared, struct trunk *
     }
     pthread_mutex_init(&trunk->lock, NULL);
     trunk->inlet = -1;
+    atomic_init(&trunk->pulses, -1);
     if (!say_hello(trunk)) {
         error = trunk_refusal(trunk) ? REFUSED : ESRCH; /* Or the channel went between. */
-        descriptor_close(trunk->sock);
-        pthread_mutex_destroy(&trunk->lock);
-        free(trunk);
+        said_forget(trunk->inlet);
+        dispose(trunk);
         return error;
     }
-    atomic_init(&trunk->pulses, -1);
     said_watch(trunk, trunk->sock);
     trunk->shared = shared;
     trunk->references = 1;
@@ -163,14 +181,6 @@ void trunk_hold(struct trunk *trunk)
     trunk->references++;
 }
 
-/* Nobody wants what came with a frame. */
-static void drop_passed(struct trunk *trunk)
-{
-    if (trunk->passed > 0)
-        descriptor_close(trunk->passed);
-    trunk->passed = 0;
-}
-
 void trunk_release(struct trunk *trunk)
 {
     table_lock();
@@ -187,14 +197,10 @@ void trunk_release(struct trunk *trunk)
     table_unlock();
     if (!last)
         return;
-    drop_passed(trunk);
-    descriptor_close(trunk->inlet);
-    descriptor_close(atomic_load(&trunk->pulses));
-    descriptor_close(trunk->sock);
-    if (trunk->address.pid == getpid())
-        channel_hear(&trunk->address); /* Perhaps nobody receives there, to notice it. */
-    pthread_mutex_destroy(&trunk->lock);
-    free(trunk);
+    const struct address address = trunk->address;
+    dispose(trunk);
+    if (address.pid == getpid())
+        channel_hear(&address); /* Perhaps nobody receives there, to notice it. */
 }
 
 static void close_inlet(struct trunk *trunk)

@@ -130,9 +130,10 @@ static void empty(int fd, int depth)
         struct iovec part = {bytes, sizeof bytes};
         struct msghdr message = {
             .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-        if (recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) <= 0)
+        ssize_t length = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        if (length < 0 || (!length && !message.msg_controllen))
             break;
-        each_passed(&message, close_passed, &depth);
+        each_passed(&message, close_passed, &depth); /* Even an empty packet may have some. */
     }
     while ((sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC)) >= 0)
         close_at_once(sock, depth);

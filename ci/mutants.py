@@ -392,8 +392,15 @@ MUTANTS = (
         "does not report the death of a server",
         "disconnect",
         CHANNEL,
-        "                    self._queue_pulse(Pulse(PULSE_CODE_COIDDEATH, connection.coid, -1, DEFAULT_PRIORITY))\n",
-        "                    pass\n",
+        "                        self.queue_pulse(PULSE_CODE_COIDDEATH, connection.coid)\n",
+        "                        pass\n",
+    ),
+    Mutant(
+        "does not report the death of a server to which the connection ends",
+        "disconnect",
+        TABLE,
+        "                channel.hear_own_trunk(trunk.fd)\n",
+        "                pass\n",
     ),
     # Messages.
     Mutant(

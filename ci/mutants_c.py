@@ -28,6 +28,7 @@ ATTACHING = "src/calls/ha.c"
 SEND = "src/calls/send.c"
 EXCHANGE = "src/client/exchange.c"
 CONNECTION = "src/client/connection.c"
+CONNECTION_TABLE = "src/client/table.c"
 LANE = "src/server/server_lane.c"
 CLIENT = "src/server/client.c"
 QUEUE = "src/server/queue.c"
@@ -186,6 +187,13 @@ MUTANTS = (
         INTAKE,
         "        watch->has_ended = channel->has_deaths = true;\n",
         "        watch->has_ended = true;\n",
+    ),
+    Mutant(
+        "does not report the death of a server to which the connection ends",
+        "disconnect",
+        CONNECTION_TABLE,
+        "    if (trunk && deaths_heard_of(&trunk->watch, true))\n",
+        "    if (false)\n",
     ),
     Mutant(
         "sends no disconnect pulse",

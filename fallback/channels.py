@@ -430,12 +430,7 @@ class Channel:
             if not self.destroyed:
                 self._bell.stop()
         elif fd in self._own_trunks:
-            trunk = self._own_trunks.get(fd)  # A signal handler may have ended it just now.
-            if trunk is not None and not trunk.read_news():
-                self.forget_own_trunk(trunk)
-                for connection in list(trunk.connections) if self.flags & NTO_CHF_COID_DISCONNECT else ():
-                    if not connection.detached:
-                        self._queue_pulse(Pulse(PULSE_CODE_COIDDEATH, connection.coid, -1, DEFAULT_PRIORITY))
+            self.hear_own_trunk(fd)
             return True  # It may have brought events.
         elif fd in self._inlets.descriptors:
             if self._inlets.read(fd):
@@ -854,6 +849,16 @@ class Channel:
             if not self.destroyed:
                 self._own_trunks[trunk.fd] = trunk
                 self._poller.register(trunk.fd)
+
+    def hear_own_trunk(self, fd: int) -> None:
+        """Take note of what a server has said by now, or that it has gone."""
+        with self.lock:
+            trunk = self._own_trunks.get(fd)  # A signal handler may have ended it just now.
+            if trunk is not None and not trunk.read_news():
+                self.forget_own_trunk(trunk)
+                for connection in list(trunk.connections) if self.flags & NTO_CHF_COID_DISCONNECT else ():
+                    if not connection.detached:
+                        self.queue_pulse(PULSE_CODE_COIDDEATH, connection.coid)
 
     def forget_own_trunk(self, trunk: Trunk) -> None:
         with self.lock:

@@ -17,7 +17,14 @@ import time
 from errno import EBADF, EINVAL, EMFILE, ESRCH, ETIMEDOUT
 from typing import Callable, Dict, NamedTuple, Optional, Set, Tuple
 
-from ha_qnx.constants import NTO_COF_CLOEXEC, NTO_COF_DEAD, NTO_COF_NOSHARE, NTO_SIDE_CHANNEL, NTO_TIMEOUT_SEND
+from ha_qnx.constants import (
+    NTO_CHF_COID_DISCONNECT,
+    NTO_COF_CLOEXEC,
+    NTO_COF_DEAD,
+    NTO_COF_NOSHARE,
+    NTO_SIDE_CHANNEL,
+    NTO_TIMEOUT_SEND,
+)
 from ha_qnx.errors import failure
 from ha_qnx.structures import MessageInfo
 
@@ -241,6 +248,7 @@ class ConnectionTable:
             old = self.entries.get(coid)
             if old is not None:
                 self._announce_change(coid)
+                self._hear_of_death(old.trunk)
                 old.detach()
                 if old.cookie and not _is_marked(coid, old.cookie) and is_host_descriptor(coid):
                     raise failure(EBADF)
@@ -252,6 +260,7 @@ class ConnectionTable:
             OSError: EBADF, the exact number is taken; EMFILE.
         """
         with self.lock:
+            self._hear_of_death(original.trunk)
             connection = Connection(original.trunk, original.flags | NTO_COF_CLOEXEC)
             try:
                 self._number(connection, index, exactly)
@@ -461,6 +470,7 @@ class ConnectionTable:
             OSError: EBADF, a signal handler has done so in the meantime.
         """
         self._announce_change(connection.coid)
+        self._hear_of_death(connection.trunk)
         entry = self.entries.pop(connection.coid, None)
         if entry is not connection:
             if entry is not None:
@@ -504,6 +514,12 @@ class ConnectionTable:
             for fd in list(self.inlets.descriptors):
                 channel.watch_inlet(fd)
 
+    def _hear_of_death(self, trunk: Trunk) -> None:
+        """Before a connection ends or gets another server: if its server has gone, the pulse is on its way."""
+        for channel in list(self._channels.values()):
+            if channel.flags & NTO_CHF_COID_DISCONNECT:
+                channel.hear_own_trunk(trunk.fd)
+
     def _watch_inlet(self, fd: int) -> None:
         for channel in list(self._channels.values()):
             channel.watch_inlet(fd)
@@ -522,6 +538,9 @@ class ConnectionTable:
         for coid, connection in self.entries.items():
             if connection.trunk.address == channel.address:
                 self.said.say(coid, CHANNEL_GONE)
+        for trunk in list(self._trunks):
+            if trunk.address == channel.address:
+                self._hear_of_death(trunk)
 
     # Forking, and becoming another program.
 

@@ -1,5 +1,7 @@
 """What a process hears of others that leave: clients, servers, and threads of its own."""
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -318,6 +320,77 @@ def test_a_client_hears_of_a_channel_that_is_destroyed(qnx: Any, server: Client,
         with fails_with(EBADF):
             qnx.MsgSend(coid, b"message", None)
         assert qnx.ConnectDetach(coid) == 0
+
+
+def replace(qnx: Any, coid: int) -> None:
+    """Put a file under the number of a connection to a channel that is gone."""
+    with open(os.devnull) as file:
+        qnx.dup2(file.fileno(), coid)
+
+
+def reconnect(qnx: Any, coid: int) -> None:
+    """Put a connection to another channel there, as a recovery function does."""
+    qnx.ha_ReConnectAttach(coid, 0, 0, qnx.ChannelCreate(0), coid & NTO_SIDE_CHANNEL, 0)
+
+
+LEAVING = {
+    "ConnectDetach": lambda qnx, coid: qnx.ConnectDetach(coid),
+    "name_close": lambda qnx, coid: qnx.name_close(coid),
+    "ha_ConnectDetach": lambda qnx, coid: qnx.ha_ConnectDetach(coid),
+    "close": lambda qnx, coid: qnx.close(coid),
+    "dup2": replace,
+    "reconnect": reconnect,
+}
+
+
+@checks("B505")
+@pytest.mark.parametrize("met", ["met", "unmet"])
+@pytest.mark.parametrize("leaving", LEAVING)
+@pytest.mark.parametrize("own", ["channel", "name"])
+def test_a_death_is_told_of_though_the_connection_ends_before_anybody_receives(
+    qnx: Any, server: Client, name: str, own: str, leaving: str, met: str
+) -> None:
+    """The pulse is on its way from the moment the channel is gone, as are those of its other connections."""
+    hearing = qnx.name_attach(name).chid if own == "name" else qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT)
+    chid = server.run(create_channel)
+    index = 0 if leaving in ("close", "dup2") else NTO_SIDE_CHANNEL
+    coids = sorted(qnx.ConnectAttach(0, server.pid, chid, index) for _ in range(2))
+    server.run(destroy_channel, chid)
+    if met == "met":
+        with fails_with(EBADF):
+            qnx.MsgSend(coids[0], b"message", None)
+    with contextlib.suppress(OSError):  # What it says of a connection that is dead is told elsewhere.
+        LEAVING[leaving](qnx, coids[0])
+    assert receive_deaths(qnx, hearing, 2) == [(coid, PULSE_CODE_COIDDEATH, -1) for coid in coids]
+    qnx.ConnectDetach(coids[1])
+    assert_nothing_waits(qnx, hearing)
+
+
+@checks("B505", "B203")
+@pytest.mark.parametrize("leaving", LEAVING)
+def test_the_death_of_a_process_is_told_of_though_the_connection_ends(qnx: Any, peer: Peer, leaving: str) -> None:
+    """Of a server that is killed, too, a client that ends its connection before it receives is told."""
+    hearing = qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT)
+    index = 0 if leaving in ("close", "dup2") else NTO_SIDE_CHANNEL
+    coid = qnx.ConnectAttach(0, peer.pid, peer.run(create_channel), index)
+    peer.kill()
+    with contextlib.suppress(OSError):
+        LEAVING[leaving](qnx, coid)
+    assert receive_deaths(qnx, hearing, 1) == [(coid, PULSE_CODE_COIDDEATH, -1)]
+    assert_nothing_waits(qnx, hearing)
+
+
+@checks("B505")
+def test_a_copy_of_a_dead_connection_is_not_told_of(qnx: Any, server: Client) -> None:
+    """Only the connections are told of that were there when the channel went: none that dup has tried to make since."""
+    hearing = qnx.ChannelCreate(NTO_CHF_COID_DISCONNECT)
+    chid = server.run(create_channel)
+    coid = qnx.ConnectAttach(0, server.pid, chid, 0)
+    server.run(destroy_channel, chid)
+    with contextlib.suppress(OSError):
+        qnx.close(qnx.dup(coid))
+    assert receive_deaths(qnx, hearing, 1) == [(coid, PULSE_CODE_COIDDEATH, -1)]
+    assert_nothing_waits(qnx, hearing)
 
 
 def receive(qnx: Any, chid: int) -> int:

@@ -171,7 +171,9 @@ class World:
         done, met = self._served(lambda: self.qnx.dup2(source.coid, target.coid) == target.coid)
         if done == [True] and source is not target:
             met = self._put_together(self._ended([one for one in self.messages if one.connected is target]), met)
-            self.connections[self.connections.index(target)] = Connected(target.coid, source.channel)
+            copy = Connected(target.coid, source.channel)
+            copy.is_replaced = source.is_replaced
+            self.connections[self.connections.index(target)] = copy
         return [done, met]
 
     def _put_together(self, ended: List[Any], met: List[str]) -> List[Any]:

@@ -20,6 +20,51 @@ static bool is_descriptor(int number)
     return number >= 0 && !(number & _NTO_SIDE_CHANNEL) && fcntl(number, F_GETFD) >= 0;
 }
 
+/* Reporting the deaths of servers. */
+
+static void report_connection(struct number *number, void *trunk)
+{
+    pthread_mutex_lock(&number->lock);
+    struct connection *connection = number->connection;
+    bool is_hit = connection && connection->trunk == trunk && !connection->detached;
+    pthread_mutex_unlock(&number->lock);
+    if (is_hit)
+        deaths_of_connection(number->id);
+}
+
+static void report_trunk(struct trunk *trunk, void *argument)
+{
+    (void)argument;
+    if (deaths_heard_of(&trunk->watch, false))
+        number_each(report_connection, trunk);
+}
+
+static void report_destroyed(struct trunk *trunk, void *address)
+{
+    if (address_equal(&trunk->address, address) && deaths_heard_of(&trunk->watch, true))
+        number_each(report_connection, trunk);
+}
+
+void connection_report_deaths(void)
+{
+    table_lock();
+    trunk_each(report_trunk, NULL);
+    table_unlock();
+}
+
+/*
+ * Before a connection gets another server, or ends: if its server has gone, the pulse for that is on its way already. Under
+ * the table's lock.
+ */
+static void hear_of_death(struct number *number)
+{
+    pthread_mutex_lock(&number->lock);
+    struct trunk *trunk = number->connection ? number->connection->trunk : NULL;
+    pthread_mutex_unlock(&number->lock);
+    if (trunk && deaths_heard_of(&trunk->watch, true))
+        number_each(report_connection, trunk);
+}
+
 /* Making connections. */
 
 /* The number of a new connection, and its placeholder. 0 or an errno. Under the table's lock. */
@@ -189,6 +234,7 @@ int connection_copy(int coid, int index, bool exactly, int *copy)
     struct connection *connection = connection_new(original->trunk, &original->address, flags);
     if (connection) {
         table_lock();
+        hear_of_death(original->number);
         trunk_hold(original->trunk);
         error = enter(connection, index, exactly, &stale);
         if (!error)
@@ -242,6 +288,7 @@ int connection_detach(int coid)
     before_detach(coid);
     introduce(coid, number);
     table_lock();
+    hear_of_death(number);
     pthread_mutex_lock(&number->lock);
     struct connection *connection = number->connection;
     struct inherited *inherited = number->inherited;
@@ -265,6 +312,9 @@ void connection_kill(int coid)
     struct number *number = number_find(coid);
     struct connection *connection = NULL;
     if (number) {
+        table_lock();
+        hear_of_death(number);
+        table_unlock();
         pthread_mutex_lock(&number->lock);
         connection = number->connection;
         if (connection)
@@ -293,6 +343,7 @@ int connection_replace(int coid, int fd)
         return EBADF;
     table_lock();
     if (number) {
+        hear_of_death(number);
         pthread_mutex_lock(&number->lock);
         old = connection_put(number, NULL);
         number->inherited = NULL;
@@ -391,30 +442,5 @@ static void say_destroyed(struct number *number, void *address)
 void connection_say_destroyed(struct address *address)
 {
     number_each(say_destroyed, address);
-}
-
-/* Reporting the deaths of servers. */
-
-static void report_connection(struct number *number, void *trunk)
-{
-    pthread_mutex_lock(&number->lock);
-    struct connection *connection = number->connection;
-    bool is_hit = connection && connection->trunk == trunk && !connection->detached;
-    pthread_mutex_unlock(&number->lock);
-    if (is_hit)
-        deaths_of_connection(number->id);
-}
-
-static void report_trunk(struct trunk *trunk, void *argument)
-{
-    (void)argument;
-    if (deaths_heard_of(&trunk->watch))
-        number_each(report_connection, trunk);
-}
-
-void connection_report_deaths(void)
-{
-    table_lock();
-    trunk_each(report_trunk, NULL);
-    table_unlock();
+    trunk_each(report_destroyed, address);
 }

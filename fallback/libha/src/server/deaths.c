@@ -1,9 +1,11 @@
 #include "server/deaths.h"
 
+#include <poll.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
 
 #include "ha_posix.h"
+#include "host/descriptor.h"
 #include "host/thread.h"
 #include "server/channel.h"
 
@@ -58,16 +60,24 @@ void deaths_forget(struct watch *watch)
     channel_unlock(channel);
 }
 
-bool deaths_heard_of(struct watch *watch)
+static bool has_ended(const struct watch *watch)
+{
+    struct pollfd entry = {.fd = watch->sock, .events = POLLRDHUP};
+    return poll(&entry, 1, 0) > 0 && entry.revents & POLLRDHUP && descriptor_is_still(watch->sock);
+}
+
+bool deaths_heard_of(struct watch *watch, bool looks)
 {
     struct channel *channel = watch->is_on ? enter_death_channel(_NTO_CHF_COID_DISCONNECT) : NULL;
     if (!channel)
         return false;
-    bool has_ended = watch->has_ended;
-    if (has_ended)
+    bool heard = watch->has_ended || (looks && has_ended(watch));
+    if (heard) {
+        epoll_ctl(channel->epoll, EPOLL_CTL_DEL, watch->sock, NULL);
         watch->is_on = watch->has_ended = false;
+    }
     channel_unlock(channel);
-    return has_ended;
+    return heard;
 }
 
 static void report(unsigned flag, int code, int value)

@@ -19,8 +19,10 @@ int deaths_reported_to(void);
 /* Under the table's lock: watches a socket, or no longer, if the channel wants to hear of servers that go. */
 void deaths_watch(struct watch *watch, int sock);
 void deaths_forget(struct watch *watch);
-/* Under the table's lock: whether it has heard of the end of this one. It tells so once. */
-bool deaths_heard_of(struct watch *watch);
+/*
+ * Under the table's lock: whether it has heard of the end of this one, or would if it looked now. It tells so once.
+ */
+bool deaths_heard_of(struct watch *watch, bool looks);
 
 /* Without any channel's lock: queues the pulse for a connection whose server has gone (B203, B204). */
 void deaths_of_connection(int coid);

@@ -45,7 +45,6 @@ static bool take_note(struct channel *channel, struct source *source, uint32_t e
         return false;
     case SOURCE_WATCH:
         watch = SOURCE_OF(source, struct watch, source);
-        epoll_ctl(channel->epoll, EPOLL_CTL_DEL, watch->sock, NULL);
         watch->has_ended = channel->has_deaths = true;
         return false;
     case SOURCE_EVENTS:

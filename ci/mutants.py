@@ -369,10 +369,10 @@ MUTANTS = (
         "shares lanes with a forked child",
         "fork",
         TABLE,
-        "            if connection.cookie and connection.detached:\n"
+        "            if connection.cookie and (connection.detached or not connection.trunk.stands_at_fork):\n"
         "                if _is_marked(coid, connection.cookie):\n"
-        "                    self.entries[coid] = connection.dead_copy()",
-        "            if connection.cookie:\n                self.entries[coid] = connection",
+        "                    os.close(coid)\n",
+        "            if connection.cookie:\n                self.entries[coid] = connection\n",
     ),
     Mutant(
         "says nothing to the server when a descriptor is closed",

@@ -637,13 +637,6 @@ class Connection:
         _large.difference_update(self._lanes)
         all_of(lane.close for lane in self._lanes)
 
-    def dead_copy(self) -> "Connection":
-        """What a forked child has under the number of a connection that was dead before (D13)."""
-        copy = Connection(self.trunk, self.flags)
-        copy.coid, copy.cookie, copy.detached = self.coid, self.cookie, True
-        copy.idle, copy._idle_windows = _NoMoreLanes(copy), _NoMoreLanes(copy)
-        return copy
-
 
 def flags_now(fd: int, flags: int) -> int:
     """Flags of a connection that is a descriptor: whether that is close-on-exec, the host knows."""

@@ -82,12 +82,10 @@ class Inherited(NamedTuple):
     cookie: int
     # The parent's connection, of which this one is the copy; None after an exec, which copies nothing.
     original: Optional[MessageInfo]
-    # Whether the server had gone before; that of another may have gone since, which only the first use shows.
-    is_dead: bool = False
 
     def describe(self, coid: int) -> MessageInfo:
-        """The server's side of it."""
-        flags = flags_now(coid, self.flags) | (NTO_COF_DEAD if self.is_dead else 0)
+        """The server's side of it; whether the server is gone shows at the first use."""
+        flags = flags_now(coid, self.flags)
         return MessageInfo(pid=self.address.pid, chid=self.address.chid, coid=coid, flags=flags)
 
 
@@ -174,9 +172,9 @@ class ConnectionTable:
         """
         for number in sorted(number for number in (*self.entries, *self._inherited) if number >= coid):
             inherited = self._inherited.get(number)
-            if inherited is not None and _is_marked(number, inherited.cookie) and (with_dead or not inherited.is_dead):
-                return inherited.describe(number)
             if inherited is not None:
+                if _is_marked(number, inherited.cookie):
+                    return inherited.describe(number)
                 continue
             with contextlib.suppress(OSError):
                 connection = self.get(number)
@@ -252,6 +250,8 @@ class ConnectionTable:
                 old.detach()
                 if old.cookie and not _is_marked(coid, old.cookie) and is_host_descriptor(coid):
                     raise failure(EBADF)
+            else:
+                self._lose(coid)
 
     def copy(self, original: Connection, index: int, exactly: bool = False) -> Connection:
         """Another connection to the same channel, for the same client.
@@ -567,16 +567,41 @@ class ConnectionTable:
         all_of([*connections, *(trunk.close for trunk in self._trunks), self.said.close])
 
     def inherit(self, parent: int, table: "ConnectionTable") -> None:
-        """Take over the connections of the parent (D13). Each is made anew when it is first used, or is dead."""
+        """Take over the connections of the parent, but no dead ones (B276). Each is made anew when it is used (D13)."""
         self._inherited = dict(table._inherited)
         for coid, connection in table.entries.items():
-            if connection.cookie and connection.detached:
+            if connection.cookie and (connection.detached or not connection.trunk.stands_at_fork):
                 if _is_marked(coid, connection.cookie):
-                    self.entries[coid] = connection.dead_copy()
+                    os.close(coid)
             elif connection.cookie:
                 address, original = connection.trunk.address, connection.describe(parent)
-                is_dead = not connection.trunk.stands_at_fork
-                self._inherited[coid] = Inherited(address, connection.flags, connection.cookie, original, is_dead)
+                self._inherited[coid] = Inherited(address, connection.flags, connection.cookie, original)
+
+    def _lose(self, coid: int) -> None:
+        """Under the lock: have a dead connection in place of what was inherited and not used, whose number it keeps.
+
+        Raises:
+            OSError: EBADF, the number belongs to something else by now; EMFILE, ENFILE, ENOMEM.
+        """
+        inherited = self._inherited.get(coid)
+        if inherited is None:
+            return
+        self._announce_change(coid)
+        if not _is_marked(coid, inherited.cookie):
+            self._inherited.pop(coid, None)
+            if is_host_descriptor(coid):
+                raise failure(EBADF)
+            return
+        near, far = socket.socketpair()
+        with far:
+            sock = host.socket_out_of_the_way(near)
+            trunk = Trunk(sock, inherited.address, False, self._retire, self.said, self.inlets)
+        connection = Connection(trunk, inherited.flags)
+        connection.coid, connection.cookie = coid, inherited.cookie
+        self._trunks.add(trunk)
+        connection.detach()
+        self._inherited.pop(coid, None)
+        self.entries[coid] = connection
 
     def _revive(self, coid: int) -> Connection:
         """Make a connection of the parent anew; the server gets an _IO_DUP, as fork sends it on QNX (B271, B272)."""
@@ -591,7 +616,10 @@ class ConnectionTable:
                 connection = self._add(inherited.address, inherited.flags, lambda _connection: None)
             except RefusedError:
                 raise
-            except OSError:
+            except OSError as error:
+                if error.errno == ESRCH:
+                    with contextlib.suppress(OSError):
+                        self._lose(coid)
                 raise failure(EBADF) from None
             connection.coid, connection.cookie, connection.flags = coid, inherited.cookie, inherited.flags
         try:

@@ -76,8 +76,11 @@ class Arrivals:
 
 def _inotify() -> int:
     """A new inotify descriptor; -1 if the host has none to give."""
+    from .fallback.host import out_of_the_way
+
     found: int = ctypes.CDLL(None).inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK)
-    return found
+    # It may have got the number of a connection that a forked child does not have, and is about to recover (D130).
+    return out_of_the_way(found) if found >= 0 else found
 
 
 def _watch_all(fd: int, directory: str) -> bool:

@@ -1,6 +1,7 @@
 """fork, exec and exit: what a child has, and what becomes of connections and channels."""
 
 import contextlib
+import functools
 import os
 import pickle
 import signal
@@ -255,24 +256,148 @@ def look_and_detach_in_a_child(qnx: Any, pid: int, chid: int) -> Tuple[int, int,
     return found
 
 
-def look_at_the_dead_in_a_child(qnx: Any) -> int:
-    """In another process: the flags of a connection in a child, whose channel had gone before the fork."""
+def errno_of(call: Callable[..., Any], *args: Any) -> int:
+    """The errno of a call, or 0."""
+    try:
+        call(*args)
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def lose(qnx: Any, how: str) -> Tuple[int, List[int]]:
+    """A connection whose channel is gone, and the calls of its recovery function from then on."""
     chid = qnx.ChannelCreate(0)
-    fd = qnx.ConnectAttach(0, 0, chid, 0)
+    calls: List[int] = []
+
+    def reconnect_in_vain(coid: int, _handle: Any) -> int:
+        calls.append(coid)
+        result: int = qnx.ha_ReConnectAttach(coid, 0, 0, chid, 0, 0)
+        return result
+
+    fd: int = qnx.ConnectAttach(0, 0, chid, 60)  # Where no pipe of a child gets it.
+    if how != "has no recovery":
+        qnx.ha_attach(fd, reconnect_in_vain, None)
     qnx.ChannelDestroy(chid)
-
-    def look() -> int:
-        info = MessageInfo()
-        return info.flags if qnx.ConnectServerInfo(0, fd, info) == fd else NTO_COF_DEAD
-
-    flags: int = forked(look)
-    return flags
+    if how != "was not used":
+        assert errno_of(qnx.MsgSendPulse, fd, 10, 1, 1) in (EBADF, ESRCH)
+    calls.clear()
+    return fd, calls
 
 
-@checks("B276", "D13")
-def test_a_child_learns_which_connections_were_dead_before(qnx: Any, peer: Peer) -> None:
-    """What was dead at the fork is not there or is said to be dead, though the child has not used it."""
-    assert peer.run(look_at_the_dead_in_a_child) & NTO_COF_DEAD
+def use_the_dead_in_a_child(qnx: Any, how: str, generations: int) -> Tuple[List[int], bool, int, int]:
+    """In another process: what a connection that was dead at the fork is to a child, or to a child of that."""
+    fd, calls = lose(qnx, how)
+
+    def use() -> Tuple[List[int], bool, int, int]:
+        errnos = [
+            errno_of(qnx.ConnectServerInfo, 0, fd, MessageInfo()),
+            errno_of(qnx.ConnectFlags, 0, fd, 0, 0),
+            errno_of(qnx.ha_attach, fd, lambda _coid, _handle: -1, None, HAREPLACERECOVERYFN),
+            errno_of(qnx.dup, fd),
+            errno_of(qnx.MsgSend, fd, b"message"),
+            errno_of(qnx.MsgSendPulse, fd, 10, 1, 1),
+        ]
+        is_open = is_descriptor(fd)
+        return errnos, is_open, len(calls), qnx.ConnectAttach(0, 0, qnx.ChannelCreate(0), fd) - fd
+
+    call: Callable[[], Any] = use
+    for _generation in range(generations):
+        call = functools.partial(forked, call)
+    found: Tuple[List[int], bool, int, int] = call()
+    return found
+
+
+@checks("B276", "D130")
+@pytest.mark.parametrize("generations", [1, 2], ids=["child", "grandchild"])
+@pytest.mark.parametrize("how", ["has no recovery", "was not used", "was given up"])
+def test_what_was_dead_is_no_connection_in_a_child(peer: Peer, how: str, generations: int) -> None:
+    """Its number is none of a connection, which EBADF and EINVAL say, and is free; a use is recovered all the same."""
+    errnos, is_open, calls, above = peer.run(use_the_dead_in_a_child, how, generations)
+    assert errnos == [EINVAL] + [EBADF] * 5
+    assert not is_open
+    assert calls == (0 if how == "has no recovery" else 2)
+    assert above == 0
+
+
+def end_the_dead_in_a_child(qnx: Any, call: str) -> Tuple[int, int, int]:
+    """In another process: end what was dead at the fork, in a child, and use it."""
+    fd, calls = lose(qnx, "was given up")
+    ended: Tuple[int, int, int] = forked(
+        lambda: (errno_of(getattr(qnx, call), fd), errno_of(qnx.MsgSendPulse, fd, 10, 1, 1), len(calls))
+    )
+    return ended
+
+
+@checks("B276", "D24", "D130")
+@open_point("D24", "D130")
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [("ConnectDetach", EINVAL), ("ha_ConnectDetach", EINVAL), ("close", EBADF), ("ha_close", EBADF), ("ha_detach", 0)],
+)
+def test_what_was_dead_is_not_recovered_in_a_child_that_has_ended_it(peer: Peer, call: str, number: int) -> None:
+    """There is no connection to end, but its recovery function goes."""
+    assert peer.run(end_the_dead_in_a_child, call) == (number, EBADF, 0)
+
+
+def say_so_in_a_child(qnx: Any, pid: int, chid: int) -> int:
+    """In a child that has not used what it was left: say that it is there, by a connection of its own."""
+    side: int = qnx.ConnectAttach(0, pid, chid, SIDE)
+    qnx.MsgSend(side, b"forked")
+    return side
+
+
+def wait_for_child(start: Start, qnx: Any, chid: int) -> None:
+    """Until a child has said so; QNX has made its connections anew by then."""
+    while step(start, qnx, chid).data != b"forked":
+        pass
+
+
+def reconnect_in_vain_in_a_child(qnx: Any, pid: int, chid: int) -> Tuple[int, int, bool, int, int]:
+    """In another process: a child reconnects what it was left, and has not used, to nothing."""
+    fd = qnx.ConnectAttach(0, pid, chid, 0)
+
+    def reconnect() -> Tuple[int, int, bool, int, int]:
+        say_so_in_a_child(qnx, pid, chid)
+        number = errno_of(qnx.ha_ReConnectAttach, fd, 0, pid, chid + 99_999, 0, 0)
+        sent = errno_of(qnx.MsgSend, fd, b"message")
+        return number, sent, is_dead(qnx, fd), forked(errno_of, qnx.ConnectDetach, fd), qnx.ConnectDetach(fd)
+
+    found: Tuple[int, int, bool, int, int] = forked(reconnect)
+    return found
+
+
+@checks("B276", "D6", "D13", "D131")
+def test_a_child_that_reconnects_in_vain_has_a_dead_connection(qnx: Any, start: Start, peer: Peer) -> None:
+    """What it was left is dead then, though it was not used, and keeps its number; a grandchild does not have it."""
+    chid = qnx.ChannelCreate(0)
+    reconnecting = peer.begin(reconnect_in_vain_in_a_child, os.getpid(), chid)
+    wait_for_child(start, qnx, chid)
+    assert reconnecting.result() == (ESRCH, EBADF, True, EINVAL, 0)
+
+
+def outlive_a_server_in_a_child(qnx: Any, pid: int, chid: int) -> Tuple[int, bool, int, int]:
+    """In another process: a child uses a connection whose server was there at the fork, and is not any more."""
+    fd = qnx.ConnectAttach(0, pid, chid, 0)
+
+    def outlive() -> Tuple[int, bool, int, int]:
+        side = say_so_in_a_child(qnx, pid, chid)
+        eventually(lambda: is_dead(qnx, side), "the end of the channel")
+        sent = errno_of(qnx.MsgSend, fd, b"message")
+        return sent, is_dead(qnx, fd), forked(errno_of, qnx.ConnectDetach, fd), qnx.ConnectDetach(fd)
+
+    found: Tuple[int, bool, int, int] = forked(outlive)
+    return found
+
+
+@checks("B276", "D13", "D131")
+def test_a_child_outlives_a_server_that_it_has_not_used(qnx: Any, start: Start, peer: Peer) -> None:
+    """Its connection is dead from its first use on, and keeps its number; a grandchild does not have it."""
+    chid = qnx.ChannelCreate(0)
+    outliving = peer.begin(outlive_a_server_in_a_child, os.getpid(), chid)
+    wait_for_child(start, qnx, chid)
+    qnx.ChannelDestroy(chid)
+    assert outliving.result() == (EBADF, True, EINVAL, 0)
 
 
 def close_a_file_in_a_child(qnx: Any) -> int:
@@ -366,7 +491,7 @@ def close_dead_in_a_child(qnx: Any, fd: int) -> Tuple[int, bool]:
 
 @checks("B276", "B331")
 def test_a_child_does_not_keep_the_number_of_a_dead_connection(qnx: Any, peer: Peer) -> None:
-    """A close of a dead connection in a child is EBADF, and its number is free: it was left out, or is closed now."""
+    """A close of a dead connection in a child is EBADF, and its number is free: it was left out."""
     chid = qnx.ChannelCreate(0)
     fd = peer.run(connect_descriptor, os.getpid(), chid)
     qnx.ChannelDestroy(chid)

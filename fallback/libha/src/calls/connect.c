@@ -58,9 +58,9 @@ int connect_detach(int coid)
     if (error != EBADF)
         return error;
     struct attachment *attachment = attachment_take(coid); /* First, for the number may be another's at once. */
-    bool is_ours = connection_is_ours(coid);
+    bool stays = !connection_is_ours(coid) && connection_is_open(coid); /* It is of an ordinary file. */
     error = connection_detach(coid) ? EINVAL : 0;
-    if (!is_ours)
+    if (stays)
         attachment_give_back(coid, attachment);
     else
         attachment_drop(attachment);
@@ -103,10 +103,8 @@ static void look_at(struct number *number, void *argument)
             describe(search, &connection->address, number->id, search->is_dead ? 0 : trunk_scoid(connection->trunk),
                      connection_flags(number->id, connection->flags, cookie));
     } else if (is_ours) {
-        search->is_dead = inherited->is_dead; /* Of the others it is not known before their first use. */
-        if (!search->is_dead || search->with_dead)
-            describe(search, &inherited->address, number->id, 0,
-                     connection_flags(number->id, inherited->flags, cookie));
+        search->is_dead = false; /* It is not known before its first use. */
+        describe(search, &inherited->address, number->id, 0, connection_flags(number->id, inherited->flags, cookie));
     }
     pthread_mutex_unlock(&number->lock);
 }

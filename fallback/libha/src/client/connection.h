@@ -46,7 +46,6 @@ struct inherited {
     struct address address;
     unsigned flags;
     off_t cookie;
-    bool is_dead;         /* its server was gone by then; its number is held for its recovery */
     bool is_copy;         /* of one of the parent; an exec copies nothing */
     int pid, coid, scoid; /* who it was in the parent */
     pthread_mutex_t reviving;
@@ -105,6 +104,11 @@ void connection_give_way(int coid);
 /* Another connection to the same channel, from `index` on, or exactly there. */
 int connection_copy(int coid, int index, bool exactly, int *copy);
 
+/*
+ * Under the table's lock and the number's, which is one of an inherited connection: that is a dead one from now on, which
+ * keeps its number (D6). False if there is no memory: it is as it was.
+ */
+bool connection_dies_unused(struct number *number);
 /* If it is an inherited connection, makes it anew. 0 or an errno. */
 int connection_revive(int coid);
 

@@ -43,6 +43,32 @@ static int announce(struct use *use, const struct inherited *inherited)
     return exchange_bytes(use, &message, sizeof message);
 }
 
+bool connection_dies_unused(struct number *number)
+{
+    struct inherited *inherited = number->inherited;
+    struct connection *dead = connection_new(NULL, &inherited->address, inherited->flags);
+    if (!dead)
+        return false;
+    dead->number = number;
+    dead->coid = number->id;
+    dead->cookie = inherited->cookie;
+    dead->in_table = dead->detached = true;
+    connection_put(number, dead);
+    number->inherited = NULL;
+    return true;
+}
+
+/* Its server is gone. */
+static void lose(struct number *number, struct inherited *inherited)
+{
+    table_lock();
+    pthread_mutex_lock(&number->lock);
+    if (number->inherited == inherited)
+        connection_dies_unused(number);
+    pthread_mutex_unlock(&number->lock);
+    table_unlock();
+}
+
 static int revive_alone(struct number *number, struct inherited *inherited)
 {
     struct reviving reviving = {.number = number, .inherited = inherited};
@@ -55,9 +81,14 @@ static int revive_alone(struct number *number, struct inherited *inherited)
     pthread_mutex_unlock(&number->lock);
     if (!current)
         return 0;
-    if (foreign || trunk_use(&address, !(inherited->flags & _NTO_COF_NOSHARE), make_revived, &reviving))
-        return EBADF; /* Its server is gone. */
-    int error = inherited->is_copy ? announce(&reviving.use, inherited) : 0;
+    if (foreign)
+        return EBADF;
+    int error = trunk_use(&address, !(inherited->flags & _NTO_COF_NOSHARE), make_revived, &reviving);
+    if (error == ESRCH)
+        lose(number, inherited);
+    if (error)
+        return EBADF;
+    error = inherited->is_copy ? announce(&reviving.use, inherited) : 0;
     struct connection *connection = reviving.use.connection;
     table_lock();
     pthread_mutex_lock(&number->lock);
@@ -100,6 +131,11 @@ int connection_begin(int coid, uint64_t window, struct use *use, struct ticket *
     return error;
 }
 
+static bool is_dead(const struct connection *connection)
+{
+    return connection->detached || atomic_load(&connection->trunk->dead);
+}
+
 static void leave_to_child(struct number *number, void *argument)
 {
     pid_t parent = *(pid_t *)argument;
@@ -113,9 +149,10 @@ static void leave_to_child(struct number *number, void *argument)
     if (!connection)
         return;
     connection_put(number, NULL);
-    if (connection->cookie && connection->detached && placeholder_is(connection->coid, connection->cookie))
-        close(connection->coid);
-    if (connection->cookie && !connection->detached) {
+    if (connection->cookie && is_dead(connection)) {
+        if (placeholder_is(connection->coid, connection->cookie))
+            close(connection->coid); /* It is left out (B276): the number is free. */
+    } else if (connection->cookie) {
         struct inherited *inherited = calloc(1, sizeof *inherited);
         if (inherited) {
             *inherited = (struct inherited){
@@ -123,7 +160,6 @@ static void leave_to_child(struct number *number, void *argument)
                 .address = connection->address,
                 .flags = connection->flags,
                 .cookie = connection->cookie,
-                .is_dead = atomic_load(&connection->trunk->dead),
                 .is_copy = true,
                 .pid = parent,
                 .coid = connection->coid,

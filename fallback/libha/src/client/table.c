@@ -179,13 +179,8 @@ int connection_make_room(int coid)
     struct inherited *inherited = number->inherited;
     off_t cookie = old ? old->cookie : inherited ? inherited->cookie : 0;
     bool foreign = cookie && !placeholder_is(coid, cookie) && is_descriptor(coid);
-    if (inherited && !old && !foreign && (old = connection_new(NULL, &inherited->address, inherited->flags))) {
-        old->number = number;
-        old->coid = coid;
-        old->cookie = inherited->cookie;
-        old->in_table = old->detached = true;
-        connection_put(number, old);
-    }
+    if (inherited && !old && !foreign)
+        connection_dies_unused(number);
     number->inherited = NULL;
     pthread_mutex_unlock(&number->lock);
     table_unlock();

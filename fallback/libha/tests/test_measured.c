@@ -368,8 +368,9 @@ static void dead_connections_in_a_child(void)
     pid_t child = fork();
     if (!child) {
         CHECK(ConnectServerInfo(0, dead, NULL) == fd);
-        CHECK(fcntl(dead, F_GETFD) >= 0); /* Its number is held: a recovery will need it. */
+        CHECK_FAILS(fcntl(dead, F_GETFD), EBADF);
         CHECK_FAILS(ask_pid(dead), EBADF);
+        CHECK_FAILS(ConnectDetach(dead), EINVAL);
         CHECK(ask_pid(fd) == other.pid);
         _exit(0);
     }

@@ -190,8 +190,8 @@ MUTANTS = (
         "gives a new connection the attachment of an old one",
         "attachments",
         LIFETIMES,
-        "        self._make_ordinary(coid)\n        self.descriptors.add(coid)\n",
-        "        self.descriptors.add(coid)\n",
+        "        self._make_ordinary(coid)\n        self._begin(coid)\n",
+        "        self._begin(coid)\n",
     ),
     Mutant(
         "gives duplicates an attachment of their own",

@@ -5,19 +5,19 @@
         for line in journal: ...
 
 What is replaced: os.open, os.read, os.readv, os.pread, os.write, os.writev, os.pwrite, os.sendfile, os.lseek, os.fstat,
-os.isatty, os.ftruncate, os.fsync, os.fdatasync, os.fchmod, os.close, os.dup, os.dup2; on paths os.stat, os.lstat,
-os.access, os.truncate and os.chmod, and so os.path.exists and its like; select.select, select.poll and select.epoll,
-and so selectors, and add_reader of event loops that are made afterwards; and open(), which is io.open and what
-os.fdopen, pathlib and linecache use. On a connection of the backend they are its covers; on any other descriptor, and
-any path that no server has attached when it is opened, the originals run. (On a QNX target every path has a server;
-there, the paths below /dev are meant.) Arguments, results, exceptions, ``closefd`` and ``opener`` are those of the
-originals, and so is PEP 475: what a signal interrupts begins anew. On a host, a call on a path opens it, asks the
-server, and closes it again (D98). select and its like ask the servers of connections by ionotify (D112). One that does
-not answer within a second, or the time that is given if that is longer, is taken not to be ready; as with any timeout,
-one that is stopped keeps its client.
+os.isatty, os.ftruncate, os.fsync, os.fdatasync, os.fchmod, os.close, os.closerange, os.dup, os.dup2; on paths
+os.stat, os.lstat, os.access, os.truncate and os.chmod, and so os.path.exists and its like; select.select, select.poll
+and select.epoll, and so selectors, and add_reader of event loops that are made afterwards; and open(), which is io.open
+and what os.fdopen, pathlib and linecache use. On a connection of the backend they are its covers; on any other
+descriptor, and any path that no server has attached when it is opened, the originals run. (On a QNX target every path
+has a server; there, the paths below /dev are meant.) Arguments, results, exceptions, ``closefd`` and ``opener`` are
+those of the originals, and so is PEP 475: what a signal interrupts begins anew. On a host, a call on a path opens it,
+asks the server, and closes it again (D98). select and its like ask the servers of connections by ionotify (D112). One
+that does not answer within a second, or the time that is given if that is longer, is taken not to be ready; as with any
+timeout, one that is stopped keeps its client.
 
 What stays as it was, and does not know connections: what a module took before with ``from os import read``, io.FileIO
-itself, os.preadv and os.pwritev, os.closerange, os.set_inheritable and os.set_blocking, kqueue, sockets, mmap,
+itself, os.preadv and os.pwritev, os.set_inheritable and os.set_blocking, kqueue, sockets, mmap,
 extension modules, and other programs that inherit a descriptor. On a QNX target it is the preloaded libha that serves
 those (``ha-qnx run``).
 
@@ -38,7 +38,7 @@ import sys
 import threading
 import types
 from errno import EINTR, ENOSYS, ESPIPE
-from typing import IO, Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple, TypeVar, Union
+from typing import IO, Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, TypeVar, Union
 
 from . import backends, polling, strategies
 from .api import Backend
@@ -180,8 +180,9 @@ class _Covers:
         self._paths = paths
         self._places: Dict[int, _Place] = {}
         #: Every connection is among them, and few other descriptors.
-        self.descriptors: Set[int] = getattr(backend, "descriptors", set())
-        self.descriptors.update(_connections_left(backend))
+        self.descriptors: Dict[int, object] = getattr(backend, "descriptors", {})
+        for fd in _connections_left(backend):
+            self.descriptors.setdefault(fd, None)
 
     def is_connection(self, fd: int) -> bool:
         return fd in self.descriptors and is_connection(self.backend, fd)
@@ -203,7 +204,7 @@ class _Covers:
             fd = uninterrupted(self._open, target, operator.index(oflag), operator.index(mode) & 0o7777)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
-        self.descriptors.add(fd)
+        self.descriptors.setdefault(fd, None)
         return fd
 
     def _open(self, target: str, oflag: int, mode: int) -> int:
@@ -341,7 +342,7 @@ class _Covers:
             self._places.pop(fd2, None)
         copy: int = self.backend.dup2(fd, fd2)
         if not is_connection(self.backend, copy):
-            self.descriptors.discard(copy)
+            self.descriptors.pop(copy, None)
             os.set_inheritable(copy, inheritable)
         elif inheritable:
             self.backend.ConnectFlags(0, copy, NTO_COF_CLOEXEC, 0)
@@ -542,6 +543,7 @@ def _more_descriptor_calls(covers: _Covers) -> _Calls:
 
     original_pread, original_pwrite, original_isatty = os.pread, os.pwrite, os.isatty
     original_ftruncate, original_fsync, original_fchmod = os.ftruncate, os.fsync, os.fchmod
+    original_closerange = os.closerange
 
     @replaces(original_pread)
     def pread(fd: int, length: int, offset: int, /) -> bytes:
@@ -566,6 +568,13 @@ def _more_descriptor_calls(covers: _Covers) -> _Calls:
     @replaces(original_fchmod)
     def fchmod(fd: int, mode: int) -> None:
         return uninterrupted(covers.fchmod, fd, mode) if fd in ours else original_fchmod(fd, mode)
+
+    @replaces(original_closerange)
+    def closerange(fd_low: int, fd_high: int, /) -> None:
+        for fd in [fd for fd in list(ours) if fd_low <= fd < fd_high]:
+            with contextlib.suppress(OSError):
+                uninterrupted(covers.close, fd)
+        return original_closerange(fd_low, fd_high)
 
     def syncing(original: Callable[[Any], None]) -> None:
         @replaces(original)

@@ -14,7 +14,7 @@ import os
 import stat
 import warnings
 from errno import EACCES, EBADF, EINVAL, EIO, EISDIR, ENOSYS, ENOTTY, EPERM
-from typing import IO, Any, Callable, List, Optional, Protocol, Set, Tuple, TypeVar, Union
+from typing import IO, Any, Callable, List, Optional, Protocol, Tuple, TypeVar, Union
 
 from . import iomessages
 from .api import Backend, RecoveryFunction
@@ -71,9 +71,6 @@ class Files:
     That class says how a call is recovered: ``_recovered``. If its own calls recover by themselves, as those of a libha
     in C do, there is nothing to add; else it gives the plain ones as ``_plain``.
     """
-
-    #: Numbers that this backend has given out and not taken back. Every connection that it made is among them.
-    descriptors: Set[int]
 
     @property
     def _plain(self) -> Kernel:

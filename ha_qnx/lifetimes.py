@@ -4,7 +4,7 @@ A number that is free is somebody else's at once. So a connection is detached fr
 and a new one is an ordinary connection, whatever had its number before (D24).
 """
 
-from typing import Any, Callable, Set, cast
+from typing import Any, Callable, Dict, cast
 
 from .api import Backend
 from .buffers import as_int
@@ -12,7 +12,15 @@ from .constants import NTO_SIDE_CHANNEL
 from .documenting import documented_by
 from .kernel import Kernel, StrPath
 
-__all__ = ["Lifetimes"]
+__all__ = ["Lifetimes", "life_of"]
+
+
+def life_of(backend: Any, coid: int) -> object:
+    """What tells a connection from those that have its number before and after it; None, nobody knows of it.
+
+    It stays the same when the connection is recovered.
+    """
+    return getattr(backend, "descriptors", {}).get(coid)
 
 
 @documented_by(Backend)
@@ -22,8 +30,9 @@ class Lifetimes:
     What makes and ends them is ``_below``: the next of the classes that a backend is made of, or what it says instead.
     """
 
-    #: Numbers that this backend has given out and not taken back. Every connection that it made is among them.
-    descriptors: Set[int]
+    #: Numbers that this backend has given out and not taken back, with what ``life_of`` says of each. Every connection
+    #: that it made is among them.
+    descriptors: Dict[int, object]
 
     @property
     def _below(self) -> Kernel:
@@ -34,6 +43,10 @@ class Lifetimes:
 
         Its own recovery function may end a connection and make it again: there, nothing happens.
         """
+        raise NotImplementedError
+
+    def _is_recovering(self, coid: int) -> bool:
+        """Whether this thread is in the recovery function of a connection."""
         raise NotImplementedError
 
     def _attach_again(self, coid: int, attached: Any) -> None:
@@ -59,13 +72,17 @@ class Lifetimes:
         if fd == fd2:
             return self._below.dup2(fd, fd2)
         copy = self._end(fd2, lambda: self._below.dup2(fd, fd2))
-        self.descriptors.add(copy)
+        self._begin(copy)
         return copy
 
     def _made(self, coid: int) -> int:
         self._make_ordinary(coid)
-        self.descriptors.add(coid)
+        self._begin(coid)
         return coid
+
+    def _begin(self, coid: int) -> None:
+        if coid not in self.descriptors or not self._is_recovering(coid):
+            self.descriptors[coid] = object()
 
     # Calls that end one.
 
@@ -81,8 +98,9 @@ class Lifetimes:
     def _end(self, coid: int, call: Callable[[], int]) -> int:
         coid = as_int("coid", coid)
         attached = self._make_ordinary(coid)
-        is_known = coid in self.descriptors
-        self.descriptors.discard(coid)
+        is_known, life = coid in self.descriptors, self.descriptors.get(coid)
+        if not self._is_recovering(coid):
+            self.descriptors.pop(coid, None)
         # Not if something else has its number already (D17): that it was meant for is gone, then.
         may_stay = (is_known or attached is not None) and self._below.is_open(coid)
         try:
@@ -90,7 +108,7 @@ class Lifetimes:
         except BaseException:
             if may_stay and self._below.is_open(coid):
                 if is_known:
-                    self.descriptors.add(coid)
+                    self.descriptors.setdefault(coid, life)
                 if attached is not None:
                     self._attach_again(coid, attached)
             raise

@@ -19,6 +19,8 @@ from .readiness import Bell, Watch
 
 __all__ = ["replacements"]
 
+_host_poll: Any = getattr(select, "poll", None)
+
 IsConnection = Callable[[int], bool]
 Replacement = Tuple[Any, str, Any]
 
@@ -46,12 +48,22 @@ class _Watches:
 
     def put(self, fd: int, conditions: int) -> None:
         self.drop(fd)
-        self._wanted[fd] = Watch(self._backend, fd, self.bell.ring), conditions
+        self._wanted[fd] = Watch(self._backend, fd, self._ring), conditions
+
+    def _ring(self) -> None:
+        self.bell.ring()
 
     def drop(self, fd: int) -> None:
         watch, _conditions = self._wanted.pop(fd, (None, 0))
         if watch is not None:
             watch.close()
+
+    def is_closed(self, fd: int) -> bool:
+        """Whether one was closed since it was put here; its number may be another one's."""
+        return fd in self._wanted and self._wanted[fd][0].is_of_another
+
+    def closed(self) -> List[int]:
+        return [fd for fd in list(self._wanted) if self.is_closed(fd)]
 
     def ready(self, left: Optional[float]) -> Dict[int, int]:
         """The connections of which conditions hold, with those; all others are armed.
@@ -65,6 +77,9 @@ class _Watches:
             OSError: what a server answered.
         """
         found: Dict[int, int] = {}
+        if self.bell.is_inherited:
+            self.bell.close()
+            self.bell = Bell()
         self.bell.hush()
         for fd, (watch, conditions) in list(self._wanted.items()):
             if not conditions or watch.is_armed:
@@ -89,19 +104,21 @@ class _Watches:
 
 
 def _waits(
-    watches: _Watches, timeout: Optional[float], by_host: Callable[[Optional[float]], Tuple[List[Any], bool]]
+    by_servers: Callable[[Optional[float]], Dict[int, int]],
+    timeout: Optional[float],
+    by_host: Callable[[Optional[float]], Tuple[List[Any], bool]],
 ) -> Tuple[Dict[int, int], List[Any]]:
     """Wait for connections and for what the host waits for, until there is one of them, or the time is over.
 
     Args:
-        watches: the connections.
+        by_servers: asks the servers of the connections, as ``_Watches.ready``.
         timeout: in seconds; None is for ever.
         by_host: waits for so many seconds; what has come, and whether the bell rings.
     """
     deadline = None if timeout is None else time.monotonic() + max(timeout, 0.0)
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        ready = watches.ready(left)
+        ready = by_servers(left)
         events, rings = by_host(0.0 if ready else left)
         if ready or events or not rings:
             return ready, events
@@ -142,7 +159,7 @@ def _select_call(backend: Backend, is_connection: IsConnection) -> Callable[...,
                 found = [[fd for fd in readers if fd is not bell], writers, others]
                 return found if any(found) else [], rings
 
-            ready, events = _waits(watches, None if timeout is None else float(timeout), by_host)
+            ready, events = _waits(watches.ready, None if timeout is None else float(timeout), by_host)
         finally:
             watches.close()
         for held in ready.values():
@@ -179,27 +196,39 @@ class _Poller:
         mask = self._everything if eventmask is None else eventmask
         if not type(self)._is_connection(number):
             self._forget(number)
-            self._inner.register(fd, mask)
+            self._register_host(fd, number, mask)
             return
+        self._settle(number)
         if number in self._masks:
             self._again(number)
-        with contextlib.suppress(KeyError, OSError):
-            self._inner.unregister(number)  # What had the number before.
+        self._unregister_host(number)  # What had the number before.
         self._put(number, mask)
 
     def modify(self, fd: Any, eventmask: int) -> None:
         number = _number(fd)
+        self._settle(number)
         if number in self._masks:
             self._put(number, eventmask)
         else:
             self._check(number)
-            self._inner.modify(fd, eventmask)
+            self._modify_host(fd, number, eventmask)
 
     def unregister(self, fd: Any) -> None:
         number = _number(fd)
+        self._settle(number)
         if not self._forget(number):
             self._check(number)
             self._inner.unregister(fd)
+
+    def _register_host(self, fd: Any, _number: int, mask: int) -> None:
+        self._inner.register(fd, mask)
+
+    def _modify_host(self, fd: Any, _number: int, mask: int) -> None:
+        self._inner.modify(fd, mask)
+
+    def _unregister_host(self, number: int) -> None:
+        with contextlib.suppress(KeyError, OSError):
+            self._inner.unregister(number)
 
     def _forget(self, number: int) -> bool:
         """Wait for a connection no more; whether it was waited for."""
@@ -214,30 +243,45 @@ class _Poller:
     def _check(self, number: int) -> None:
         """What is not registered is to be changed, in a way that the host may complain of in other words."""
 
+    def _settle(self, number: int) -> None:
+        """What is registered under a number is asked for; that connection may be closed."""
+
+    def _closed(self, number: int) -> None:
+        """What was registered under a number was closed."""
+        raise NotImplementedError
+
     def _put(self, number: int, mask: int) -> None:
         if mask & self._refused:
             raise OSError(EINVAL, "of a connection, poll tells as long as something holds, and in no other way")
         if self._watches is None:
             self._watches = _Watches(type(self)._backend)
-            self._inner.register(self._watches.bell.fileno(), select.POLLIN)
         self._masks[number] = mask
         self._watches.put(number, sum(condition for condition, bits in _BITS.items() if mask & bits))
 
     def _wait(
-        self, watches: _Watches, timeout: Optional[float], by_host: Callable[[Optional[float]], List[Any]]
+        self,
+        watches: _Watches,
+        timeout: Optional[float],
+        by_host: Callable[[Optional[float], Bell], Tuple[List[Any], bool]],
     ) -> List[Any]:
         """Wait for so many seconds."""
-        bell = watches.bell.fileno()
 
-        def without_bell(left: Optional[float]) -> Tuple[List[Any], bool]:
-            events = by_host(left)
-            others = [event for event in events if event[0] != bell]
-            return others, len(others) < len(events)
+        def by_servers(left: Optional[float]) -> Dict[int, int]:
+            found: Dict[int, int] = {}
+            closed = watches.closed()
+            while True:
+                for fd in closed:
+                    self._closed(fd)
+                found = watches.ready(left)
+                lost = [fd for fd, held in found.items() if not held]
+                closed = [fd for fd in lost if watches.is_closed(fd) or not type(self)._is_connection(fd)]
+                if not closed:
+                    return found
 
-        ready, events = _waits(watches, timeout, without_bell)
+        ready, events = _waits(by_servers, timeout, lambda left: by_host(left, watches.bell))
         for fd, held in ready.items():
             bits = sum(bit for condition, bit in _BITS.items() if held & condition)
-            events.append((fd, bits & self._masks[fd] if held else self._lost))
+            events.append((fd, bits & self._masks.get(fd, 0) if held else self._lost))
         return events
 
     def _close(self) -> None:
@@ -250,14 +294,64 @@ class _Poller:
 
 
 class _Poll(_Poller):
+    """A number is asked for, whatever is under it by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hosts: Dict[int, int] = {}
+
     def poll(self, timeout: Optional[float] = None, /) -> List[Any]:
+        descriptors = getattr(type(self)._backend, "descriptors", {})
+        for number in self._hosts.keys() & descriptors.keys():
+            if type(self)._is_connection(number):
+                mask = self._hosts[number]
+                self._unregister_host(number)
+                self._put(number, mask)
         if self._watches is None:
             return self._inner.poll(timeout)  # type: ignore[no-any-return]  # it is the host's
         seconds = None if timeout is None or timeout < 0 else timeout / 1000
-        return self._wait(self._watches, seconds, lambda left: self._inner.poll(None if left is None else left * 1000))
+
+        def by_host(left: Optional[float], bell: Bell) -> Tuple[List[Any], bool]:
+            ringing = bell.fileno()
+            self._inner.register(ringing, select.POLLIN)
+            try:
+                events = self._inner.poll(None if left is None else left * 1000)
+            finally:
+                with contextlib.suppress(KeyError):
+                    self._inner.unregister(ringing)
+            others = [event for event in events if event[0] != ringing]
+            return others, len(others) < len(events)
+
+        return self._wait(self._watches, seconds, by_host)
+
+    def unregister(self, fd: Any) -> None:
+        super().unregister(fd)
+        self._hosts.pop(_number(fd), None)
+
+    def _register_host(self, fd: Any, number: int, mask: int) -> None:
+        super()._register_host(fd, number, mask)
+        self._hosts[number] = mask
+
+    def _modify_host(self, fd: Any, number: int, mask: int) -> None:
+        super()._modify_host(fd, number, mask)
+        self._hosts[number] = mask
+
+    def _unregister_host(self, number: int) -> None:
+        super()._unregister_host(number)
+        self._hosts.pop(number, None)
+
+    def _closed(self, number: int) -> None:
+        mask = self._masks.get(number, 0)
+        if type(self)._is_connection(number):
+            self._put(number, mask)
+        else:
+            self._forget(number)
+            self._register_host(number, number, mask)
 
 
 class _Epoll(_Poller):
+    """A connection that is closed is forgotten, and what gets its number is not registered."""
+
     _lost = select.POLLERR | select.POLLHUP
     _refused = sum(getattr(select, name, 0) for name in ("EPOLLET", "EPOLLONESHOT", "EPOLLEXCLUSIVE"))
 
@@ -279,11 +373,20 @@ class _Epoll(_Poller):
         self._close()
 
     def poll(self, timeout: Optional[float] = None, maxevents: int = -1) -> List[Any]:
-        if self._watches is None:
+        if self._watches is None or maxevents < -1 or not maxevents:
             return self._inner.poll(timeout, maxevents)  # type: ignore[no-any-return]  # it is the host's
         seconds = None if timeout is None or timeout < 0 else timeout
-        most = maxevents + 1 if maxevents > 0 else maxevents
-        found = self._wait(self._watches, seconds, lambda left: self._inner.poll(left, most))
+
+        def by_host(left: Optional[float], bell: Bell) -> Tuple[List[Any], bool]:
+            # The bell is not in the host's epoll, which a forked child shares.
+            both = _host_poll()
+            for each in (self._inner, bell):
+                both.register(each, select.POLLIN)
+            came = {fd for fd, _events in both.poll(None if left is None else left * 1000)}
+            events = self._inner.poll(0, maxevents) if self._inner.fileno() in came else []
+            return events, bell.fileno() in came
+
+        found = self._wait(self._watches, seconds, by_host)
         return found if maxevents < 0 else found[:maxevents]
 
     def _again(self, number: int) -> None:
@@ -292,6 +395,15 @@ class _Epoll(_Poller):
     def _check(self, number: int) -> None:
         if type(self)._is_connection(number):
             raise OSError(ENOENT, os.strerror(ENOENT))
+
+    def _settle(self, number: int) -> None:
+        if self._watches is None or number not in self._masks:
+            return
+        if self._watches.is_closed(number) or not type(self)._is_connection(number):
+            self._closed(number)
+
+    def _closed(self, number: int) -> None:
+        self._forget(number)
 
     def __enter__(self) -> "_Epoll":
         self._inner.__enter__()

@@ -28,6 +28,7 @@ from .constants import (
 from .deadlines import within
 from .errors import failure
 from .events import SIGEV_PULSE_INIT
+from .lifetimes import life_of
 from .structures import MessageInfo, Pulse, SigEvent
 
 __all__ = ["Bell", "Watch"]
@@ -39,7 +40,7 @@ _KEY_MAX = (1 << 28) - 1
 # The pulse that says that there is something to be looked at.
 _KICK = 0
 
-_Server = Tuple[int, int, int]
+_Server = Tuple[int, int, int, object]
 
 
 class Bell:
@@ -55,6 +56,11 @@ class Bell:
     def fileno(self) -> int:
         return self._reader
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it is that of another process, which this one was forked from."""
+        return os.getpid() != self._process
+
     def ring(self) -> None:
         """Ring. From any thread, and as often as one likes."""
         with self._lock, contextlib.suppress(OSError):  # It rings already, or nobody listens any more.
@@ -68,7 +74,7 @@ class Bell:
 
     def close(self) -> None:
         # In a forked child there is nobody else, and the lock may be held for ever.
-        with self._lock if os.getpid() == self._process else contextlib.nullcontext():
+        with contextlib.nullcontext() if self.is_inherited else self._lock:
             fds, self._reader, self._writer = (self._reader, self._writer), -1, -1
             for fd in fds:
                 if fd >= 0:
@@ -89,6 +95,7 @@ class Watch:
         self.coid = int(coid)
         self.ring = ring
         self._backend = backend
+        self._life = life_of(backend, self.coid)
         self._post: Optional[_Post] = None
         self._is_over = False
         self._event = SigEvent()
@@ -97,6 +104,11 @@ class Watch:
     def is_armed(self) -> bool:
         """Whether there is nothing to be asked before it rings."""
         return self._post is not None and self._post.has(self)
+
+    @property
+    def is_of_another(self) -> bool:
+        """Whether its connection was closed since it was made; the number may be another one's."""
+        return life_of(self._backend, self.coid) is not self._life
 
     def ask(self, conditions: int, timeout: Optional[float] = None) -> int:
         """Which of the conditions hold; if none does, the watch is armed, and rings when it is time to ask again.
@@ -109,14 +121,20 @@ class Watch:
             timeout: how many seconds the server may take to answer; None is for ever.
 
         Raises:
-            OSError: as ionotify, but for ENOSYS; ETIMEDOUT, the server did not answer in time.
+            OSError: as ionotify, but for ENOSYS; EBADF, also, the connection was closed, and the number is another
+                one's; ETIMEDOUT, the server did not answer in time.
         """
+        if self.is_of_another:
+            self._disarm()
+            raise failure(EBADF)
         post = self._post = _post_of(self._backend)
         while True:
             before = _where(self._backend, self.coid)
             key = post.enter(self, before)
             try:
                 held = self._arm(post.coid, key, conditions, timeout)
+                if self.is_of_another:
+                    raise failure(EBADF)
                 if not held and _where(self._backend, self.coid) != before:
                     continue  # It has been recovered meanwhile, and nobody knows which of the servers was asked.
             except BaseException:
@@ -157,13 +175,15 @@ class Watch:
 
 
 def _where(backend: Backend, coid: int) -> Optional[_Server]:
-    """Which channel of which process a connection leads to; None if it has no server, or is none."""
+    """Which connection it is, to which channel of which process; None if it has no server, or is none."""
     info = MessageInfo()
     try:
         found = backend.ConnectServerInfo(0, coid, info)
     except OSError:
         return None
-    return None if found != coid or info.flags & NTO_COF_DEAD else (info.pid, info.chid, info.scoid)
+    if found != coid or info.flags & NTO_COF_DEAD:
+        return None
+    return info.pid, info.chid, info.scoid, life_of(backend, coid)
 
 
 class _Waiting:

@@ -9,7 +9,7 @@ import functools
 import os
 import weakref
 from errno import EBADF
-from typing import Callable, Optional, Set, TypeVar
+from typing import Callable, Dict, Optional, TypeVar
 
 from .api import Backend, RecoveryFunction
 from .buffers import INT_MIN, UINT_MAX, as_int, integer
@@ -38,7 +38,7 @@ class Recovery(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Pl
         self.name = name
         self._kernel = kernel
         self._send = kernel.MsgSend
-        self.descriptors: Set[int] = set()
+        self.descriptors: Dict[int, object] = {}
         self.counts = Counts(name, functools.partial(server_of, kernel))
         self._attachments = Attachments(self.counts)
         self._attached = self._attachments.by_coid
@@ -261,6 +261,10 @@ class Recovery(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Pl
 
     def _attach_again(self, coid: int, attached: Attachment) -> None:
         self._attachments.give_back(coid, attached)
+
+    def _is_recovering(self, coid: int) -> bool:
+        attachment = self._attached.get(coid)
+        return attachment is not None and attachment.is_recovering_here
 
 
 def _follow_forks(attachments: Attachments) -> None:

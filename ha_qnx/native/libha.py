@@ -75,7 +75,7 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
         super().__init__(libraries)
         self.name = "native"
         self.counts = Counts(self.name, functools.partial(server_of, self))
-        self.descriptors: Set[int] = set()
+        self.descriptors: Dict[int, object] = {}
         self._thread = _InThread()
         self._tokens = itertools.count(1).__next__
         self._by_token: Dict[int, _Attached] = {}
@@ -311,13 +311,17 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
     def _ha_disconnect(self, coid: int, call: Callable[..., int], name: str) -> int:
         # What is known of it goes first: once it has ended, the number may be another's at once.
         attached = None if self._is_recovering(coid) else self._leave(coid)
-        is_known = self._forget(coid)
+        is_known, life = coid in self.descriptors, self.descriptors.get(coid)
+        if not self._is_recovering(coid):
+            self.descriptors.pop(coid, None)
         result = -1
         try:
             result = call(name, coid)
         finally:
             if result < 0:
-                self._remain(coid, attached, is_known)
+                self._remain(coid, attached)
+                if is_known:
+                    self.descriptors.setdefault(coid, life)
         return result
 
     def ha_close(self, fd: int) -> int:
@@ -366,16 +370,8 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
         if attached.is_suspended:
             self._invoke("ha_connection_ctrl", coid, HA_RECOVERY_SUSPEND, c_void_p(0))
 
-    def _forget(self, coid: int) -> bool:
-        """Take a connection out of ``descriptors``; whether it was there."""
-        is_known = coid in self.descriptors
-        self.descriptors.discard(coid)
-        return is_known
-
-    def _remain(self, coid: int, attached: Optional[_Attached], is_known: bool = False) -> None:
-        """Undo _leave and _forget: the connection did not end."""
-        if is_known:
-            self.descriptors.add(coid)
+    def _remain(self, coid: int, attached: Optional[_Attached]) -> None:
+        """Undo _leave: the connection did not end."""
         if attached is not None and self._by_coid.setdefault(coid, attached) is attached:
             attached.coids.add(coid)
             self._by_token[attached.token] = attached
@@ -396,7 +392,7 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
     def _entered(self, coid: int, attached: _Attached, target: Optional[StrPath] = None) -> int:
         self._enter(coid, attached)
         self.counts.leads_to(coid, target)
-        self.descriptors.add(coid)
+        self._begin(coid)
         return coid
 
     def _enter(self, coid: int, attached: _Attached) -> None:
@@ -419,5 +415,4 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
         return attached
 
     def _is_recovering(self, coid: int) -> bool:
-        """Whether this thread is in the recovery function of a connection."""
         return any(coid in attached.coids for attached in self._thread.running)

@@ -22,6 +22,7 @@ REASONS: Dict[str, Tuple[str, ...]] = {
         "B497",
         "B498",
         "D112",
+        "D138",
     ),
     "a Service is above these calls: tests/unit/test_notifying.py": ("D113",),
     "what the host says of its own files": ("D114",),

@@ -35,7 +35,8 @@ CONTENT = b"first line\nsecond line\nthird line\n"
 
 CALLS = [
     "open", "read", "readv", "pread", "write", "writev", "pwrite", "sendfile", "lseek", "fstat", "isatty", "ftruncate",
-    "fsync", "fdatasync", "fchmod", "close", "dup", "dup2", "stat", "lstat", "access", "truncate", "chmod",
+    "fsync", "fdatasync", "fchmod", "close", "closerange", "dup", "dup2", "stat", "lstat", "access", "truncate",
+    "chmod",
 ]  # fmt: skip
 
 

@@ -12,15 +12,15 @@ import subprocess
 import sys
 import threading
 import time
-from errno import EBADF, EEXIST, EINVAL
-from typing import Any, Callable, Iterator, List, Optional, Tuple
+from errno import EBADF, EEXIST, EINVAL, ENOENT
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 from ha_qnx.conformance.expect import fails_with
 from ha_qnx.conformance.waiting import DEADLINE, Task, eventually
 
 import ha_qnx
-from ha_qnx import Connection, aio, dropin, readiness
+from ha_qnx import Connection, aio, dropin, readiness, strategies
 from ha_qnx.connection import connect
 
 PATH, OTHER = "/dev/letters", "/dev/parcels"
@@ -443,6 +443,279 @@ def test_a_signal_does_not_end_the_wait(letters: int) -> None:
         timer.join()
         signal.signal(signal.SIGUSR1, before)
     eventually(lambda: handled, "the signal")
+
+
+# A connection that is closed while it is registered.
+
+POLLERS = [name for name in ("poll", "epoll") if hasattr(select, name)]
+
+
+def close_by(qnx: ha_qnx.Backend, how: str, fd: int) -> None:
+    """Close a connection in one of the ways that there are."""
+    ways: Dict[str, Callable[[], object]] = {
+        "os.close": lambda: os.close(fd),
+        "ConnectDetach": lambda: qnx.ConnectDetach(fd),
+        "Connection.close": lambda: Connection(fd, qnx).close(),
+        "os.closerange": lambda: os.closerange(fd, fd + 1),
+    }
+    ways[how]()
+
+
+@pytest.fixture(params=["os.close", "ConnectDetach", "Connection.close", "os.closerange"])
+def close(installed: ha_qnx.Backend, request: Any) -> Callable[[int], None]:
+    """Closes a connection that is registered."""
+    return lambda fd: close_by(installed, request.param, fd)
+
+
+@pytest.fixture
+def epoll() -> Iterator[Any]:
+    if not hasattr(select, "epoll"):
+        pytest.skip("this host has no epoll")
+    with select.epoll() as epoll:
+        yield epoll
+
+
+def test_epoll_forgets_what_is_closed(server: Any, epoll: Any, close: Callable[[int], None]) -> None:
+    """It tells nothing of it, and complains of what is not there."""
+    fd = os.open(PATH, os.O_RDWR)
+    epoll.register(fd, select.EPOLLOUT)
+    close(fd)
+    assert epoll.poll(0) == []
+    with fails_with(EBADF):
+        epoll.unregister(fd)
+    with fails_with(EBADF):
+        epoll.modify(fd, select.EPOLLIN)
+
+
+def test_epoll_takes_the_next_one_of_the_number(server: Any, epoll: Any, close: Callable[[int], None]) -> None:
+    """The one that got the number is not registered, and can be."""
+    fd = os.open(PATH, os.O_RDWR)
+    for mask in (select.EPOLLIN, select.EPOLLOUT):
+        epoll.register(fd, mask)
+        epoll.poll(0)
+        close(fd)
+        assert os.open(PATH, os.O_RDWR) == fd
+        assert epoll.poll(0) == []
+        with fails_with(ENOENT):
+            epoll.unregister(fd)
+    epoll.register(fd, select.EPOLLIN)
+    assert epoll.poll(0.01) == []
+    os.write(fd, b"letter")
+    assert epoll.poll() == [(fd, select.EPOLLIN)]
+    os.close(fd)
+
+
+def test_epoll_forgets_what_is_closed_meanwhile(server: Any, epoll: Any, pipe: Tuple[int, int]) -> None:
+    """It goes on to wait for the others."""
+    fd = os.open(PATH, os.O_RDWR)
+    epoll.register(fd, select.EPOLLIN)
+    epoll.register(pipe[0], select.EPOLLIN)
+    waiting = waiting_at(server, epoll.poll)
+    os.close(fd)
+    assert os.open(PATH, os.O_RDWR) == fd
+    os.write(fd, b"letter")
+    eventually(lambda: not any(post._waiting for post in readiness._posts.values()), "the watch to be forgotten")
+    assert not waiting.done
+    os.write(pipe[1], b"x")
+    assert waiting.result() == [(pipe[0], select.EPOLLIN)]
+    os.close(fd)
+
+
+def test_poll_asks_for_what_has_the_number(server: Any, close: Callable[[int], None], pipe: Tuple[int, int]) -> None:
+    """The next connection; a descriptor of the host; nothing; and a connection again."""
+    fd = os.open(PATH, os.O_RDWR)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    assert poll.poll(0) == []
+    close(fd)
+    assert os.open(PATH, os.O_RDWR) == fd
+    assert poll.poll(0) == []
+    os.write(fd, b"letter")
+    assert poll.poll() == [(fd, select.POLLIN)]
+    close(fd)
+    assert poll.poll() == poll.poll() == [(fd, select.POLLNVAL)]
+    assert os.dup2(pipe[0], fd) == fd
+    assert poll.poll(0) == []
+    os.write(pipe[1], b"x")
+    assert poll.poll() == [(fd, select.POLLIN)]
+    os.close(fd)
+    assert os.open(PATH, os.O_RDWR) == fd
+    assert os.read(fd, 10) == b"letter"
+    assert poll.poll(0) == []
+    poll.modify(fd, select.POLLOUT)
+    assert poll.poll() == [(fd, select.POLLOUT)]
+    poll.unregister(fd)
+    assert poll.poll(0) == []
+    close(fd)
+
+
+def test_select_refuses_what_is_closed(server: Any, close: Callable[[int], None]) -> None:
+    """EBADF, at once and meanwhile, also if the next connection has the number."""
+    fd = os.open(PATH, os.O_RDWR)
+    waiting = waiting_at(server, select.select, [fd], [], [], DEADLINE)
+    close(fd)
+    with fails_with(EBADF):
+        select.select([fd], [], [], 0)
+    assert os.open(PATH, os.O_RDWR) == fd
+    with fails_with(EBADF):
+        waiting.result()
+    assert select.select([fd], [fd], [], 0) == ([], [fd], [])
+    close(fd)
+
+
+def test_closerange_closes_connections(server: Any) -> None:
+    """And what gets their numbers is a file like any other."""
+    first = os.open(PATH, os.O_RDWR)
+    fds = [first, *os.pipe(), os.open(PATH, os.O_RDWR)]
+    os.closerange(first, max(fds) + 1)
+    reader, writer = os.pipe()
+    assert {reader, writer} <= set(fds)
+    os.write(writer, b"x")
+    assert os.read(reader, 10) == b"x"
+    for fd in (reader, writer):
+        os.close(fd)
+        with fails_with(EBADF):
+            os.fstat(fd)
+
+
+@pytest.mark.parametrize("name", ["PollSelector", "EpollSelector"])
+def test_a_selector_takes_the_next_one_of_the_number(
+    server: Any, close: Callable[[int], None], name: str, pipe: Tuple[int, int]
+) -> None:
+    """When the program has unregistered the first one, which it does by the selector's own list."""
+    if not hasattr(selectors, name):
+        pytest.skip("this host has no such selector")
+    fd = os.open(PATH, os.O_RDWR)
+    with getattr(selectors, name)() as selector:
+        selector.register(pipe[0], selectors.EVENT_READ)
+        selector.register(fd, selectors.EVENT_READ, "first")
+        close(fd)
+        assert os.open(PATH, os.O_RDWR) == fd
+        with pytest.raises(KeyError):
+            selector.register(fd, selectors.EVENT_WRITE, "second")
+        selector.unregister(fd)
+        selector.register(fd, selectors.EVENT_WRITE, "second")
+        assert [(key.data, events) for key, events in selector.select()] == [("second", selectors.EVENT_WRITE)]
+    os.close(fd)
+
+
+def test_an_event_loop_takes_the_next_one_of_the_number(server: Any, close: Callable[[int], None]) -> None:
+    """After remove_reader, whether it came before the closing or after."""
+
+    async def main() -> None:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        fd = os.open(PATH, os.O_RDWR)
+        loop.add_reader(fd, done.set)
+        await asyncio.sleep(0)
+        close(fd)
+        assert os.open(PATH, os.O_RDWR) == fd
+        loop.remove_reader(fd)
+        loop.add_reader(fd, done.set)
+        os.write(fd, b"letter")
+        await asyncio.wait_for(done.wait(), DEADLINE)
+        loop.remove_reader(fd)
+        os.close(fd)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", POLLERS)
+def test_what_is_recovered_stays_registered(qnx: ha_qnx.Backend, serve: Serve, name: str) -> None:
+    """Also while another thread polls, and when the recovery function puts another one in its place."""
+    reopened: List[int] = []
+
+    def reopen(fd: int, _handle: object) -> int:
+        with connect(PATH, recover=None, wait=DEADLINE, backend=qnx) as other:
+            reopened.append(qnx.dup2(other, fd))
+        return fd
+
+    with dropin.installed(qnx):
+        server = serve()
+        poller = getattr(select, name)()
+        fds = [os.open(PATH, os.O_RDWR), os.open(PATH, os.O_RDWR)]
+        qnx.ha_attach(fds[0], strategies.wait_for(strategies.reopen(PATH, os.O_RDWR, backend=qnx), DEADLINE))
+        qnx.ha_attach(fds[1], reopen)
+        for fd in fds:
+            poller.register(fd, select.POLLIN)
+        asked = server.output.count("asked")
+        waiting = Task(poller.poll)
+        eventually(lambda: server.output.count("asked") >= asked + 4, "both to be asked for")
+        server.kill()
+        successor = serve()
+        eventually(lambda: successor.output.count("asked") >= 4, "the next server to be asked")
+        assert not waiting.done
+        os.write(fds[1], b"letter")
+        assert (fds[1], select.POLLIN) in waiting.result()
+        eventually(lambda: len(poller.poll()) == 2, "both to be told of")
+        assert reopened == [fds[1]]
+        if name == "epoll":
+            with fails_with(EEXIST):
+                poller.register(fds[1], select.POLLIN)
+        for fd in fds:
+            poller.unregister(fd)
+            os.close(fd)
+
+
+@pytest.mark.parametrize("name", POLLERS)
+def test_a_number_is_overwritten(letters: int, name: str) -> None:
+    """By dup2 of another connection: poll asks for that one, epoll for none of them."""
+    poller = getattr(select, name)()
+    fd = os.dup(letters)
+    poller.register(fd, select.POLLOUT)
+    assert poller.poll() == [(fd, select.POLLOUT)]
+    assert os.dup2(letters, fd) == fd
+    assert poller.poll(0) == ([(fd, select.POLLOUT)] if name == "poll" else [])
+    poller.register(fd, select.POLLOUT)
+    assert poller.poll() == [(fd, select.POLLOUT)]
+    os.close(fd)
+
+
+@pytest.mark.parametrize("name", POLLERS)
+def test_a_forked_child_has_what_is_registered(letters: int, name: str) -> None:
+    """Both are told, and what one of them does with its object is the other's no more."""
+    poller = getattr(select, name)()
+    poller.register(letters, select.POLLIN)
+    assert poller.poll(0) == []
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        status = 1
+        with contextlib.suppress(BaseException):
+            found = poller.poll(0)
+            os.write(tell, b"x")
+            status = 0 if (found, poller.poll()) == ([], [(letters, select.POLLIN)]) else 2
+        os._exit(status)
+    assert os.read(told, 1) == b"x"
+    assert poller.poll(0) == []
+    os.write(letters, b"letter")
+    assert poller.poll() == [(letters, select.POLLIN)]
+    assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 0
+    for fd in (told, tell):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("name", POLLERS)
+def test_nothing_is_left_of_what_is_closed(server: Any, name: str) -> None:
+    """However many there were, one by one or all at once."""
+    poller = getattr(select, name)()
+    before = len(os.listdir("/dev/fd"))
+
+    def use(count: int) -> None:
+        fds = [os.open(PATH, os.O_RDWR) for _ in range(count)]
+        for fd in fds:
+            poller.register(fd, select.POLLIN)
+        assert all(events == select.POLLNVAL for _fd, events in poller.poll(0))
+        for fd in fds:
+            os.close(fd)
+
+    for _ in range(100):
+        use(1)
+    use(100)
+    if name == "epoll":
+        assert poller.poll(0) == []
+        assert not poller._masks
+    eventually(lambda: not any(post._waiting for post in readiness._posts.values()), "the watches to be forgotten")
+    assert len(os.listdir("/dev/fd")) <= before + 4  # A bell, and the channel on which events arrive.
 
 
 # ha_qnx.aio, which needs no drop-in.

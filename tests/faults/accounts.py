@@ -49,11 +49,11 @@ def answer_of(request: bytes) -> bytes:
 
 
 class Record(NamedTuple):
-    """A request, and the process that carried it out."""
+    """A request, and the server that carried it out: not its pid, which is another one's some hours later."""
 
     client: int
     number: int
-    pid: int
+    server: int
 
 
 class Ledger:
@@ -62,6 +62,8 @@ class Ledger:
     def __init__(self, path: str) -> None:
         self._path = path
         self._fd = -1
+        #: In a server, which one of them.
+        self.server = 0
 
     def write(self, request: bytes) -> None:
         """In a server, before it answers."""
@@ -69,7 +71,7 @@ class Ledger:
             self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _kind, _zero, client, number, _room = _REQUEST.unpack_from(request)
         if client < NOBODY:
-            os.write(self._fd, b"%d %d %d\n" % (client, number, os.getpid()))
+            os.write(self._fd, b"%d %d %d\n" % (client, number, self.server))
 
     @property
     def size(self) -> int:
@@ -111,10 +113,10 @@ def judge(records: Iterable[Record], reports: Sequence[Report], killed: Set[int]
     done: Dict[Tuple[int, int], List[int]] = collections.defaultdict(list)
     last: Dict[Tuple[int, int], int] = {}
     account: Counter[str] = collections.Counter()
-    for client, number, pid in records:
-        done[client, number].append(pid)
+    for client, number, server in records:
+        done[client, number].append(server)
         if (client, number) not in abandoned:
-            last[client, pid] = number
+            last[client, server] = number
         account["carried out"] += 1
     for report in reports:
         account["abandoned"] += len(report.abandoned)
@@ -125,9 +127,9 @@ def judge(records: Iterable[Record], reports: Sequence[Report], killed: Set[int]
         account["given up"] += len(report.errors)
         account["internal errors"] += len(report.internal)
         account["leaked"] += report.leaked
-    for (client, number), pids in done.items():
-        for pid in pids[:-1]:
-            account["explained" if pid in killed and last[client, pid] == number else "doubled"] += 1
+    for (client, number), servers in done.items():
+        for server in servers[:-1]:
+            account["explained" if server in killed and last[client, server] == number else "doubled"] += 1
     return account
 
 

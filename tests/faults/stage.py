@@ -47,7 +47,9 @@ class Process:
         self.plan = plan
         self._stage = stage
         self._ready, ready = os.pipe()
-        self._errors = stage.directory / f"errors-{next(stage.numbers)}"
+        #: Its own among all of the stage.
+        self.number = next(stage.numbers)
+        self._errors = stage.directory / f"errors-{self.number}"
         self.status: Optional[int] = None
         self.pid = os.fork()
         if not self.pid:
@@ -66,6 +68,7 @@ class Process:
             os.close(self._ready)
             self.say = os.fdopen(ready, "w")
             self._stage.me = self
+            self._stage.ledger.server = self.number
             os.environ["HA_QNX_RUNTIME"] = str(self._stage.directory / "run")
             faulthandler.register(signal.SIGUSR1)
             body()
@@ -250,7 +253,7 @@ class Stage:
         return self.clients[-1]
 
     def kill(self, process: Process) -> None:
-        self.killed.add(process.pid)
+        self.killed.add(process.number)
         process.kill()
         process.forget()
 
@@ -281,13 +284,14 @@ class Stage:
                 if not server.wait(DEADLINE):
                     self.faults["hung"] += 1
             if server.plan is not None and server.plan.fired and server.status == -signal.SIGKILL:
-                self.killed.add(server.pid)
+                self.killed.add(server.number)
 
     def report(self, report: Report) -> None:
         """In a client, or in a child of it: leave a report, all of it or, if we are killed, none."""
-        written = self.directory / f"written-{os.getpid()}"
+        who = f"{self.me.number}-{os.getpid()}-{time.monotonic_ns()}"
+        written = self.directory / f"written-{who}"
         written.write_text(json.dumps(report))
-        written.rename(self.directory / f"report-{os.getpid()}")
+        written.rename(self.directory / f"report-{who}")
 
     def reports(self) -> List[Report]:
         """What those have to say that have come to their end."""

@@ -303,7 +303,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     must(strlen(path) < sizeof name.sun_path, "the path of a channel is short");
     memcpy(name.sun_path, path, strlen(path) + 1);
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    must(!bind(listener, (struct sockaddr *)&name, sizeof name) && !listen(listener, 8), "bind");
+    must(!bind(listener, (struct sockaddr *)&name, sizeof name) && !listen(listener, 1024), "bind");
     return 0;
 }
 

@@ -20,6 +20,10 @@ comes. A server that has received the message and is stopped, or never looks, ke
 that, on QNX as here. A message whose connection is being recovered is not taken out of the recovery, which is for the
 others, too.
 
+**Ctrl-C.** From Python 3.11 on, the first one lets asyncio.run cancel ``main``, and what that waits for ends as above.
+A second one is raised wherever the loop happens to be; asyncio may lose a task by that, of whatever kind, and wait for
+it. A third one ends that (D139).
+
 **Recovery functions** can be coroutine functions, with ``aio.attach`` and ``aio.connect``. They run in the event loop
 while the thread that met the failure waits for them. What they send by ``aio.send`` goes through that thread, and so is
 plain on the connection, as everywhere in a recovery function.

@@ -31,6 +31,7 @@ from .deadlines import sooner, time_limit, until, within
 from .errors import naming
 from .files import OpenMode, RawFile
 from .kernel import BytesLike, StrPath
+from .lifetimes import life_of
 from .strategies import (
     ATTEMPTS,
     LAST_TRY,
@@ -260,6 +261,10 @@ class Connection(int):
     def close(self, timeout: Optional[float] = None) -> None:
         """Close the connection. It does not matter how often, nor whether there still is a server.
 
+        The server of a path is told by _IO_CLOSE, and one that hangs keeps this waiting, on QNX as here, and with it
+        the end of a ``with`` statement. A ``timeout`` ends that, and so does a signal handler that raises, such as that
+        of Ctrl-C, after which the connection is still open. (Within ``with``, it can be closed with a ``timeout``.)
+
         Args:
             timeout: how many seconds the server of a path may take to answer, as for ``ask``. (That of a name is not
                 asked.)
@@ -272,6 +277,7 @@ class Connection(int):
         qnx, self._qnx = self._qnx, None
         if qnx is None:
             return
+        life = life_of(qnx, self.coid)
         try:
             within(qnx, limit, self._end, qnx)
         except InterruptedError:
@@ -280,6 +286,10 @@ class Connection(int):
         except OSError as error:
             if error.errno not in (EBADF, ESRCH):
                 raise
+        except BaseException:
+            if life is not None and life_of(qnx, self.coid) is life:
+                self._qnx = qnx  # So it is if a signal handler has raised this.
+            raise
 
     def _end(self, qnx: Backend) -> None:
         is_of_name = self.target is not None and not is_path(self.target)

@@ -326,6 +326,10 @@ class _Covers:
             # open any more, and the number is free.
             if error.errno not in LOST:
                 raise
+        except BaseException:
+            if place is not None and fd in self.descriptors:
+                self._places[fd] = place  # So it is if a signal handler has raised this.
+            raise
 
     def dup(self, fd: int) -> int:
         place = self._places.get(fd)

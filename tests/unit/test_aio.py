@@ -5,6 +5,8 @@ import contextlib
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 from errno import EBADF, EINTR, EIO, ENOENT, ESRCH, ETIMEDOUT
@@ -530,6 +532,30 @@ async def main():
     assert "\nKeyboardInterrupt\n" in program.errors
     assert "never" not in program.errors
     assert hung.process.poll() is None
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="each Ctrl-C is raised where it comes")
+def test_interrupts_one_upon_the_other_end_a_client(
+    start_client: Callable[..., Any], start_program: Callable[..., Any]
+) -> None:
+    """D139: the second one may cost asyncio a task that it waits for; the third ends it, whatever is under way."""
+    program = start_client(
+        """
+async def main():
+    async with aio.connect("hung", wait=DEADLINE) as hung:
+        sends = [asyncio.ensure_future(aio.ask(hung, b"later")) for _send in range(500)]
+        asyncio.get_running_loop().call_soon(lambda: print("ready", flush=True))
+        await asyncio.gather(*sends)
+""",
+        start_program(COUNTING, "hung", "/dev/hung"),
+    )
+    eventually(lambda: program.output == "ready\n" or program.process.poll() is not None, "the client")
+    for _ in range(2):
+        program.process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        program.process.wait(1)
+    program.process.send_signal(signal.SIGINT)
+    assert program.process.wait(DEADLINE) in (130, -signal.SIGINT, 1), program.errors
 
 
 def test_a_server_that_is_away_delays_nobody_else(

@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple, Type
 
 import pytest
 from ha_qnx.conformance.expect import fails_with
-from ha_qnx.conformance.waiting import DEADLINE, Task
+from ha_qnx.conformance.waiting import DEADLINE, Task, eventually, is_asleep
 
 import ha_qnx
 from ha_qnx import strategies
@@ -199,6 +199,35 @@ def test_the_closing_of_a_path_can_be_limited_in_time(qnx: ha_qnx.Backend, stopp
     opened.close()
     with fails_with(EBADF):
         qnx.MsgSend(opened.coid, b"x")
+
+
+def test_a_signal_handler_ends_the_closing(qnx: ha_qnx.Backend, stopped: Any) -> None:
+    """By what it raises, as that of Ctrl-C does. The connection is still open, and can be closed later."""
+    stopped.process.send_signal(signal.SIGCONT)
+    opened = connect(PATH, recover=None, backend=qnx)
+    stopped.process.send_signal(signal.SIGSTOP)
+    main = threading.main_thread()
+    is_closing = threading.Event()
+
+    def interrupt() -> None:
+        is_closing.wait(DEADLINE)
+        eventually(lambda: is_asleep(main.native_id or 0), "the closing to wait")
+        signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    interrupting = Task(interrupt)
+    try:
+        is_closing.set()
+        with pytest.raises(KeyboardInterrupt):
+            opened.close()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    interrupting.result()
+    assert not opened.closed
+    stopped.process.send_signal(signal.SIGCONT)
+    assert opened.ask(b"x", timeout=DEADLINE)
+    opened.close()
+    assert opened.closed
 
 
 @pytest.mark.parametrize(

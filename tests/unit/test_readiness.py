@@ -646,7 +646,8 @@ def test_what_is_recovered_stays_registered(qnx: ha_qnx.Backend, serve: Serve, n
         assert not waiting.done
         os.write(fds[1], b"letter")
         told = waiting.result()
-        assert told and set(told) <= {(fd, select.POLLIN) for fd in fds}  # Whichever was told of first; both are to be.
+        assert told
+        assert set(told) <= {(fd, select.POLLIN) for fd in fds}  # Whichever was told of first; both are to be.
         eventually(lambda: len(poller.poll()) == 2, "both to be told of")
         assert reopened == [fds[1]]
         if name == "epoll":

@@ -788,7 +788,9 @@ def test_readable_tells_of_a_loss(qnx: ha_qnx.Backend, serve: Serve) -> None:
 
         async def main() -> None:
             waiting = asyncio.ensure_future(aio.readable(connection))
-            await asyncio.sleep(0.05)
+            while server.output.count("asked") < 2:
+                await asyncio.sleep(0.01)
+            await bounded(aio.send(connection, b"x"))  # So it has answered, too.
             server.kill()
             with fails_with(EBADF):
                 await bounded(waiting)

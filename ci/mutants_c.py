@@ -264,8 +264,8 @@ MUTANTS = (
         "gives who receives a disconnect pulse the place that it had in the queue",
         "disconnect",
         RECEIVE,
-        "thread->priority = arrival.pulse->priority;",
-        "thread->priority = arrival.pulse->queued.priority;",
+        "thread->priority = arrival.pulse.priority;",
+        "thread->priority = arrival.pulse.queued.priority;",
     ),
     # Blocked clients and timeouts.
     Mutant(
@@ -279,7 +279,7 @@ MUTANTS = (
         "delivers an unblock pulse after the answer",
         "answers",
         LANE,
-        "        channel_withdraw_unblock(lane->channel, lane->rcvid);\n",
+        "        lane->unblock = channel_withdraw_unblock(lane->channel, lane->rcvid);\n",
         "",
     ),
     Mutant(

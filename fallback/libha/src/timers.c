@@ -78,7 +78,6 @@ static void free_home(struct home *home)
 {
     for (int by = 0; by < WAYS_TO_WAIT; by++) {
         descriptor_close(home->alarms[by]);
-        queue_end(&home->due[by]);
     }
     free(home);
 }
@@ -110,7 +109,7 @@ static struct home *find_home(const struct address *address)
 
 static void stop(struct timer *timer)
 {
-    if (timer->queued.place) {
+    if (timer->queued.is_queued) {
         queue_remove(&timer->home->due[timer->waits_by], &timer->queued);
         set_alarm(timer->home, timer->waits_by);
     }
@@ -118,21 +117,17 @@ static void stop(struct timer *timer)
     timer->home = NULL;
 }
 
-/* False if there is no memory. */
-static bool enter(struct timer *timer, struct home *home)
+static void enter(struct timer *timer, struct home *home)
 {
     timer->home = home;
     timer->queued.arrival = order++;
-    return queue_add(&home->due[timer->waits_by], &timer->queued);
+    queue_add(&home->due[timer->waits_by], &timer->queued);
 }
 
-static bool move(struct timer *timer, struct home *home)
+static void move(struct timer *timer, struct home *home)
 {
-    bool entered = enter(timer, home);
-    if (!entered)
-        timer->is_armed = false;
+    enter(timer, home);
     set_alarm(home, timer->waits_by);
-    return entered;
 }
 
 /* Lets it be due once; when that was, by CLOCK_MONOTONIC. It is not queued anywhere. */
@@ -217,6 +212,13 @@ static void queue_one(struct channel *channel, struct timer *timer, struct way *
     }
 }
 
+static bool has_room(struct channel *channel)
+{
+    bool has_memory = channel_make_room(channel, 1);
+    channel->is_short |= !has_memory;
+    return has_memory && channel->pulses.count < PULSES_MAX;
+}
+
 /* Queues the pulses that are due by now, as long as there is room. */
 static void queue_due(struct channel *channel)
 {
@@ -225,7 +227,7 @@ static void queue_due(struct channel *channel)
     for (int by = 0; home && by < WAYS_TO_WAIT; by++) {
         /* What becomes due meanwhile is for the next time: there may be more of it than can be done. */
         uint64_t now = (uint64_t)clock_read(clocks[by]);
-        for (struct timer *timer; channel->pulses.count < PULSES_MAX && (timer = take_due(home, by, now));) {
+        for (struct timer *timer; has_room(channel) && (timer = take_due(home, by, now));) {
             struct way way;
             struct home *rightful = home_of(timer);
             if (rightful == home && way_of(timer, &way))
@@ -238,7 +240,7 @@ static void queue_due(struct channel *channel)
                 enter(timer, home);
         }
     }
-    for (int by = 0; home && by < WAYS_TO_WAIT; by++)
+    for (int by = 0; home && !channel->is_short && by < WAYS_TO_WAIT; by++)
         set_alarm(home, by);
     pthread_mutex_unlock(&lock);
 }
@@ -548,8 +550,10 @@ static int start(struct timer *timer)
     if (timer->kind != EVENT_PULSE && timer->kind != EVENT_SIGNAL)
         return 0;
     struct home *home = home_of(timer);
-    int error = !home ? errno : move(timer, home) ? 0 : ENOMEM;
-    if (error)
+    int error = home ? 0 : errno;
+    if (home)
+        move(timer, home);
+    else
         timer->is_armed = false;
     return error;
 }

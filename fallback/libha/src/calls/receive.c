@@ -1,6 +1,5 @@
 /* MsgReceive() and its kind (B73 to B126, B252 to B259). */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "calls/call.h"
@@ -11,7 +10,7 @@
 #include "server/server_lane.h"
 
 /* Hands a pulse over. 0, or EFAULT if there is no room, and it is lost (B252). Only the first part counts (B254). */
-static int deliver(struct pulse *pulse, const struct vector *sink)
+static int deliver(const struct pulse *pulse, const struct vector *sink)
 {
     struct _pulse record = {
         .type = _PULSE_TYPE,
@@ -23,7 +22,6 @@ static int deliver(struct pulse *pulse, const struct vector *sink)
     bool fits = sink->count && sink->parts[0].iov_len >= sizeof record;
     if (fits)
         memcpy(sink->parts[0].iov_base, &record, sizeof record);
-    free(pulse);
     return fits ? 0 : EFAULT;
 }
 
@@ -39,10 +37,10 @@ static int receive(int chid, const struct vector *sink, struct _msg_info64 *info
         *rcvid = 0;
         if (error)
             return error;
-        if (arrival.pulse) {
+        if (arrival.is_pulse) {
             if (arrival.takes_priority)
-                thread->priority = arrival.pulse->priority; /* B30 */
-            return deliver(arrival.pulse, sink);
+                thread->priority = arrival.pulse.priority; /* B30 */
+            return deliver(&arrival.pulse, sink);
         }
         *rcvid = server_lane_receive(arrival.lane, sink, info);
         server_lane_drop(arrival.lane);

@@ -11,6 +11,7 @@
 #include "host/clock.h"
 #include "host/descriptor.h"
 #include "number.h"
+#include "server/channel.h"
 #include "wire.h"
 
 /*
@@ -40,13 +41,25 @@ static atomic_uint_fast64_t large_bytes;
 struct connection *connection_new(struct trunk *trunk, const struct address *address, unsigned flags)
 {
     struct connection *connection = calloc(1, sizeof *connection);
-    if (connection) {
-        connection->trunk = trunk;
-        connection->address = *address;
-        connection->flags = flags;
-        connection->since = (uint64_t)clock_now();
+    struct pulse *obituary = pulse_new();
+    if (!connection || !obituary) {
+        free(connection);
+        free(obituary);
+        return NULL;
     }
+    connection->trunk = trunk;
+    connection->address = *address;
+    connection->flags = flags;
+    connection->since = (uint64_t)clock_now();
+    connection->obituary = obituary;
     return connection;
+}
+
+void connection_free(struct connection *connection)
+{
+    if (connection)
+        free(connection->obituary);
+    free(connection);
 }
 
 unsigned connection_count(void)
@@ -216,7 +229,7 @@ static void dispose(struct remains *remains)
     }
     if (remains->trunk)
         trunk_release(remains->trunk);
-    free(remains->connection);
+    connection_free(remains->connection);
 }
 
 static void move_lane(struct connection *connection, struct lane *lane, struct remains *remains)

@@ -16,6 +16,7 @@
 
 struct lane;
 struct number;
+struct pulse;
 struct trunk;
 
 struct connection {
@@ -23,9 +24,10 @@ struct connection {
     struct trunk *trunk;   /* NULL once it is detached and not in use */
     struct address address;
     int coid;
-    unsigned flags; /* _NTO_COF_... */
-    off_t cookie;   /* the position of the placeholder; 0 for a side channel */
-    uint64_t since; /* when it was made */
+    unsigned flags;         /* _NTO_COF_... */
+    off_t cookie;           /* the position of the placeholder; 0 for a side channel */
+    uint64_t since;         /* when it was made */
+    struct pulse *obituary; /* says that its server has gone, until it is queued (B203) */
     unsigned users;
     bool in_table;
     bool detached; /* for good; a number may still lead here, for then it stays taken (D6) */
@@ -139,6 +141,7 @@ void connection_report_deaths(void);
 
 /* A connection that nothing leads to yet; NULL if there is no memory. */
 struct connection *connection_new(struct trunk *trunk, const struct address *address, unsigned flags);
+void connection_free(struct connection *connection);
 /* Under the table's lock and the number's: puts a connection, or none, under a number; returns what it had. */
 struct connection *connection_put(struct number *number, struct connection *connection);
 /* The flags of a connection under a number, of which the host may have changed one (fcntl). */

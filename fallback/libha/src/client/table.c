@@ -26,10 +26,13 @@ static void report_connection(struct number *number, void *trunk)
 {
     pthread_mutex_lock(&number->lock);
     struct connection *connection = number->connection;
-    bool is_hit = connection && connection->trunk == trunk && !connection->detached;
+    bool is_hit = connection && connection->trunk == trunk && !connection->detached && connection->obituary;
+    struct pulse *pulse = is_hit ? connection->obituary : NULL;
+    if (is_hit)
+        connection->obituary = NULL;
     pthread_mutex_unlock(&number->lock);
     if (is_hit)
-        deaths_of_connection(number->id);
+        deaths_of_connection(number->id, pulse);
 }
 
 static void report_trunk(struct trunk *trunk, void *argument)
@@ -162,7 +165,7 @@ static int make_connection(struct trunk *trunk, void *argument)
         return ENOMEM;
     int error = enter(connection, making->index, making->exactly, &making->stale);
     if (error)
-        free(connection);
+        connection_free(connection);
     else
         making->coid = connection->coid;
     return error;
@@ -237,7 +240,7 @@ int connection_copy(int coid, int index, bool exactly, int *copy)
         table_unlock();
         if (error) {
             trunk_release(original->trunk);
-            free(connection);
+            connection_free(connection);
         }
     } else {
         error = ENOMEM;

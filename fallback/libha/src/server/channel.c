@@ -43,56 +43,84 @@ struct channel *channel_enter(int chid)
 
 /* Pulses. */
 
-/* False if there is no memory for it. */
-static bool add_pulse(struct channel *channel, int code, union sigval value, int scoid, int priority, int rank,
-                      uint64_t time)
+struct pulse *pulse_new(void)
 {
-    struct pulse *pulse = channel->destroyed ? NULL : calloc(1, sizeof *pulse);
-    if (!pulse)
-        return channel->destroyed;
-    pulse->queued.priority = rank;
+    return calloc(1, sizeof(struct pulse));
+}
+
+static void add_spare(struct channel *channel, struct pulse *pulse)
+{
+    pulse->queued.next = channel->spares ? &channel->spares->queued : NULL;
+    channel->spares = pulse;
+    channel->spare_count++;
+}
+
+static struct pulse *take_spare(struct channel *channel)
+{
+    struct pulse *pulse = channel->spares;
+    channel->spares = pulse->queued.next ? SOURCE_OF(pulse->queued.next, struct pulse, queued) : NULL;
+    channel->spare_count--;
+    return pulse;
+}
+
+void channel_free_pulse(struct channel *channel, struct pulse *pulse)
+{
+    if (channel->spare_count < PULSES_AT_ONCE)
+        add_spare(channel, pulse);
+    else
+        free(pulse);
+}
+
+size_t channel_make_room(struct channel *channel, size_t wanted)
+{
+    for (struct pulse *pulse; channel->spare_count < wanted && (pulse = pulse_new());)
+        add_spare(channel, pulse);
+    return channel->spare_count;
+}
+
+static void add_pulse(struct channel *channel, struct pulse *pulse, int code, union sigval value, int scoid,
+                      int priority, int rank, uint64_t time)
+{
+    pulse->queued = (struct queued){.priority = rank, .time = time, .arrival = channel->arrivals++};
     pulse->priority = priority;
-    pulse->queued.time = time;
-    pulse->queued.arrival = channel->arrivals++;
     pulse->code = (int8_t)code;
     pulse->value = value;
     pulse->scoid = scoid;
-    if (queue_add(&channel->pulses, &pulse->queued))
-        return true;
-    free(pulse);
-    return false;
+    queue_add(&channel->pulses, &pulse->queued);
 }
 
 void channel_add_pulse_of(struct channel *channel, int code, union sigval value, int scoid, int priority, uint64_t time)
 {
-    add_pulse(channel, code, value, scoid, priority, priority, time);
+    add_pulse(channel, take_spare(channel), code, value, scoid, priority, priority, time);
 }
 
-void channel_add_pulse(struct channel *channel, int code, int value, int scoid, int priority)
+void channel_add_pulse(struct channel *channel, struct pulse *pulse, int code, int value, int scoid, int priority)
 {
     int rank = code == _PULSE_CODE_DISCONNECT ? BEFORE_EVERYTHING : priority;
-    add_pulse(channel, code, pulse_number(value), scoid, priority, rank, (uint64_t)clock_now());
+    if (channel->destroyed)
+        free(pulse);
+    else
+        add_pulse(channel, pulse, code, pulse_number(value), scoid, priority, rank, (uint64_t)clock_now());
 }
 
-bool channel_send_pulse(struct channel *channel, int code, int value, int scoid, int priority)
+void channel_send_pulse(struct channel *channel, struct pulse *pulse, int code, int value, int scoid, int priority)
 {
     channel_lock(channel);
-    bool is_sent = add_pulse(channel, code, pulse_number(value), scoid, priority, priority, (uint64_t)clock_now());
+    channel_add_pulse(channel, pulse, code, value, scoid, priority);
     channel_dispatch(channel, NULL);
     channel_unlock(channel);
-    return is_sent;
 }
 
-void channel_withdraw_unblock(struct channel *channel, int rcvid)
+struct pulse *channel_withdraw_unblock(struct channel *channel, int rcvid)
 {
-    for (size_t i = 1; i <= channel->pulses.count; i++) {
-        struct pulse *pulse = SOURCE_OF(channel->pulses.heap[i], struct pulse, queued);
+    for (struct queued *item = queue_first(&channel->pulses); item; item = queue_next(item)) {
+        struct pulse *pulse = SOURCE_OF(item, struct pulse, queued);
         if (pulse->code == _PULSE_CODE_UNBLOCK && pulse->value.sival_int == rcvid) {
-            queue_remove(&channel->pulses, &pulse->queued);
-            free(pulse);
-            return;
+            queue_remove(&channel->pulses, item);
+            return pulse;
         }
     }
+    return NULL;
 }
 
 /* Making and ending. */
@@ -107,8 +135,8 @@ static void free_channel(struct channel *channel)
         queue_remove(&channel->pulses, first);
         free(SOURCE_OF(first, struct pulse, queued));
     }
-    queue_end(&channel->pulses);
-    queue_end(&channel->messages);
+    while (channel->spares)
+        free(take_spare(channel));
     descriptor_close(channel->epoll);
     descriptor_close(channel->bell);
     descriptor_close(channel->listener);

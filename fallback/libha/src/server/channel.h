@@ -15,6 +15,8 @@
 
 /* So many pulses are queued; the others wait where they come from. */
 #define PULSES_MAX 65536
+/* So many are taken in at once, and a channel keeps the memory of so many. */
+#define PULSES_AT_ONCE 128
 
 struct client;
 struct number;
@@ -67,6 +69,9 @@ struct channel {
     struct server_lane *fresh; /* lanes with something that was not */
     unsigned fresh_count;
     struct queue pulses;
+    struct pulse *spares; /* by queued.next */
+    size_t spare_count;
+    bool is_short; /* something waits for memory */
     uint64_t arrivals;
     unsigned paused; /* lanes whose pulses are left unread for now */
 
@@ -108,16 +113,21 @@ void channel_unlock(struct channel *channel);
 /* Whether there is this channel in this process, as far as can be told without its lock. */
 bool channel_is_there(const struct address *address);
 
-/* Under the lock: queues a pulse of somebody's, who has sent it at a time. */
+/* One that is not queued; NULL if there is no memory. */
+struct pulse *pulse_new(void);
+/* Under the lock: sees to the memory for pulses of others; for how many there is some. */
+size_t channel_make_room(struct channel *channel, size_t wanted);
+/* Under the lock, and if there is room: queues a pulse of somebody's, who has sent it at a time. */
 void channel_add_pulse_of(struct channel *channel, int code, union sigval value, int scoid, int priority,
                           uint64_t time);
-/* Queues a pulse of the library's own, under the lock. */
-void channel_add_pulse(struct channel *channel, int code, int value, int scoid, int priority);
+/* Under the lock: queues a pulse of the library's own, whose memory was there before it had to be sent. */
+void channel_add_pulse(struct channel *channel, struct pulse *pulse, int code, int value, int scoid, int priority);
 /* The same without it. */
-/* Whether it is on its way; not, if there is no memory for it. */
-bool channel_send_pulse(struct channel *channel, int code, int value, int scoid, int priority);
-/* Takes an unblock pulse that nobody has received out of the queue (B135, B189). Under the lock. */
-void channel_withdraw_unblock(struct channel *channel, int rcvid);
+void channel_send_pulse(struct channel *channel, struct pulse *pulse, int code, int value, int scoid, int priority);
+/* Under the lock: takes an unblock pulse that nobody has received out of the queue (B135, B189); NULL if there is none. */
+struct pulse *channel_withdraw_unblock(struct channel *channel, int rcvid);
+/* Under the lock: keeps the memory of a pulse that was received, or gives it back. */
+void channel_free_pulse(struct channel *channel, struct pulse *pulse);
 /*
  * Under the lock: calls the threads that something is there for, and sees to it that one of those that wait is the
  * leader. `self` is the thread that calls this, if it waits itself.
@@ -134,7 +144,8 @@ void channel_leave(struct channel *channel);
 
 /* What MsgReceive or MsgReceivePulse gets: one of the two. The lane is held. */
 struct arrival {
-    struct pulse *pulse;
+    bool is_pulse;
+    struct pulse pulse;
     struct server_lane *lane;
     bool takes_priority; /* the thread takes over the priority of what it receives (B30) */
 };

@@ -20,11 +20,10 @@
 #include "server/server_lane.h"
 
 /*
- * Pulses beyond that are left in their pipes until half of them are received, and when the host holds no more, their
- * senders get EAGAIN (B250). They take 4 megabytes. Those that a client has left behind are taken in all the same, up to
- * twice as many.
+ * Pulses beyond PULSES_MAX are left in their pipes until half of them are received, and when the host holds no more, their
+ * senders get EAGAIN (B250). They take 6 megabytes. Those that a client has left behind are taken in all the same, up to
+ * twice as many. So are pulses left there for which there is no memory, and a client that has gone does not leave before.
  */
-#define PULSES_AT_ONCE 128
 /*
  * Of the descriptors that are the program's own, which clients get when the library's are all taken, so many are left
  * alone, or a quarter if that is less.
@@ -32,15 +31,15 @@
 #define SPARE_DESCRIPTORS 32
 
 /* A client that has gone already does not hear it, but what it sent before is still received (B261). */
-static void answer(struct client *client, const void *frame)
+static void answer(int sock, const void *frame)
 {
-    send(client->sock, frame, TRUNK_FRAME, MSG_NOSIGNAL | MSG_DONTWAIT);
+    send(sock, frame, TRUNK_FRAME, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-static void refuse(struct client *client, int reason)
+static void refuse(int sock, int reason)
 {
     const struct refused_frame frame = {.kind = FRAME_REFUSED, .version = WIRE_VERSION, .reason = reason};
-    answer(client, &frame);
+    answer(sock, &frame);
 }
 
 /* How many descriptors a process has here. */
@@ -77,8 +76,14 @@ void client_add(struct channel *channel, int sock)
     struct ucred who;
     socklen_t size = sizeof who;
     struct client *client = calloc(1, sizeof *client);
-    if (!client || getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &who, &size))
+    struct pulse *farewell = pulse_new();
+    if (!client || !farewell) {
+        refuse(sock, EAGAIN);
         goto refuse;
+    }
+    if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &who, &size))
+        goto refuse;
+    client->farewell = farewell;
     client->source.kind = SOURCE_CLIENT;
     client->channel = channel;
     client->sock = sock;
@@ -88,7 +93,7 @@ void client_add(struct channel *channel, int sock)
     client->outlet = -1;
     event.data.ptr = &client->source;
     if (!has_room(client, &sock, 1)) {
-        refuse(client, EAGAIN);
+        refuse(sock, EAGAIN);
         goto refuse;
     }
     if (epoll_ctl(channel->epoll, EPOLL_CTL_ADD, sock, &event))
@@ -98,6 +103,7 @@ void client_add(struct channel *channel, int sock)
     return;
 refuse:
     descriptor_close(sock);
+    free(farewell);
     free(client);
 }
 
@@ -124,16 +130,21 @@ static void close_pulse_lane(struct pulse_lane *lane)
     free(lane);
 }
 
+static void queue_leaving(struct client *client)
+{
+    client->is_ending = true;
+    client->next_leaving = client->channel->leaving;
+    client->channel->leaving = client;
+}
+
 /* The trunk has ended, or breaks the rules. */
 static void start_leaving(struct client *client)
 {
-    struct channel *channel = client->channel;
     if (client->is_leaving)
         return;
-    client->is_leaving = client->is_ending = true;
-    epoll_ctl(channel->epoll, EPOLL_CTL_DEL, client->sock, NULL);
-    client->next_leaving = channel->leaving;
-    channel->leaving = client;
+    client->is_leaving = true;
+    epoll_ctl(client->channel->epoll, EPOLL_CTL_DEL, client->sock, NULL);
+    queue_leaving(client);
 }
 
 static void close_fds(struct client *client)
@@ -160,6 +171,7 @@ static void free_client(struct client *client)
     while (client->pulse_lanes)
         close_pulse_lane(client->pulse_lanes);
     descriptor_close(client->sock);
+    free(client->farewell);
     free(client);
 }
 
@@ -193,8 +205,10 @@ static void leave(struct client *client)
         client->sock = -1;
         pthread_mutex_lock(&number->lock);
         client->has_left = true; /* From now on, the number owns it. */
+        struct pulse *farewell = client->farewell;
+        client->farewell = NULL;
         pthread_mutex_unlock(&number->lock);
-        channel_add_pulse(channel, _PULSE_CODE_DISCONNECT, 0, scoid, DEFAULT_PRIORITY);
+        channel_add_pulse(channel, farewell, _PULSE_CODE_DISCONNECT, 0, scoid, DEFAULT_PRIORITY);
     }
 }
 
@@ -227,6 +241,13 @@ void client_leave(struct client *client)
     for (struct pulse_lane *pulses = client->pulse_lanes, *next; pulses; pulses = next) {
         next = pulses->next;
         pulse_lane_read(pulses, false); /* What it sent before it went is still received (B261). */
+    }
+    if (client->must_wait) {
+        client->is_ending = false;
+        if (channel->destroyed && !client->lanes)
+            end(client);
+        channel_unlock(channel);
+        return;
     }
     for (;;) {
         for (lane = client->lanes; lane && lane->was_told; lane = lane->next)
@@ -280,84 +301,105 @@ void client_end_all(struct channel *channel)
 
 /* What a client says. */
 
-/* Gives the client its number and welcomes it. False ends it. */
-static bool welcome(struct client *client)
+/* Each does what a frame asks: 0; EINVAL ends the client; ENOMEM: not now. */
+
+/* Gives the client its number and welcomes it. */
+static int welcome(struct client *client)
 {
     struct hello_frame hello;
     memcpy(&hello, client->frame, sizeof hello);
     if (hello.kind != FRAME_HELLO || memcmp(hello.magic, WIRE_MAGIC, sizeof hello.magic) || client->fd_count > 1 ||
         client->fd_count != hello.passes)
-        return false;
+        return EINVAL;
     if (hello.version != WIRE_VERSION) {
-        refuse(client, 0);
-        return false;
-    }
-    if (client->fd_count) {
-        client->fd_count = 0;
-        if (!(client->said = heard_adopt(client->fds[0])))
-            return false;
+        refuse(client->sock, 0);
+        return EINVAL;
     }
     int slot = slot_take();
-    struct number *number = slot < 0 ? NULL : number_make(slot | _NTO_SIDE_CHANNEL);
-    if (!number) {
-        if (slot >= 0)
-            slot_release(slot);
-        refuse(client, EAGAIN);
-        return false;
+    if (slot < 0) {
+        refuse(client->sock, EAGAIN);
+        return EINVAL;
     }
+    struct number *number = number_make(slot | _NTO_SIDE_CHANNEL);
+    int error = number ? client->fd_count ? heard_adopt(client->fds[0], &client->said) : 0 : ENOMEM;
+    if (error) {
+        slot_release(slot);
+        return error;
+    }
+    client->fd_count = 0;
     client->scoid = slot | _NTO_SIDE_CHANNEL;
     pthread_mutex_lock(&number->lock);
     number->client = client;
     pthread_mutex_unlock(&number->lock);
     const struct welcome_frame frame = {
         .kind = FRAME_WELCOME, .version = WIRE_VERSION, .scoid = client->scoid, .flags = client->channel->flags};
-    answer(client, &frame);
-    return true;
+    answer(client->sock, &frame);
+    return 0;
 }
 
-static bool add_pulse_lane(struct client *client)
+static int add_pulse_lane(struct client *client)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
-    struct pulse_lane *lane;
-    if (client->fd_count != 1 || !descriptor_is_stream(client->fds[0], O_RDONLY) || !(lane = calloc(1, sizeof *lane)))
-        return false;
+    if (client->fd_count != 1 || !descriptor_is_stream(client->fds[0], O_RDONLY))
+        return EINVAL;
+    struct pulse_lane *lane = calloc(1, sizeof *lane);
+    event.data.ptr = lane ? &lane->source : NULL;
+    if (!lane || epoll_ctl(client->channel->epoll, EPOLL_CTL_ADD, client->fds[0], &event)) {
+        free(lane);
+        return ENOMEM;
+    }
     lane->source.kind = SOURCE_PULSES;
     lane->client = client;
     lane->fd = client->fds[0];
     lane->is_socket = descriptor_is_socket(lane->fd);
-    event.data.ptr = &lane->source;
-    if (epoll_ctl(client->channel->epoll, EPOLL_CTL_ADD, lane->fd, &event)) {
-        free(lane);
-        return false;
-    }
     client->fd_count = 0;
     client->descriptors++;
     lane->next = client->pulse_lanes;
     client->pulse_lanes = lane;
-    return true;
+    return 0;
 }
 
-static bool add_lane(struct client *client)
+static int add_lane(struct client *client)
 {
     struct lane_frame frame;
     memcpy(&frame, client->frame, sizeof frame);
     if (frame.kind != FRAME_LANE || frame.carries > LANE_PULSES)
-        return false;
+        return EINVAL;
     if (!has_room(client, client->fds, client->fd_count)) {
-        refuse(client, EAGAIN);
+        refuse(client->sock, EAGAIN);
         close_fds(client);
-        return true;
+        return 0;
     }
     if (frame.carries == LANE_PULSES)
         return add_pulse_lane(client);
-    size_t count = client->fd_count;
-    client->fd_count = 0; /* They are the lane's, or closed. */
-    return server_lane_add(client, &frame, client->fds, count);
+    int error = server_lane_add(client, &frame, client->fds, client->fd_count);
+    if (!error)
+        client->fd_count = 0; /* They are the lane's. */
+    return error;
+}
+
+/* Does what the frame asks that is there; whether it is done. */
+static bool understand(struct client *client)
+{
+    int error = client->scoid ? add_lane(client) : welcome(client);
+    if (error == ENOMEM) {
+        client->channel->is_short = true;
+        return false;
+    }
+    client->frame_length = 0;
+    if (error)
+        start_leaving(client);
+    return true;
 }
 
 void client_read(struct client *client)
 {
     while (!client->is_leaving) {
+        if (client->frame_length == TRUNK_FRAME) {
+            if (!understand(client))
+                return;
+            continue;
+        }
         enum lost lost;
         size_t room = sizeof client->fds / sizeof *client->fds - client->fd_count;
         ssize_t length = descriptor_receive(client->sock, client->frame + client->frame_length,
@@ -373,14 +415,9 @@ void client_read(struct client *client)
         }
         bool is_split = client->fd_count && client->frame_length < TRUNK_FRAME; /* They come in one piece. */
         if (lost == LOST_NO_ROOM)
-            refuse(client, EAGAIN);
-        if (length <= 0 || lost != LOST_NOTHING || is_split) {
+            refuse(client->sock, EAGAIN);
+        if (length <= 0 || lost != LOST_NOTHING || is_split)
             start_leaving(client);
-        } else if (client->frame_length == TRUNK_FRAME) {
-            client->frame_length = 0;
-            if (client->scoid ? !add_lane(client) : !welcome(client))
-                start_leaving(client);
-        }
     }
 }
 
@@ -388,22 +425,18 @@ void client_read(struct client *client)
 
 static bool queue_pulse(struct client *client, const struct pulse_frame *frame)
 {
-    struct channel *channel = client->channel;
     if (frame->kind != FRAME_PULSE || frame->priority < 1 || frame->priority > 255)
         return false;
-    struct pulse *pulse = calloc(1, sizeof *pulse);
-    if (!pulse)
-        return false;
-    pulse->queued.priority = pulse->priority = frame->priority;
-    pulse->queued.time = frame->time;
-    pulse->queued.arrival = channel->arrivals++;
-    pulse->code = (int8_t)(uint32_t)frame->code;
-    pulse->value = pulse_frame_value(frame);
-    pulse->scoid = client->scoid;
-    if (queue_add(&channel->pulses, &pulse->queued))
-        return true;
-    free(pulse);
-    return false;
+    channel_add_pulse_of(client->channel, (int8_t)(uint32_t)frame->code, pulse_frame_value(frame), client->scoid,
+                         frame->priority, frame->time);
+    return true;
+}
+
+static void pause_lane(struct pulse_lane *lane)
+{
+    if (!lane->is_paused)
+        lane->client->channel->paused++;
+    lane->is_paused = true;
 }
 
 void pulse_lane_read(struct pulse_lane *lane, bool bounded)
@@ -416,14 +449,19 @@ void pulse_lane_read(struct pulse_lane *lane, bool bounded)
         unread = 0; /* What comes after the end of the client's trunk is no pulse of its. */
     while (bounded || unread > 0) {
         if (bounded && channel->pulses.count >= PULSES_MAX) {
-            if (!lane->is_paused)
-                channel->paused++;
-            lane->is_paused = true;
+            pause_lane(lane);
             return;
         }
         if (channel->pulses.count >= 2 * PULSES_MAX)
             break;
-        ssize_t length = descriptor_read(lane->fd, lane->is_socket, frames, sizeof frames);
+        size_t room = channel_make_room(channel, PULSES_AT_ONCE);
+        if (!room) {
+            channel->is_short = true;
+            lane->client->must_wait = !bounded;
+            pause_lane(lane);
+            return;
+        }
+        ssize_t length = descriptor_read(lane->fd, lane->is_socket, frames, room * sizeof *frames);
         if (length < 0 && errno == EINTR)
             continue;
         if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -442,17 +480,33 @@ void pulse_lane_read(struct pulse_lane *lane, bool bounded)
         close_pulse_lane(lane);
 }
 
-void client_resume_pulses(struct channel *channel)
+static void read_paused(struct channel *channel)
 {
-    if (!channel->paused || channel->pulses.count > PULSES_MAX / 2)
-        return;
     for (struct client *client = channel->clients; client; client = client->next) {
         for (struct pulse_lane *lane = client->pulse_lanes, *next; lane; lane = next) {
             next = lane->next;
-            if (lane->is_paused)
+            if (lane->is_paused && !client->must_wait)
                 pulse_lane_read(lane, true);
         }
     }
+}
+
+void client_resume_pulses(struct channel *channel)
+{
+    if (channel->paused && channel->pulses.count <= PULSES_MAX / 2)
+        read_paused(channel);
+}
+
+void client_try_again(struct channel *channel)
+{
+    for (struct client *client = channel->clients; client; client = client->next) {
+        if (client->must_wait)
+            queue_leaving(client);
+        client->must_wait = false;
+        if (client->frame_length == TRUNK_FRAME)
+            client_read(client);
+    }
+    read_paused(channel);
 }
 
 /* By scoid. */

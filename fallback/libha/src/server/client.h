@@ -45,9 +45,11 @@ struct client {
     int sock;
     int scoid; /* 0 until it has said HELLO */
     struct identity who;
-    unsigned descriptors; /* that it has here */
-    bool is_leaving;      /* its trunk has ended */
-    bool is_ending;       /* a thread is seeing to its lanes */
+    unsigned descriptors;   /* that it has here */
+    bool is_leaving;        /* its trunk has ended */
+    bool is_ending;         /* a thread is seeing to its lanes */
+    bool must_wait;         /* with leaving, until there is memory for the pulses that it has sent */
+    struct pulse *farewell; /* the disconnect pulse, until it is queued */
     bool has_left;
     struct heard *said; /* in which it says which connections it has; NULL: it gets no events */
     int outlet;         /* by which it gets them; -1 until there is one */
@@ -68,6 +70,8 @@ void client_read(struct client *client);
 void pulse_lane_read(struct pulse_lane *lane, bool bounded);
 /* Under the lock: reads pulses that were left unread, if there is room again. */
 void client_resume_pulses(struct channel *channel);
+/* Under the lock: does what there was no memory for. */
+void client_try_again(struct channel *channel);
 
 /* Without any lock: ends what is left of a client whose trunk has ended. */
 void client_leave(struct client *client);

@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <sys/epoll.h>
 
 #include "ha_posix.h"
@@ -80,24 +81,28 @@ bool deaths_heard_of(struct watch *watch, bool looks)
     return heard;
 }
 
-static void report(unsigned flag, int code, int value)
+static void report(unsigned flag, struct pulse *pulse, int code, int value)
 {
     struct channel *channel = enter_death_channel(flag);
-    if (!channel)
-        return;
-    channel_add_pulse(channel, code, value, -1, DEFAULT_PRIORITY);
-    channel_dispatch(channel, NULL);
-    channel_unlock(channel);
+    if (!channel || !pulse) {
+        free(pulse);
+    } else {
+        channel_add_pulse(channel, pulse, code, value, -1, DEFAULT_PRIORITY);
+        channel_dispatch(channel, NULL);
+    }
+    if (channel)
+        channel_unlock(channel);
 }
 
-void deaths_of_connection(int coid)
+void deaths_of_connection(int coid, struct pulse *pulse)
 {
-    report(_NTO_CHF_COID_DISCONNECT, _PULSE_CODE_COIDDEATH, coid);
+    report(_NTO_CHF_COID_DISCONNECT, pulse, _PULSE_CODE_COIDDEATH, coid);
 }
 
 void deaths_of_thread(int tid)
 {
-    report(_NTO_CHF_THREAD_DEATH, _PULSE_CODE_THREADDEATH, tid);
+    if (atomic_load(&death_chid))
+        report(_NTO_CHF_THREAD_DEATH, pulse_new(), _PULSE_CODE_THREADDEATH, tid);
 }
 
 void deaths_after_fork_in_child(void)

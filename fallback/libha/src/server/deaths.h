@@ -9,6 +9,8 @@
 
 #include "server/source.h"
 
+struct pulse;
+
 /*
  * Under the table's lock: which channel it is; 0 for none. When it has heard of ends, it calls the function, without any
  * lock, which is to say whose they are.
@@ -24,8 +26,8 @@ void deaths_forget(struct watch *watch);
  */
 bool deaths_heard_of(struct watch *watch, bool looks);
 
-/* Without any channel's lock: queues the pulse for a connection whose server has gone (B203, B204). */
-void deaths_of_connection(int coid);
+/* Without any channel's lock: queues the pulse for a connection whose server has gone (B203, B204), which is taken over. */
+void deaths_of_connection(int coid, struct pulse *pulse);
 /* The same for a thread that has ended (B207). */
 void deaths_of_thread(int tid);
 

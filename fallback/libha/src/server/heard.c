@@ -1,5 +1,6 @@
 #include "server/heard.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -27,13 +28,11 @@ static struct heard *find_file(const struct stat *status)
     return file;
 }
 
-struct heard *heard_adopt(int fd)
+int heard_adopt(int fd, struct heard **heard)
 {
     struct stat status;
-    if (fstat(fd, &status) || !S_ISREG(status.st_mode)) {
-        descriptor_close(fd);
-        return NULL;
-    }
+    if (fstat(fd, &status) || !S_ISREG(status.st_mode))
+        return EINVAL;
     pthread_mutex_lock(&files_lock);
     struct heard *file = find_file(&status);
     bool is_new = !file;
@@ -44,9 +43,10 @@ struct heard *heard_adopt(int fd)
     if (file)
         file->references++;
     pthread_mutex_unlock(&files_lock);
-    if (!is_new || !file)
+    if (!is_new)
         descriptor_close(fd);
-    return file;
+    *heard = file;
+    return file ? 0 : ENOMEM;
 }
 
 void heard_release(struct heard *file)

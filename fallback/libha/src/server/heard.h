@@ -4,8 +4,8 @@
 
 struct heard;
 
-/* Takes over a descriptor that a client has passed; NULL if it is no file, and it is closed. */
-struct heard *heard_adopt(int fd);
+/* Takes over a descriptor that a client has passed. 0; EINVAL, it is no file, or ENOMEM, and it is not taken over. */
+int heard_adopt(int fd, struct heard **heard);
 void heard_release(struct heard *file);
 int heard_file(const struct heard *file);
 

@@ -66,6 +66,11 @@ void channel_take_in(struct channel *channel)
     bool has_more = true;
     if (channel->must_accept)
         channel_accept(channel);
+    if (channel->is_short) {
+        channel->is_short = false;
+        channel->has_due |= channel->queue_due != NULL;
+        client_try_again(channel);
+    }
     while (has_more) {
         int count = epoll_wait(channel->epoll, events, EVENTS, 0);
         has_more = count == EVENTS;

@@ -1,7 +1,5 @@
 #include "server/queue.h"
 
-#include <stdlib.h>
-
 bool queued_before(const struct queued *one, const struct queued *other)
 {
     if (one->priority != other->priority)
@@ -11,60 +9,74 @@ bool queued_before(const struct queued *one, const struct queued *other)
     return one->arrival < other->arrival;
 }
 
-static void put(struct queue *queue, size_t place, struct queued *item)
+/* Puts the one that comes later among those after the other, which is returned. Both stand alone. */
+static struct queued *meld(struct queued *one, struct queued *other)
 {
-    queue->heap[place] = item;
-    item->place = place;
+    struct queued *first = queued_before(other, one) ? other : one, *later = first == one ? other : one;
+    later->previous = first;
+    later->next = first->child;
+    if (later->next)
+        later->next->previous = later;
+    first->child = later;
+    return first;
 }
 
-static void move_up(struct queue *queue, size_t place, struct queued *item)
+/* Makes one of all that stand beside each other: in pairs, and then of those, which is what keeps it shallow. */
+static struct queued *meld_all(struct queued *list)
 {
-    for (; place > 1 && queued_before(item, queue->heap[place / 2]); place /= 2)
-        put(queue, place, queue->heap[place / 2]);
-    put(queue, place, item);
-}
-
-static void move_down(struct queue *queue, size_t place, struct queued *item)
-{
-    for (size_t child; (child = 2 * place) <= queue->count; place = child) {
-        if (child < queue->count && queued_before(queue->heap[child + 1], queue->heap[child]))
-            child++;
-        if (!queued_before(queue->heap[child], item))
-            break;
-        put(queue, place, queue->heap[child]);
+    struct queued *pairs = NULL, *all = NULL;
+    while (list) {
+        struct queued *one = list, *other = one->next;
+        list = other ? other->next : NULL;
+        one->next = NULL;
+        if (other) {
+            other->next = NULL;
+            one = meld(one, other);
+        }
+        one->next = pairs;
+        pairs = one;
     }
-    put(queue, place, item);
+    while (pairs) {
+        struct queued *one = pairs;
+        pairs = one->next;
+        one->next = NULL;
+        all = all ? meld(all, one) : one;
+    }
+    if (all)
+        all->previous = NULL;
+    return all;
 }
 
-bool queue_add(struct queue *queue, struct queued *item)
+void queue_add(struct queue *queue, struct queued *item)
 {
-    if (queue->count + 1 >= queue->room) {
-        size_t room = queue->room ? 2 * queue->room : 16;
-        struct queued **heap = realloc(queue->heap, room * sizeof *heap);
-        if (!heap)
-            return false;
-        queue->heap = heap;
-        queue->room = room;
-    }
-    move_up(queue, ++queue->count, item);
-    return true;
+    item->is_queued = true;
+    item->child = item->next = item->previous = NULL;
+    queue->first = queue->first ? meld(queue->first, item) : item;
+    queue->count++;
 }
 
 void queue_remove(struct queue *queue, struct queued *item)
 {
-    size_t place = item->place;
-    struct queued *last = queue->heap[queue->count--];
-    item->place = 0;
-    if (last == item)
-        return;
-    if (place > 1 && queued_before(last, queue->heap[place / 2]))
-        move_up(queue, place, last);
-    else
-        move_down(queue, place, last);
+    struct queued *rest = meld_all(item->child);
+    if (item->previous) {
+        *(item->previous->child == item ? &item->previous->child : &item->previous->next) = item->next;
+        if (item->next)
+            item->next->previous = item->previous;
+        rest = rest ? meld(queue->first, rest) : queue->first;
+    }
+    queue->first = rest;
+    queue->count--;
+    item->is_queued = false;
 }
 
-void queue_end(struct queue *queue)
+struct queued *queue_next(const struct queued *item)
 {
-    free(queue->heap);
-    *queue = (struct queue){0};
+    if (item->child)
+        return item->child;
+    while (item && !item->next) {
+        while (item->previous && item->previous->child != item)
+            item = item->previous;
+        item = item->previous;
+    }
+    return item ? item->next : NULL;
 }

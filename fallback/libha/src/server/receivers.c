@@ -23,7 +23,7 @@
 #include "server/server_lane.h"
 
 #define PARKED_LOOK (2 * CLOCK_MILLISECOND)
-/* How long a server that has no descriptor left does not look whether somebody wants to connect. */
+/* How long a server that has no descriptor or no memory left does not look whether it has. */
 #define ACCEPT_PAUSE (50 * CLOCK_MILLISECOND)
 
 static void append(struct receivers *list, struct receiver *receiver)
@@ -132,10 +132,12 @@ static bool choose(struct channel *channel, bool pulses_only, struct arrival *ar
         server_lane_hold(arrival->lane);
     } else if (pulse) {
         queue_remove(&channel->pulses, pulse);
-        arrival->pulse = SOURCE_OF(pulse, struct pulse, queued);
+        arrival->is_pulse = true;
+        arrival->pulse = *SOURCE_OF(pulse, struct pulse, queued);
+        channel_free_pulse(channel, SOURCE_OF(pulse, struct pulse, queued));
         client_resume_pulses(channel);
     }
-    return arrival->lane || arrival->pulse;
+    return arrival->lane || arrival->is_pulse;
 }
 
 struct rescued {
@@ -306,7 +308,8 @@ static int wait_in(struct channel *channel, struct receiver *receiver, const str
             continue; /* Lanes that break the rules, as it turned out. */
         if (timeout->immediate)
             return ETIMEDOUT;
-        int64_t soon = channel->must_accept ? clock_now() + ACCEPT_PAUSE : CLOCK_NEVER;
+        bool lacks = channel->must_accept || channel->is_short;
+        int64_t soon = lacks ? clock_now() + ACCEPT_PAUSE : CLOCK_NEVER;
         bool looks_soon = soon < timeout->deadline;
         int error = wait_once(channel, receiver, looks_soon ? soon : timeout->deadline, cancellable);
         is_called = receiver->is_called;

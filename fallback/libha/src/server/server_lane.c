@@ -46,6 +46,7 @@ void server_lane_drop(struct server_lane *lane)
     pthread_mutex_destroy(&lane->lock);
     free(lane->written);
     ranges_clear(&lane->placed);
+    free(lane->unblock);
     free(lane);
 }
 
@@ -67,18 +68,18 @@ static void map_window(struct server_lane *lane)
     lane->window_fd = -1;
 }
 
-bool server_lane_add(struct client *client, const struct lane_frame *frame, const int *fds, size_t count)
+int server_lane_add(struct client *client, const struct lane_frame *frame, const int *fds, size_t count)
 {
+    int error = EINVAL;
     struct server_lane *lane = NULL;
     struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
     if (count != (frame->window ? 3 : 2) || frame->window > INT64_MAX || !descriptor_is_stream(fds[0], O_RDONLY) ||
         !descriptor_is_stream(fds[1], O_WRONLY) || (frame->window && !descriptor_is_file(fds[2])))
         goto refuse;
     lane = calloc(1, sizeof *lane);
-    if (!lane)
-        goto refuse;
     event.data.ptr = &lane->source;
-    if (epoll_ctl(client->channel->epoll, EPOLL_CTL_ADD, fds[0], &event))
+    error = ENOMEM;
+    if (!lane || epoll_ctl(client->channel->epoll, EPOLL_CTL_ADD, fds[0], &event))
         goto refuse;
     lane->source.kind = SOURCE_LANE;
     lane->in = fds[0];
@@ -102,12 +103,10 @@ bool server_lane_add(struct client *client, const struct lane_frame *frame, cons
     client->descriptors += lane->window_fd >= 0 ? 3 : 2;
     lane->next = client->lanes;
     client->lanes = lane;
-    return true;
+    return 0;
 refuse:
-    for (size_t i = 0; i < count; i++)
-        descriptor_close(fds[i]);
     free(lane);
-    return false;
+    return error;
 }
 
 /* Queueing, all under the channel's lock. */
@@ -115,7 +114,7 @@ refuse:
 static void add_fresh(struct server_lane *lane)
 {
     struct channel *channel = lane->channel;
-    if (lane->is_fresh || lane->queued.place)
+    if (lane->is_fresh || lane->queued.is_queued)
         return;
     lane->is_fresh = true;
     lane->next_fresh = channel->fresh;
@@ -126,7 +125,7 @@ static void add_fresh(struct server_lane *lane)
 void server_lane_unqueue(struct server_lane *lane)
 {
     struct channel *channel = lane->channel;
-    if (lane->queued.place)
+    if (lane->queued.is_queued)
         queue_remove(&channel->messages, &lane->queued);
     if (lane->is_fresh) {
         struct server_lane **link = &channel->fresh;
@@ -214,8 +213,7 @@ static void look_at(struct server_lane *lane)
     lane->queued.time = frame.time;
     lane->queued.arrival = channel->arrivals++;
     lane->queued_bytes = frame_size(lane, &frame);
-    if (!queue_add(&channel->messages, &lane->queued))
-        give_up_on(lane);
+    queue_add(&channel->messages, &lane->queued);
 }
 
 void server_lane_look_at_fresh(struct channel *channel)
@@ -231,10 +229,10 @@ void server_lane_event(struct server_lane *lane, uint32_t events)
         touch(lane);
     } else if (events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) {
         give_up_on(lane); /* Its client has given up: the message, if there is one, is dropped unseen. */
-    } else if (lane->is_fresh || lane->queued.place) {
+    } else if (lane->is_fresh || lane->queued.is_queued) {
         if (lane->is_fresh)
             look_at(lane);
-        if (lane->queued.place && !ioctl(lane->in, FIONREAD, &unread) && (size_t)unread > lane->queued_bytes) {
+        if (lane->queued.is_queued && !ioctl(lane->in, FIONREAD, &unread) && (size_t)unread > lane->queued_bytes) {
             lane->is_withdrawn = true;
             server_lane_unqueue(lane);
             touch(lane);
@@ -438,7 +436,7 @@ static int finish(struct server_lane *lane, int error)
 {
     if (lane->unblock_reason) {
         channel_lock(lane->channel);
-        channel_withdraw_unblock(lane->channel, lane->rcvid);
+        lane->unblock = channel_withdraw_unblock(lane->channel, lane->rcvid);
         channel_unlock(lane->channel);
     }
     lane->unblock_reason = 0;
@@ -476,9 +474,13 @@ int server_lane_error(struct server_lane *lane, int error)
 
 /* What the client says while it waits for its answer. */
 
-static bool send_unblock(struct server_lane *lane)
+/* Once for each message, which was not received without memory for that. */
+static void send_unblock(struct server_lane *lane, int reason)
 {
-    return channel_send_pulse(lane->channel, _PULSE_CODE_UNBLOCK, lane->rcvid, lane->scoid, lane->message.priority);
+    struct pulse *pulse = lane->unblock;
+    lane->unblock = NULL;
+    lane->unblock_reason = reason;
+    channel_send_pulse(lane->channel, pulse, _PULSE_CODE_UNBLOCK, lane->rcvid, lane->scoid, lane->message.priority);
 }
 
 static void ask_to_unblock(struct server_lane *lane, int reason)
@@ -486,9 +488,7 @@ static void ask_to_unblock(struct server_lane *lane, int reason)
     if (!(lane->channel->flags & _NTO_CHF_UNBLOCK)) {
         server_lane_error(lane, reason);
     } else if (!lane->unblock_reason) {
-        lane->unblock_reason = reason ? reason : EINTR;
-        if (!send_unblock(lane))
-            server_lane_error(lane, lane->unblock_reason); /* B193 */
+        send_unblock(lane, reason ? reason : EINTR);
     }
 }
 
@@ -507,11 +507,8 @@ static void lose_client(struct server_lane *lane)
     if (lane->client_gone)
         return;
     lane->client_gone = true;
-    if (!lane->unblock_reason && !send_unblock(lane)) {
-        close_lane(lane);
-        return;
-    }
-    lane->unblock_reason = lane->unblock_reason ? lane->unblock_reason : EINTR;
+    if (!lane->unblock_reason)
+        send_unblock(lane, EINTR);
     int in = lane->in, out = lane->out;
     channel_lock(lane->channel);
     epoll_ctl(lane->channel->epoll, EPOLL_CTL_DEL, in, NULL);
@@ -656,7 +653,10 @@ static int receive(struct server_lane *lane, const struct vector *sink, struct _
         close_lane(lane);
         return 0;
     }
-    lane->rcvid = rcvid_make(lane, &lane->block, &lane->client->rcvids);
+    bool may_be_asked = lane->channel->flags & _NTO_CHF_UNBLOCK;
+    if (may_be_asked && !lane->unblock)
+        lane->unblock = pulse_new();
+    lane->rcvid = may_be_asked && !lane->unblock ? 0 : rcvid_make(lane, &lane->block, &lane->client->rcvids);
     if (!lane->rcvid) {
         server_lane_error(lane, ENOMEM);
         return -1;

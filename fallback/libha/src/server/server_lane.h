@@ -64,6 +64,7 @@ struct server_lane {
     struct block *block; /* where the next ones are from; NULL: none were taken yet */
     size_t msglen;
     int unblock_reason;      /* 0: the client has not asked to be freed */
+    struct pulse *unblock;   /* that says so, as long as it is not queued */
     bool client_gone;        /* the answer goes nowhere */
     struct written *written; /* by MsgWrite, without a window; NULL if there was never any */
     struct ranges placed;    /* by MsgWrite, in the window */
@@ -72,10 +73,10 @@ struct server_lane {
 };
 
 /*
- * Under the channel's lock: a new lane of a client, with descriptors that came with its LANE frame. False if they are
- * not what they should be; the descriptors are closed in that case.
+ * Under the channel's lock: a new lane of a client, with descriptors that came with its LANE frame. 0; EINVAL if they are
+ * not what they should be, or ENOMEM.
  */
-bool server_lane_add(struct client *client, const struct lane_frame *frame, const int *fds, size_t count);
+int server_lane_add(struct client *client, const struct lane_frame *frame, const int *fds, size_t count);
 
 void server_lane_hold(struct server_lane *lane);
 void server_lane_drop(struct server_lane *lane);

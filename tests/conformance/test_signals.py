@@ -93,12 +93,11 @@ def receive_pulse(qnx: Any, chid: int) -> int:
     return value
 
 
-def receive_pulse_beside(qnx: Any, chid: int) -> int:
-    """Receive a pulse while another thread is in MsgReceive, which is served first."""
+def receive_in_another_thread(qnx: Any, chid: int) -> None:
+    """Have another thread in MsgReceive, which is served before one that receives pulses."""
     other = threading.Thread(target=qnx.MsgReceive, args=(chid, bytearray(PULSE_SIZE)), daemon=True)
     other.start()
     eventually(lambda: is_asleep(other.native_id or 0), "the other thread to block")
-    return receive_pulse(qnx, chid)
 
 
 def receive_with_limit(qnx: Any, chid: int) -> int:
@@ -116,7 +115,7 @@ RECEIVES: Dict[str, Callable[..., int]] = {
     "MsgReceive": receive,
     "MsgReceivev": receive_parts,
     "MsgReceivePulse": receive_pulse,
-    "MsgReceivePulse-beside-MsgReceive": receive_pulse_beside,
+    "MsgReceivePulse-beside-MsgReceive": receive_pulse,
     "MsgReceive-with-limit": receive_with_limit,
 }
 STATES = (*(f"{kind}-{state}" for kind in SENDS for state in ("sent", "received")), *RECEIVES)
@@ -135,6 +134,8 @@ class BlockedCall:
         self._pulses = 2 if "beside" in state else 1
         self._rcvid = 0
         self.chid: int = qnx.ChannelCreate(0) if self._is_send else peer.run(create_channel)
+        if "beside" in state:  # Before it begins: a thread that starts another one sleeps meanwhile, too.
+            peer.run(receive_in_another_thread, self.chid)
 
     def begin(self, wrapper: Optional[Callable[..., Any]] = None, *more: Any, in_thread: bool = False) -> Remote:
         """Begin the call, through a wrapper that it is handed to, and wait until it blocks."""

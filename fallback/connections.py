@@ -269,6 +269,7 @@ class Lane:
         "c_read",
         "connection",
         "filled",
+        "is_closed",
         "is_interrupted",
         "is_wanted_back",
         "page",
@@ -307,6 +308,7 @@ class Lane:
         self.is_interrupted = False
         # Whether the server was asked to free the thread that waits here, or is about to be: it has the message then.
         self.is_wanted_back = False
+        self.is_closed = False
 
     def post(self, frame: bytes) -> None:
         """Put a frame on the way.
@@ -359,6 +361,7 @@ class Lane:
     def close(self) -> None:
         host.close_ours(self.read_fd, self.read_inode)
         host.close_ours(self.write_fd, self.write_inode)
+        self.is_closed = True
         if self.window:
             self.window.close()
 
@@ -591,7 +594,8 @@ class Connection:
         """End the connection. Threads that wait for a reply on it fail with EBADF.
 
         On a channel with NTO_CHF_UNBLOCK they go on waiting, and the server is asked to free them (B58); the server
-        sees the client leave only after that (B199).
+        sees the client leave only after that (B199). Elsewhere they have left when this returns, as far as they wake
+        in time, and are not answered any more (D132).
         """
         with self._lock:
             if self.detached:
@@ -604,13 +608,18 @@ class Connection:
             self.discard(lane)
         with self._lock:
             busy = list(self._lanes)
+            woken = []
             for lane in busy:
                 if flags & NTO_CHF_UNBLOCK and (lane.is_wanted_back or not host.unread(lane.write_fd)):
                     lane.ask_back(EINTR)
                 else:
                     host.wake_reader(lane.read_fd, wire.reply.pack(wire.DETACHED, 0, 0, 0, 0))
+                    woken.append(lane)
         if not busy:
             self._leave_trunk()
+        end = time.monotonic() + limits.LEAVING
+        while not all(lane.is_closed for lane in woken) and time.monotonic() < end:
+            time.sleep(limits.LEAVING_LOOK)
 
     def _leave_trunk(self) -> None:
         self.trunk.connections.discard(self)

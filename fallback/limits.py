@@ -46,6 +46,10 @@ LANE_WAIT: Final = 30.0
 # first of these, then after twice that, and so on up to the other: the host does not say when it holds more.
 RETRY_MIN: Final = 0.001
 RETRY_MAX: Final = 0.05
+# How long ConnectDetach waits at most until threads that wait for replies on the connection have left it, and how often
+# it looks: such a thread may be the one that detaches, in a signal handler. libha: client/connection.c.
+LEAVING: Final = 0.02
+LEAVING_LOOK: Final = 0.0001
 # How long a server of this process that waits in MsgReceive may take to be scheduled, where a client may not wait for a
 # receiver at all (B216). libha: client/exchange.c.
 RECEIVER_GRACE: Final = 0.2

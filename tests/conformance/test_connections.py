@@ -1,5 +1,6 @@
 """Connections: ConnectAttach, ConnectDetach, ConnectServerInfo, ConnectFlags, ConnectClientInfo."""
 
+import contextlib
 import itertools
 import os
 import resource
@@ -34,7 +35,7 @@ from .expect import fails_with
 from .marks import checks, open_point
 from .peers import Peer
 from .servers import become_another_program, free_numbers, is_descriptor, take_descriptors
-from .waiting import eventually
+from .waiting import Task, eventually
 
 # A descriptor number far from those that the test runner uses.
 HIGH = 200
@@ -449,6 +450,42 @@ def test_detaching_frees_a_thread_that_waits_for_its_reply(qnx: Any, client: Cli
     assert call.errno() == EBADF
     with fails_with(ESRCH):
         qnx.MsgReply(rcvid, 0)
+
+
+ROUNDS = 40
+
+
+def detach_and_say_so(qnx: Any, pid: int, chid: int) -> None:
+    """In another process: detach connections while a thread waits for its reply, and tell the server by another one."""
+    other = qnx.ConnectAttach(0, pid, chid, NTO_SIDE_CHANNEL)
+    for _round in range(ROUNDS):
+        coid = qnx.ConnectAttach(0, pid, chid, NTO_SIDE_CHANNEL)
+        waiting = Task(qnx.MsgSend_r, coid, b"held")
+        qnx.MsgSend(other, b"what is held has been received")
+        qnx.ConnectDetach(coid)
+        qnx.MsgSendPulse(other, 10, 1, 0)
+        assert waiting.result() == -EBADF
+
+
+@checks("B57", "B174", "D132")
+def test_what_was_detached_is_not_answered_any_more(qnx: Any, peer: Peer) -> None:
+    """A server that is told of the ConnectDetach at once, and replies then, gets ESRCH, unless the client is slow."""
+    chid = qnx.ChannelCreate(0)
+    detaching = peer.begin(detach_and_say_so, os.getpid(), chid)
+    answered = 0
+    for _round in range(ROUNDS):
+        rcvids = {}
+        for _message in range(2):
+            data = bytearray(100)
+            rcvid = qnx.MsgReceive(chid, data)
+            rcvids[bytes(data[:4])] = rcvid
+        qnx.MsgReply(rcvids[b"what"], 0)
+        receive_pulse(qnx, chid)
+        with contextlib.suppress(ProcessLookupError):
+            qnx.MsgReply(rcvids[b"held"], 0)
+            answered += 1
+    assert detaching.result() is None
+    assert answered <= ROUNDS // 10
 
 
 DESCRIPTORS = 100

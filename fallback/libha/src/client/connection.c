@@ -34,6 +34,10 @@
 #define LANES_KEPT 4
 #define IDLE_LIMIT CLOCK_SECOND
 
+/* How long a thread that detaches a connection waits at most for others to wake and leave it, and how often it looks. */
+#define LEAVING (20 * CLOCK_MILLISECOND)
+#define LEAVING_LOOK (CLOCK_MILLISECOND / 10)
+
 static atomic_uint count;
 /* What the large windows of this process hold. */
 static atomic_uint_fast64_t large_bytes;
@@ -259,6 +263,25 @@ void connection_sever(struct connection *connection, bool keep_number)
     dispose(&remains);
 }
 
+static bool has_lanes(struct connection *connection)
+{
+    pthread_mutex_lock(&connection->number->lock);
+    bool has = connection->lanes;
+    pthread_mutex_unlock(&connection->number->lock);
+    return has;
+}
+
+void connection_leave(struct connection *connection)
+{
+    struct use use = {connection, NULL};
+    struct trunk *trunk = connection->trunk;
+    connection_sever(connection, false);
+    if (trunk && has_lanes(connection) && !(trunk_channel_flags(trunk) & _NTO_CHF_UNBLOCK))
+        for (int64_t end = clock_now() + LEAVING; has_lanes(connection) && clock_now() < end;)
+            clock_sleep(LEAVING_LOOK);
+    connection_end(&use);
+}
+
 int connection_begin_made(int coid, uint64_t window, struct use *use, struct ticket *ticket)
 {
     struct number *number = number_find(coid);
@@ -313,8 +336,8 @@ void connection_drop_lane(struct use *use)
     struct connection *connection = use->connection;
     pthread_mutex_lock(&connection->number->lock);
     unlink_lane(connection, use->lane);
+    lane_close(use->lane); /* Before it is seen to be gone (connection_leave). */
     pthread_mutex_unlock(&connection->number->lock);
-    lane_close(use->lane);
     use->lane = NULL;
 }
 
@@ -362,8 +385,12 @@ void connection_end(struct use *use)
     struct number *number = connection->number;
     pthread_mutex_lock(&number->lock);
     struct lane *dropped = use->lane ? give_back(connection, use->lane) : NULL;
-    if (dropped)
+    if (dropped && connection->detached) {
+        unlink_lane(connection, dropped);
+        lane_close(dropped); /* Before it is seen to be gone (connection_leave). */
+    } else if (dropped) {
         move_lane(connection, dropped, &remains);
+    }
     connection->users--;
     settle(connection, &remains);
     pthread_mutex_unlock(&number->lock);

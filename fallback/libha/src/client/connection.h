@@ -152,6 +152,11 @@ unsigned connection_count(void);
 bool connection_has_its_number(const struct connection *connection);
 /* Detaches it: no thread uses it any more but those that wait for a reply, and they are woken. */
 void connection_sever(struct connection *connection, bool keep_number);
+/*
+ * The same, of one that has no number any more, and ends a use of it: where threads that wait do not go on waiting (B58), they
+ * have left when this returns, as far as they wake in time, and are not answered any more (D132).
+ */
+void connection_leave(struct connection *connection);
 
 /* At the start of a program: a connection that the one before it has left open, if it still has its number. */
 void connection_inherit(int coid, const struct address *address, unsigned flags, off_t cookie);

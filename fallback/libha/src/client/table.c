@@ -293,6 +293,8 @@ int connection_detach(int coid)
     off_t cookie = connection ? connection->cookie : inherited ? inherited->cookie : 0;
     bool found = connection || inherited;
     bool foreign = found && cookie && !placeholder_is(coid, cookie);
+    if (connection)
+        connection->users++;
     connection_put(number, NULL);
     number->inherited = NULL;
     pthread_mutex_unlock(&number->lock);
@@ -301,7 +303,7 @@ int connection_detach(int coid)
         release_number(coid);
     table_unlock();
     if (connection)
-        connection_sever(connection, false);
+        connection_leave(connection);
     return found && !foreign ? 0 : EBADF;
 }
 

@@ -9,8 +9,8 @@ connection that is not HA-aware, a reply) needs none: use the ordinary calls.
 **Bounds.** ``MESSAGES`` says how many threads one connection may have, ``THREADS`` how many all of them may have
 together; ``aio.connect(..., messages=)`` gives one connection a bound of its own. A send that finds its bound used up
 waits in the event loop, where it can be cancelled, and where its ``timeout`` ends the wait. So a server that hangs or
-is away keeps nobody waiting but its own clients. Closing, recovering and cancelling are bounded by nothing and never
-wait for a thread.
+is away keeps nobody waiting but its own clients. Closing, recovering and cancelling are bounded by nothing, and wait
+for no thread, but that closing gives those that wait on the connection 20 ms to leave it (D132).
 
 **Cancellation.** A task that is cancelled while it waits for a reply stops waiting at once. A message that had not been
 sent yet is not sent. For one that had been sent, the kernel asks the server to let the client go, as it does for a

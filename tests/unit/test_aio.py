@@ -888,7 +888,8 @@ def test_a_client_that_wants_to_be_freed_has_its_task_cancelled() -> None:
     """It gets the reason, a timeout here."""
 
     def timed_send(message: bytes) -> int:
-        ha_qnx.TimerTimeout(ha_qnx.NTO_TIMEOUT_REPLY, 20_000_000)
+        # Long enough for the task to begin, also on a busy machine.
+        ha_qnx.TimerTimeout(ha_qnx.NTO_TIMEOUT_REPLY, 300_000_000)
         return ha_qnx.MsgSend(connection, message)
 
     with served() as server, connect(PATH, recover=None) as connection:

@@ -13,7 +13,7 @@ from typing import Iterator, NamedTuple, Sequence, Tuple
 HELLO = struct.pack("=HH4s24x", 1, 3, b"HAQX")
 PULSE_LANE = struct.pack("=HHiQ16x", 4, 1, 0, 0)
 
-DEADLINE = 10.0
+DEADLINE = 45.0
 
 
 def lane_frame(window_size: int = 0, coid: int = 7) -> bytes:

@@ -276,7 +276,7 @@ def test_no_process_survives_the_command(number: signal.Signals) -> None:
         assert b"kills" in process.stdout.readline()
         process.send_signal(number)
         # The children hold stderr open: it ends when the last of them has.
-        _output, errors = process.communicate(timeout=20)
+        _output, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
@@ -339,7 +339,7 @@ def test_not_even_a_frozen_server_survives_the_command(tmp_path: pathlib.Path) -
     process.kill()
     try:
         # The server holds stderr open, too.
-        _output, errors = process.communicate(timeout=20)
+        _output, errors = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
             os.kill(Board(str(tmp_path / "board")).frozen, signal.SIGKILL)

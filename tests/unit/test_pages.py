@@ -18,7 +18,7 @@ from ha_qnx import backends
 from ha_qnx.constants import NTO_CHF_UNBLOCK
 
 pytestmark = pytest.mark.skipif(not pages._IS_POSSIBLE, reason="a host without pages (x86-64 only)")
-DEADLINE = 10.0
+DEADLINE = 45.0
 
 
 @pytest.fixture(autouse=True)

@@ -565,15 +565,20 @@ def test_select_refuses_what_is_closed(server: Any, close: Callable[[int], None]
 
 def test_closerange_closes_connections(server: Any) -> None:
     """And what gets their numbers is a file like any other."""
-    first = os.open(PATH, os.O_RDWR)
-    fds = [first, *os.pipe(), os.open(PATH, os.O_RDWR)]
-    os.closerange(first, max(fds) + 1)
-    reader, writer = os.pipe()
-    assert {reader, writer} <= set(fds)
-    os.write(writer, b"x")
-    assert os.read(reader, 10) == b"x"
-    for fd in (reader, writer):
+    first, last = 700, 703  # Where nothing lies that is not ours.
+    ends = os.pipe()
+    for fd, source in zip(range(first, last + 1), (os.open(PATH, os.O_RDWR), *ends, os.open(PATH, os.O_RDWR))):
+        os.dup2(source, fd)
+        os.close(source)
+    os.closerange(first, last + 1)
+    for source, fd in zip(os.pipe(), (first, last)):
+        os.dup2(source, fd)
+        os.close(source)
+    os.write(last, b"x")
+    assert os.read(first, 10) == b"x"
+    for fd in (first, last):
         os.close(fd)
+    for fd in range(first, last + 1):
         with fails_with(EBADF):
             os.fstat(fd)
 

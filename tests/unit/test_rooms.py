@@ -57,6 +57,7 @@ IN_C = {
     "QUEUED_PULSES": ("server/channel.h", "PULSES_MAX", 0, 1),
     "RCVIDS_FIRST": ("server/rcvid.c", "BLOCK_FIRST", 0, 1),
     "PARKED_LOOK": ("server/receivers.c", "PARKED_LOOK", 0, 1),
+    "LEAVING": ("client/connection.c", "LEAVING", 0, 1),
     "ANSWER_WAIT": ("server/server_lane.c", "ANSWER_LIMIT", 0, 0.001),
 }
 

@@ -166,7 +166,7 @@ def test_the_claim_of_a_killed_process_is_free_at_once() -> None:
     with pytest.raises(FileExistsError):
         runtime.claim_name("name", ADDRESS)
     owner.kill()
-    owner.communicate(timeout=20)
+    owner.communicate(timeout=60)
     claims: List[Any] = []
     barrier = threading.Barrier(8)
 

@@ -32,7 +32,7 @@ from ha_qnx.constants import (
 )
 from ha_qnx.structures import MessageInfo
 
-DEADLINE = 10.0
+DEADLINE = 45.0
 
 
 eventually = functools.partial(waiting.eventually, deadline=DEADLINE)

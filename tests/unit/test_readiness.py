@@ -402,6 +402,10 @@ def test_an_event_loop_takes_connections(letters: int) -> None:
     """add_reader and add_writer call back as long as something holds, and not otherwise."""
     read: List[bytes] = []
 
+    async def has_read(count: int) -> None:
+        while len(read) < count:
+            await asyncio.sleep(0.001)
+
     async def main() -> None:
         loop, done = asyncio.get_running_loop(), asyncio.Event()
 
@@ -414,8 +418,7 @@ def test_an_event_loop_takes_connections(letters: int) -> None:
         loop.add_reader(letters, take)
         for letter in (b"a", b"b", b"c"):
             os.write(letters, letter)
-        await asyncio.sleep(0.05)
-        assert len(read) == 3
+        await asyncio.wait_for(has_read(3), DEADLINE)
         os.write(letters, b"d")
         await asyncio.wait_for(done.wait(), DEADLINE)
         has_room = asyncio.Event()
@@ -482,7 +485,8 @@ def test_epoll_forgets_what_is_closed(server: Any, epoll: Any, close: Callable[[
     epoll.register(fd, select.EPOLLOUT)
     close(fd)
     assert epoll.poll(0) == []
-    with fails_with(EBADF):
+    # Python 3.8's own epoll does not tell that of any descriptor.
+    with fails_with(EBADF) if sys.version_info >= (3, 9) else contextlib.nullcontext():
         epoll.unregister(fd)
     with fails_with(EBADF):
         epoll.modify(fd, select.EPOLLIN)

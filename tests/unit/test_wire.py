@@ -3,6 +3,7 @@
 import array
 import contextlib
 import functools
+import gc
 import os
 import pathlib
 import resource
@@ -1011,10 +1012,11 @@ def test_a_server_that_goes_while_it_is_greeted_leaves_nothing(
     monkeypatch.setattr(Trunk, "_say_hello", greet_late)
     for visit in range(12):
         if visit == 3:
+            gc.collect()  # What other tests have left would be closed meanwhile.
             before = len(os.listdir("/dev/fd"))
         with pytest.raises(ProcessLookupError):
             kernel.ConnectAttach(0, os.getpid(), 77)
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(os.listdir("/dev/fd")) <= before
     os.close(read)
     os.close(write)
 

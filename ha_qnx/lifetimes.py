@@ -84,6 +84,17 @@ class Lifetimes:
         if coid not in self.descriptors or not self._is_recovering(coid):
             self.descriptors[coid] = object()
 
+    def _forget(self, coid: int) -> Dict[int, object]:
+        """Take a number out of ``descriptors``, unless it is being recovered; what to remember if that fails."""
+        known = {coid: self.descriptors.get(coid)} if coid in self.descriptors else {}
+        if not self._is_recovering(coid):
+            self.descriptors.pop(coid, None)
+        return known
+
+    def _remember(self, known: Dict[int, object]) -> None:
+        for coid, life in known.items():
+            self.descriptors.setdefault(coid, life)
+
     # Calls that end one.
 
     def ConnectDetach(self, coid: int) -> int:
@@ -98,17 +109,14 @@ class Lifetimes:
     def _end(self, coid: int, call: Callable[[], int]) -> int:
         coid = as_int("coid", coid)
         attached = self._make_ordinary(coid)
-        is_known, life = coid in self.descriptors, self.descriptors.get(coid)
-        if not self._is_recovering(coid):
-            self.descriptors.pop(coid, None)
+        known = self._forget(coid)
         # Not if something else has its number already (D17): that it was meant for is gone, then.
-        may_stay = (is_known or attached is not None) and self._below.is_open(coid)
+        may_stay = (known or attached is not None) and self._below.is_open(coid)
         try:
             return call()
         except BaseException:
             if may_stay and self._below.is_open(coid):
-                if is_known:
-                    self.descriptors.setdefault(coid, life)
+                self._remember(known)
                 if attached is not None:
                     self._attach_again(coid, attached)
             raise

@@ -311,17 +311,14 @@ class Native(ReturningErrors, PulsesInParts, Files, Lifetimes, PosixTimers, Nati
     def _ha_disconnect(self, coid: int, call: Callable[..., int], name: str) -> int:
         # What is known of it goes first: once it has ended, the number may be another's at once.
         attached = None if self._is_recovering(coid) else self._leave(coid)
-        is_known, life = coid in self.descriptors, self.descriptors.get(coid)
-        if not self._is_recovering(coid):
-            self.descriptors.pop(coid, None)
+        known = self._forget(coid)
         result = -1
         try:
             result = call(name, coid)
         finally:
             if result < 0:
                 self._remain(coid, attached)
-                if is_known:
-                    self.descriptors.setdefault(coid, life)
+                self._remember(known)
         return result
 
     def ha_close(self, fd: int) -> int:

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "passing.h"
 #include "wire.h"
 
 #define FDS_MOST 8
@@ -213,22 +214,7 @@ void hostile_write(int fd, const void *bytes, size_t size)
 
 void hostile_send(int sock, const void *bytes, size_t size, const int *fds, size_t count)
 {
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(FDS_MOST * sizeof(int))];
-    } control;
-    struct iovec part = {(void *)(uintptr_t)bytes, size};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    memset(&control, 0, sizeof control);
-    if (count) {
-        message.msg_control = &control;
-        message.msg_controllen = CMSG_SPACE(count * sizeof(int));
-        control.header.cmsg_level = SOL_SOCKET;
-        control.header.cmsg_type = SCM_RIGHTS;
-        control.header.cmsg_len = CMSG_LEN(count * sizeof(int));
-        memcpy(CMSG_DATA(&control.header), fds, count * sizeof(int));
-    }
-    sendmsg(sock, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    send_passing(sock, bytes, size, fds, count, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 void hostile_trunk_frame(struct input *input, int sock, struct ends *near)

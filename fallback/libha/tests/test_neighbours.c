@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "passing.h"
 
 #define NAME "dying"
 #define PATH "/dev/" NAME
@@ -195,22 +196,7 @@ static int connect_raw(const struct server *server)
 /* A frame with descriptors. Whether the server is there to get it. */
 static bool pass(int sock, const void *frame, const int *fds, size_t count)
 {
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(64 * sizeof(int))];
-    } control;
-    struct iovec part = {(void *)(uintptr_t)frame, FRAME};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    memset(&control, 0, sizeof control);
-    if (count) {
-        message.msg_control = &control;
-        message.msg_controllen = CMSG_SPACE(count * sizeof(int));
-        control.header.cmsg_level = SOL_SOCKET;
-        control.header.cmsg_type = SCM_RIGHTS;
-        control.header.cmsg_len = CMSG_LEN(count * sizeof(int));
-        memcpy(CMSG_DATA(&control.header), fds, count * sizeof(int));
-    }
-    return sendmsg(sock, &message, MSG_NOSIGNAL) == FRAME;
+    return send_passing(sock, frame, FRAME, fds, count, MSG_NOSIGNAL) == FRAME;
 }
 
 static const struct frame hello = {HELLO, 3, 0x58514148 /* HAQX */, {0}};

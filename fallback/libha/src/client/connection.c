@@ -331,12 +331,18 @@ int connection_add_lane(struct use *use, uint64_t window, int64_t deadline)
     return 0;
 }
 
+/* Under the number's lock: closed before it is seen to be gone (connection_leave). */
+static void close_lane(struct connection *connection, struct lane *lane)
+{
+    unlink_lane(connection, lane);
+    lane_close(lane);
+}
+
 void connection_drop_lane(struct use *use)
 {
     struct connection *connection = use->connection;
     pthread_mutex_lock(&connection->number->lock);
-    unlink_lane(connection, use->lane);
-    lane_close(use->lane); /* Before it is seen to be gone (connection_leave). */
+    close_lane(connection, use->lane);
     pthread_mutex_unlock(&connection->number->lock);
     use->lane = NULL;
 }
@@ -386,8 +392,7 @@ void connection_end(struct use *use)
     pthread_mutex_lock(&number->lock);
     struct lane *dropped = use->lane ? give_back(connection, use->lane) : NULL;
     if (dropped && connection->detached) {
-        unlink_lane(connection, dropped);
-        lane_close(dropped); /* Before it is seen to be gone (connection_leave). */
+        close_lane(connection, dropped);
     } else if (dropped) {
         move_lane(connection, dropped, &remains);
     }

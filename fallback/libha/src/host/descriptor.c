@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -444,6 +445,12 @@ bool descriptor_is_still(int fd)
     bool is = is_still(fd);
     leave();
     return is;
+}
+
+bool descriptor_has_ended(int sock)
+{
+    struct pollfd entry = {.fd = sock, .events = POLLRDHUP};
+    return poll(&entry, 1, 0) > 0 && entry.revents;
 }
 
 void descriptor_renew(int fd)

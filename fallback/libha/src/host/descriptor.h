@@ -71,6 +71,8 @@ void descriptor_close(int fd);
  * and opened another. Then it is left alone.
  */
 bool descriptor_is_still(int fd);
+/* Whether the other end of a socket is closed, or has sent its last, or it is none any more. */
+bool descriptor_has_ended(int sock);
 /* Something else was put under the number on purpose. */
 void descriptor_renew(int fd);
 

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -514,8 +513,7 @@ void client_try_again(struct channel *channel)
 /* Whether the client's end of its trunk is closed, be it taken note of or not. */
 static bool has_gone(const struct client *client)
 {
-    struct pollfd entry = {.fd = client->sock, .events = POLLRDHUP};
-    return client->is_leaving || (poll(&entry, 1, 0) > 0 && entry.revents);
+    return client->is_leaving || descriptor_has_ended(client->sock);
 }
 
 /* All its groups but the one that its credentials have. */

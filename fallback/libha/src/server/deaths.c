@@ -1,6 +1,5 @@
 #include "server/deaths.h"
 
-#include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -63,8 +62,7 @@ void deaths_forget(struct watch *watch)
 
 static bool has_ended(const struct watch *watch)
 {
-    struct pollfd entry = {.fd = watch->sock, .events = POLLRDHUP};
-    return poll(&entry, 1, 0) > 0 && entry.revents & POLLRDHUP && descriptor_is_still(watch->sock);
+    return descriptor_has_ended(watch->sock) && descriptor_is_still(watch->sock);
 }
 
 bool deaths_heard_of(struct watch *watch, bool looks)

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/stat.h>
@@ -121,9 +120,8 @@ static struct client *enter_client(int rcvid)
     if (!channel)
         return NULL;
     struct client *client = rcvid_client(rcvid, &chid);
-    struct pollfd entry = {.fd = client ? client->sock : -1, .events = POLLRDHUP};
     if (client && client->channel == channel && !client->is_leaving && !client->has_left &&
-        !(poll(&entry, 1, 0) > 0 && entry.revents))
+        !descriptor_has_ended(client->sock))
         return client;
     channel_unlock(channel);
     return NULL;

@@ -21,7 +21,7 @@ import ha_qnx
 from ha_qnx.constants import NTO_SIDE_CHANNEL
 
 # What may have changed at the end that is no growth by recoveries: the bytes of some pages of the allocators, and some
-# small objects of the interpreter's own. A leak of one small object in a hundred recoveries of a full run is more.
+# small objects of the interpreter's own. With 25,000 recoveries, a leak of one small object in a hundred is more.
 ALLOWED = {"bytes of memory": 512 << 10, "blocks of Python's memory": 200}
 
 

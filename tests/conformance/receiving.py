@@ -46,6 +46,18 @@ def assert_nothing_waits(qnx: Any, chid: int) -> None:
         qnx.MsgReceive(chid, bytearray(PULSE_SIZE))
 
 
+def receive_what_waits(qnx: Any, chid: int, most: int) -> List[Pulse]:
+    """The pulses that wait on a channel, which have to be fewer than that."""
+    pulses: List[Pulse] = []
+    with fails_with(ETIMEDOUT):
+        while len(pulses) < most:
+            pulse = Pulse()
+            qnx.TimerTimeout(NTO_TIMEOUT_RECEIVE, None)
+            assert qnx.MsgReceive(chid, pulse) == 0, "a message rather than a pulse"
+            pulses.append(pulse)
+    return pulses
+
+
 def outlast_timeouts(qnx: Any, nanoseconds: int = SHORT) -> None:
     """Return when every timeout of that length that was set before has expired, and has had time to show."""
     chid = qnx.ChannelCreate(0)

@@ -45,6 +45,7 @@ from .receiving import (
     outlast_timeouts,
     receive_pulse,
     receive_values,
+    receive_what_waits,
 )
 from .servers import become_another_program, create_channel
 from .waiting import eventually
@@ -236,12 +237,13 @@ def send_by_timer_and_exec(qnx: Any, pid: int, chid: int) -> None:
     become_another_program()
 
 
-@checks("B269", "B279")
+@checks("B200", "B269", "B279")
 def test_exec_ends_the_timers_of_a_process(qnx: Any, peer: Peer, start: Start) -> None:
-    """What they have sent until then is received; then the process is gone as a client, and no more comes."""
+    """What they have sent until then is received, be it after the news that the client is gone; and no more comes."""
     chid = qnx.ChannelCreate(NTO_CHF_DISCONNECT)
     peer.begin(send_by_timer_and_exec, os.getpid(), chid)
     codes = list(iter(lambda: receive_pulse(qnx, chid).code, PULSE_CODE_DISCONNECT))
+    codes += [pulse.code for pulse in receive_what_waits(qnx, chid, 10_000)]
     assert set(codes) <= {1}
     outlast_timeouts(qnx, 5 * MILLISECOND)
     assert_nothing_waits(qnx, chid)

@@ -499,6 +499,7 @@ async def main():
     assert (program.output, program.errors) == ("(0, b'')\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["hung", "/dev/hung"])
 def test_one_interrupt_ends_a_client_of_a_stopped_server(
     start_client: Callable[..., Any], start_program: Callable[..., Any], target: str

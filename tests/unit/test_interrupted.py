@@ -152,6 +152,7 @@ class Station:
 STRIDE = 17  # One of each few steps is looked at, another one of every pair.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_directory", "no_collection")
 @pytest.mark.parametrize(
     ("call", "handler"),

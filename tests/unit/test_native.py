@@ -1193,8 +1193,8 @@ def test_a_number_that_c_cannot_hold_is_a_value_error(model: abi.Model) -> None:
 
 
 def test_recoveries_leave_nothing_behind(run_recoveries: Callable[..., Any]) -> None:
-    """After a hundred thousand of them there is no more memory, no more descriptors, no more references than before."""
-    outcome = run_recoveries("--count", "100000")
+    """After 25,000 of them there is no more memory, no more descriptors, no more references than before."""
+    outcome = run_recoveries("--count", "25000")
     assert outcome.returncode == 0, outcome.stdout
 
 

@@ -384,6 +384,7 @@ def told_by(server: Any, servers: str) -> str:
 PAIRS = [(backend, "fallback") for backend in BACKENDS] + [("fallback", "native"), ("native", "native")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nobody looks")
 @pytest.mark.parametrize("removed", ["all", "the entries"])
 @pytest.mark.parametrize(("backend", "servers"), PAIRS)
@@ -419,6 +420,7 @@ def test_a_server_enters_again_what_was_removed(
     assert not [entry for entry in directory.rglob("*") if not entry.is_dir() and str(server.pid) in entry.name]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere nobody looks")
 @pytest.mark.parametrize("servers", TWINS)
 def test_a_server_whose_name_is_anothers_by_now_says_so_and_leaves_it_alone(

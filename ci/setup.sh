@@ -11,6 +11,8 @@ PIP_DISABLE_PIP_VERSION_CHECK=1
 PIP_ROOT_USER_ACTION=ignore
 export PIP_DISABLE_PIP_VERSION_CHECK PIP_ROOT_USER_ACTION
 unset PYTHONPATH PYTHONHOME HA_QNX_PURE
+# Each process of each run would compile all the tests anew.
+unset PYTHONDONTWRITEBYTECODE
 
 say() {
     printf '%s\n' "$*"

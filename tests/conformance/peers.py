@@ -5,9 +5,11 @@ what it raised. ``peer.start(...)`` does it in a thread there and returns at onc
 killed, stopped and signalled.
 """
 
+import contextlib
 import fcntl
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import threading
 import traceback
 import types
 from multiprocessing.connection import Connection
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from .waiting import DEADLINE, eventually, is_asleep
 
@@ -211,14 +213,31 @@ def _answer(answers: _Answers, number: int, function: Any, backend: Any, args: L
         answers.send("result", number, result)
 
 
+class _Raised:
+    """What pytest.raises gives, as far as functions that run in a peer use it."""
+
+    value: Any = None
+
+
+@contextlib.contextmanager
+def _raises(expected: Any, match: str = "") -> Iterator[_Raised]:
+    raised = _Raised()
+    try:
+        yield raised
+    except expected as error:
+        raised.value = error
+    assert raised.value is not None, f"nothing was raised, rather than {expected!r}"
+    assert re.search(match, str(raised.value)), f"{raised.value!r} does not match {match!r}"
+
+
 class _NoPytest(types.ModuleType):
-    """Stands for pytest in a peer, which runs functions of the test modules and no tests: importing it takes long."""
+    """Stands for pytest in a peer, which runs functions of the test modules and no tests.
+
+    Importing it takes long, a second on a busy machine, and that between the beginning of a call and its blocking.
+    """
 
     def __getattr__(self, name: str) -> Any:
-        if name == "raises":
-            del sys.modules["pytest"]
-            return importlib.import_module("pytest").raises
-        return _LeavesAlone()
+        return _raises if name == "raises" else _LeavesAlone()
 
 
 class _LeavesAlone:

@@ -471,6 +471,7 @@ def start_client(
     return start
 
 
+@pytest.mark.slow
 def test_a_stopped_server_harms_its_own_clients_only(
     start_client: Callable[..., Any], start_program: Callable[..., Any]
 ) -> None:
@@ -535,6 +536,7 @@ async def main():
     assert hung.process.poll() is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="each Ctrl-C is raised where it comes")
 def test_interrupts_one_upon_the_other_end_a_client(
     start_client: Callable[..., Any], start_program: Callable[..., Any]

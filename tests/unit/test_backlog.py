@@ -67,6 +67,7 @@ def busy(start_program: Callable[..., Any]) -> Iterator[Any]:
     program.process.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["busy", "/dev/busy"])
 def test_who_connects_waits_until_the_server_takes_it_in(qnx: ha_qnx.Backend, busy: Any, target: str) -> None:
     """A timeout that is armed, or the time that connect was given, limits that."""

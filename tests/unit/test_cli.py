@@ -80,6 +80,7 @@ def test_the_command_can_be_run(command: List[str], tmp_path: pathlib.Path) -> N
     assert b"No fault found" in right.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["doctor"], ["demo", "--seconds", "0.1", "--kills", "0", "--clients", "1"], ["explain", "B1"]]
 )

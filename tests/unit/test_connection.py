@@ -661,6 +661,7 @@ Server(sys.argv[1]).serve()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["thermostat", PATH])
 def test_a_message_that_kills_every_server_does_not_kill_them_all(
     start_program: Callable[..., Any], target: str

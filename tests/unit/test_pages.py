@@ -495,6 +495,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", backends.NAMES)
 def test_pulses_and_messages_of_one_thread_arrive_in_order(
     backend: str, start_program: Callable[..., Any], libha: str, monkeypatch: pytest.MonkeyPatch

@@ -466,7 +466,11 @@ def close_by(qnx: ha_qnx.Backend, how: str, fd: int) -> None:
     ways[how]()
 
 
-@pytest.fixture(params=["os.close", "ConnectDetach", "Connection.close", "os.closerange"])
+def slow(way: str) -> Any:
+    return pytest.param(way, marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=["os.close", slow("ConnectDetach"), slow("Connection.close"), slow("os.closerange")])
 def close(installed: ha_qnx.Backend, request: Any) -> Callable[[int], None]:
     """Closes a connection that is registered."""
     return lambda fd: close_by(installed, request.param, fd)
@@ -722,6 +726,7 @@ def growth(call: Callable[[], None]) -> int:
     return len(os.listdir("/dev/fd")) - before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POLLERS)
 def test_nothing_is_left_of_what_is_closed(server: Any, name: str) -> None:
     """However many there were, one by one or all at once."""

@@ -529,6 +529,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["fallback", "native"])
 def test_a_name_can_be_taken_while_others_remove_what_a_dead_server_left(
     libha: str, monkeypatch: pytest.MonkeyPatch, start_program: Callable[..., Any], backend: str

@@ -60,6 +60,7 @@ def backend(request: pytest.FixtureRequest, libha: str, monkeypatch: pytest.Monk
     return str(request.param)
 
 
+@pytest.mark.slow
 def test_a_port_is_opened_read_and_written(
     backend: str, start_program: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:

@@ -17,6 +17,7 @@ def _in_one_directory(shared_directory: None) -> None:
     """This process and the server meet."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["fallback", "native", "hybrid"])
 def test_everything_that_matters_is_tried(backend: str, tmp_path: pathlib.Path, capsys: Capture) -> None:
     """All is well here, and what the documentation leaves open is as this project has decided."""

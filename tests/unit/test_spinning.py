@@ -159,6 +159,7 @@ print("ended", ended)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends_by", ["handler", "exception"])
 @pytest.mark.parametrize("backend", backends.NAMES)
 def test_signals_end_the_call_of_a_thread_that_looks(

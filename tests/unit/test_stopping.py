@@ -41,6 +41,7 @@ def has_served(server: Any, times: int) -> bool:
     return bool(server.output.count("ready") > times)
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_service_that_was_just_busy(qnx: ha_qnx.Backend, start_program: Callable[..., Any]) -> None:
     """Also if it comes between two receives, and nobody sends anything afterwards."""
     times, seed = 40, random.randrange(1 << 30)  # noqa: S311  # no secret depends on it

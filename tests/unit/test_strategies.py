@@ -319,6 +319,7 @@ def test_threads_that_met_one_loss_wait_once(monkeypatch: pytest.MonkeyPatch) ->
     assert tries[1:] == [1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("errno", [ENOENT, ESRCH, ENXIO])
 def test_wait_for_takes_some_errors_for_no_server(errno: int) -> None:
     """It tries again; and again when the strategy returns no number of the connection."""

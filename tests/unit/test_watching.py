@@ -211,6 +211,7 @@ def test_the_counts_of_a_connection(qnx: ha_qnx.Backend, start_program: Callable
         assert connection.stats[:2] == (2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "kills"), [("one", 6), ("/dev/one", 1)])
 def test_the_same_is_told_of_the_same_on_each_backend(
     qnx: ha_qnx.Backend,

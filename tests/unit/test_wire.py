@@ -585,6 +585,7 @@ def serve_in_a_child() -> Tuple[int, int]:
     return pid, chid
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="what a child has open can be seen in /proc only")
 def test_a_forked_child_has_no_end_of_a_lane_that_another_thread_is_opening() -> None:
     """Or the lane would stay open when its client or its server dies, as long as the child lives."""

@@ -28,14 +28,14 @@ static int poll_until(int fd, int64_t deadline, const struct held_signals *held)
     return error;
 }
 
-int wait_readable(int fd, int64_t deadline, const struct rescue *rescue)
+int wait_readable(int fd, int64_t deadline, const struct held_signals *held, const struct rescue *rescue)
 {
     int error;
     if (!rescue->cancellable)
-        return poll_until(fd, deadline, NULL);
+        return poll_until(fd, deadline, held);
     pthread_cleanup_push(rescue->function, rescue->argument);
     pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-    error = poll_until(fd, deadline, NULL);
+    error = poll_until(fd, deadline, held);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     pthread_cleanup_pop(0);
     return error;

@@ -20,10 +20,11 @@ struct rescue {
 };
 
 /*
- * Waits until a descriptor is ready. 0; ETIMEDOUT at the deadline; EINTR if a signal handler ran, with SA_RESTART or
- * without (B230), unless thread_goes_on. poll starts again by itself if the process was only stopped and continued.
+ * Waits until a descriptor is ready, and lets signals through meanwhile that are held back. 0; ETIMEDOUT at the deadline;
+ * EINTR if a signal handler ran, with SA_RESTART or without (B230), unless thread_goes_on. poll starts again by itself if
+ * the process was only stopped and continued.
  */
-int wait_readable(int fd, int64_t deadline, const struct rescue *rescue);
+int wait_readable(int fd, int64_t deadline, const struct held_signals *held, const struct rescue *rescue);
 
 /*
  * Waits until a descriptor is ready, and lets signals through meanwhile that are held back; then reads from it. 0 and

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "host/runtime.h"
+#include "host/signals.h"
 #include "host/spin.h"
 #include "host/thread.h"
 #include "server/queue.h"
@@ -36,6 +37,8 @@ struct receiver {
     bool pulses_only;
     bool is_waiting;
     bool is_called; /* something is there for it */
+    /* Nothing is held back before it has been woken for nothing: that would cost each message two system calls. */
+    struct held_signals held;
     sem_t wake;
 };
 

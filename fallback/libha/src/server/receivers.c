@@ -199,9 +199,13 @@ static int wait_once(struct channel *channel, struct receiver *receiver, int64_t
     if (!leads)
         append(list_of(channel, receiver), receiver);
     channel_unlock(channel);
-    int error = leads ? spin_on(&channel->spinner, epoll, end) : 0;
-    if (!error)
-        error = leads ? wait_readable(epoll, end, &rescue) : wait_semaphore(&receiver->wake, end, &rescue);
+    if (!leads)
+        signals_release(&receiver->held); /* Nothing lets them through at a semaphore. */
+    int error = leads && !receiver->held.are_held ? spin_on(&channel->spinner, epoll, end) : 0;
+    if (!error && leads)
+        error = wait_readable(epoll, end, &receiver->held, &rescue);
+    else if (!error)
+        error = wait_semaphore(&receiver->wake, end, &rescue);
     channel_lock(channel);
     if (watches)
         channel->watcher = NULL;
@@ -210,11 +214,16 @@ static int wait_once(struct channel *channel, struct receiver *receiver, int64_t
     return error == ETIMEDOUT && end < deadline ? 0 : error;
 }
 
-/* Under the lock, which it lets go of in between: does what the intake has left to be done without it. */
-static void see_to_rest(struct channel *channel)
+/*
+ * Under the lock, which it lets go of in between: does what the intake has left to be done without it. What is no lane's
+ * takes a while, and brings nothing to receive: no handler shall run unnoticed before the thread waits again.
+ */
+static void see_to_rest(struct channel *channel, struct held_signals *held)
 {
     struct server_lane *lane = channel->touched;
     struct client *client = channel->leaving;
+    if (!lane)
+        signals_hold_all(held);
     if (lane) {
         channel->touched = lane->next_touched;
         lane->is_touched = false;
@@ -259,14 +268,16 @@ void channel_hear(const struct address *address)
     struct channel *channel = channel_enter(address->chid);
     if (!channel)
         return;
+    struct held_signals held = {.are_held = false};
     channel->users++;
     if (address_equal(&channel->address, address)) {
         channel_take_in(channel);
         while (has_rest(channel))
-            see_to_rest(channel);
+            see_to_rest(channel, &held);
         channel_dispatch(channel, NULL);
     }
     channel_leave(channel);
+    signals_release(&held);
 }
 
 static bool has_anything(const struct channel *channel)
@@ -298,7 +309,7 @@ static int wait_in(struct channel *channel, struct receiver *receiver, const str
         if (must_take_in && !channel->destroyed)
             channel_take_in(channel);
         while (has_rest(channel))
-            see_to_rest(channel);
+            see_to_rest(channel, &receiver->held);
         if (channel->destroyed)
             return ESRCH;
         if (take(channel, receiver, is_called, arrival))
@@ -335,6 +346,7 @@ int channel_wait(int chid, bool pulses_only, const struct timeout *timeout, bool
     channel->was_left |= !pulses_only;
     channel_dispatch(channel, NULL);
     channel_leave(channel);
+    signals_release(&receiver.held);
     sem_destroy(&receiver.wake);
     return error;
 }

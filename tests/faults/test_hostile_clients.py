@@ -313,8 +313,7 @@ def test_trunks_as_each_others_lanes(start_victim: StartVictim) -> None:
         one.greet()
         other.greet()
         one.send(lane_frame(), [other.sock.fileno()] * 2)
-        with contextlib.suppress(
-            BrokenPipeError
-        ):  # It may have been shut down already, when it was found to be no lane.
+        # It may have been shut down already, when it was found to be no lane.
+        with contextlib.suppress(BrokenPipeError):
             other.send(lane_frame(), [one.sock.fileno()] * 2)
     eventually(lambda: victim.serves() and victim.descriptors <= before, "the server to let go of it")
